@@ -1,0 +1,58 @@
+"""What every part of a recipe is: a frozen bag of hyper-parameters, named by its ``kind``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Part(BaseModel):
+    """A frozen declaration: hyper-parameters only, never state.
+
+    An axis of the recipe (schedule, score, ...) is an abstract part without a ``kind``; its final
+    subclasses each carry a ``kind`` field with their name as the default. A mapping given for an
+    axis is built by the subclass of that kind, so a part defined elsewhere is found as soon as its
+    module is imported. Field documentation is the string after the field.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    axis: ClassVar[str] = ""
+    """Name of the axis, on the abstract part of that axis only."""
+
+    @classmethod
+    def kinds(cls) -> dict[str, type[Self]]:
+        """Every final part of this axis, by kind."""
+        return {part.model_fields["kind"].default: part for part in _leaves(cls)}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _choose_kind(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(value, cls):
+            return value
+        if "kind" in cls.model_fields or not cls.axis:
+            return handler(value)
+        kinds = cls.kinds()
+        kind = value.get("kind") if isinstance(value, Mapping) else value
+        if not isinstance(kind, str) or kind not in kinds:
+            near = difflib.get_close_matches(str(kind), kinds, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PydanticCustomError(
+                "part_kind",
+                "{kind} is no kind of {axis}: choose from {known}{hint}",
+                {"kind": repr(kind), "axis": cls.axis, "known": ", ".join(kinds), "hint": hint},
+            )
+        return kinds[kind].model_validate(value if isinstance(value, Mapping) else {"kind": kind})
+
+
+def _leaves(cls: type[Part]) -> Iterator[type[Any]]:
+    for part in cls.__subclasses__():
+        if "kind" in part.model_fields:
+            yield part
+        yield from _leaves(part)
