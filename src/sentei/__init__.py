@@ -1,0 +1,46 @@
+"""Sentei prunes pretrained transformers while they are fine-tuned.
+
+    pruner = sentei.Pruner(model, sentei.platon(sparsity=0.9), total_steps=steps)
+    pruner.attach(optimizer)  # nothing else in the loop changes
+    ...
+    report = pruner.finish()
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from sentei.methods.magnitude import magnitude
+from sentei.methods.platon import platon
+from sentei.methods.sensitivity import sensitivity
+from sentei.pruner import Pruner, SenteiWarning
+from sentei.recipe import Recipe, dump, load, override
+
+if TYPE_CHECKING:
+    from sentei.hf.callback import PruningCallback
+
+__version__ = version("sentei")
+
+__all__ = [
+    "Pruner",
+    "PruningCallback",
+    "Recipe",
+    "SenteiWarning",
+    "__version__",
+    "dump",
+    "load",
+    "magnitude",
+    "override",
+    "platon",
+    "sensitivity",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The Trainer callback alone needs transformers, which takes seconds to import.
+    if name == "PruningCallback":
+        from sentei.hf.callback import PruningCallback
+
+        return PruningCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,46 @@
+"""The methods, one file each, discovered: a file here, or an entry point, is all it takes.
+
+A method's file is named like the method and holds ``METHOD``, its card in short, whose ``build``
+function makes the recipe. Packages add theirs through the entry-point group ``sentei.methods``,
+each entry naming a :class:`Method`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+
+from sentei.methods.method import Method
+
+__all__ = ["Method", "find", "known"]
+
+
+@cache
+def _all() -> dict[str, Method]:
+    modules = (name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method")
+    methods = [importlib.import_module(f"{__name__}.{name}").METHOD for name in modules]
+    methods += [entry.load() for entry in entry_points(group="sentei.methods")]
+    return {method.name: method for method in methods}
+
+
+def known(pattern: str = "*") -> list[Method]:
+    """The methods whose names match a glob, by name."""
+    return [method for name, method in sorted(_all().items()) if fnmatch.fnmatch(name, pattern)]
+
+
+def find(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        ValueError: There is none; names the nearest.
+    """
+    methods = _all()
+    if name not in methods:
+        near = difflib.get_close_matches(name, methods, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no method {name!r}{hint} (known: {', '.join(sorted(methods))})")
+    return methods[name]

@@ -1,0 +1,85 @@
+r"""PLATON: keep weights whose importance is high or uncertain.
+
+Zhang et al., ICML 2022, arXiv 2206.12562; authors' code QingruZhang/PLATON at c1776cf.
+
+At step t, with weight w and gradient g of one scalar weight:
+
+    I     = |w g|                                 sensitivity, averaged over ``window`` steps
+    Ibar <- beta1 Ibar + (1 - beta1) I            smoothed importance
+    U     = |I - Ibar|                            local uncertainty, Ibar just updated
+    Ubar <- beta2 Ubar + (1 - beta2) U            smoothed uncertainty
+    S     = Ibar Ubar                             score
+
+The lowest S over all sites together are zeroed on a cubic schedule, at every ``every`` steps and at
+every step of the cool-down. Zeros are not held: gradient and momentum regrow pruned weights between
+decisions, and what regrows is scored again.
+
+Cost: 13 bytes a weight (window mean, Ibar, Ubar in float32; mask), one pass over them a step.
+
+Against the authors' code: it counts k - 1 and loses ties (``compat=True`` counts so), prunes biases
+with the weights (``biases=True``), and fixes warm-up and cool-down in steps, task by task; here they
+are fractions of training, by default near their GLUE scripts'. Its paper scores the weight at
+which the gradient was taken (``iterate="old"``), its code the weight one step later (the default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from sentei.methods.method import Method
+from sentei.parts.budget import Global
+from sentei.parts.masks import Project
+from sentei.parts.schedule import Cubic
+from sentei.parts.scope import Scope
+from sentei.parts.scores import Uncertainty
+from sentei.recipe import Recipe
+
+
+def platon(
+    sparsity: float = 0.8,
+    *,
+    beta1: float = 0.85,
+    beta2: float = 0.95,
+    window: int = 10,
+    iterate: Literal["new", "old"] = "new",
+    warmup: float = 0.1,
+    cooldown: float = 0.4,
+    every: int = 10,
+    biases: bool = False,
+    compat: bool = False,
+    scope: Scope | Mapping[str, object] | None = None,
+) -> Recipe:
+    """PLATON's recipe.
+
+    Args:
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        beta1: Weight of the past in smoothed importance.
+        beta2: Weight of the past in smoothed uncertainty.
+        window: Optimizer steps over which sensitivity is averaged before it is folded in.
+        iterate: The weight that meets the gradient, see
+            :class:`~sentei.parts.scores.Windowed`.
+        warmup: Fraction of training before the first pruning.
+        cooldown: Fraction of training at the final sparsity, deciding at every step.
+        every: Optimizer steps between decisions on the ramp.
+        biases: Also prune the biases of the prunable weights, as the authors' code does.
+        compat: Count as the authors' code does.
+        scope: What to prune; by default the model family's attention and FFN matrices.
+    """
+    chosen = Scope.model_validate(scope or {})
+    return Recipe(
+        method="platon",
+        scope=chosen.model_copy(update={"biases": True}) if biases else chosen,
+        score=Uncertainty(beta1=beta1, beta2=beta2, window=window, iterate=iterate),
+        schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every),
+        budget=Global(compat=compat),
+        mask=Project(hold=False),
+    )
+
+
+METHOD = Method(
+    name="platon",
+    build=platon,
+    summary="keeps weights whose importance is high or uncertain; lets pruned weights regrow",
+    paper="Zhang et al., PLATON, ICML 2022, arXiv 2206.12562",
+)

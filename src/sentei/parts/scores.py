@@ -1,0 +1,211 @@
+"""What a weight is worth: importance scores, higher is kept, and the signals they remember.
+
+A score works on flat pieces of a site: everything here is elementwise, in place, and float32
+(float64 for float64 weights). Its memory is a dict of tensors shaped like the weight, owned by the
+pruner.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sentei.parts.part import Part
+
+Memory = Mapping[str, Tensor]
+
+
+class Signal(Part):
+    """What one optimizer step says about a weight."""
+
+    axis: ClassVar[str] = "signal"
+
+    @abstractmethod
+    def measure_(self, out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        """Write the signal of ``weight`` with ``gradient`` (all one shape) into ``out``."""
+
+
+class Sensitivity(Signal):
+    """First-order sensitivity |w g|: the loss change, to first order, if the weight were zero.
+
+    Molchanov et al. 2019, arXiv 1906.10771, eq. 7 before squaring; PLATON eq. 3.
+    """
+
+    kind: Literal["sensitivity"] = "sensitivity"
+
+    def measure_(self, out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        """|w g|."""
+        return _product_(out, weight, gradient).abs_()
+
+
+class SquaredSensitivity(Signal):
+    """(w g)^2, as in Molchanov et al. 2019, arXiv 1906.10771, eq. 7."""
+
+    kind: Literal["squared_sensitivity"] = "squared_sensitivity"
+
+    def measure_(self, out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+        """(w g)^2."""
+        return _product_(out, weight, gradient).square_()
+
+
+class Score(Part):
+    """Importance of every weight of a site."""
+
+    axis: ClassVar[str] = "score"
+
+    memory: ClassVar[tuple[str, ...]] = ()
+    """Names of the tensors it remembers, each of the weight's shape, zero at the start."""
+
+    observes: ClassVar[bool] = False
+    """Whether it reads the gradient at every optimizer step."""
+
+    @property
+    def observes_new(self) -> bool:
+        """Whether it observes after the optimizer's step, with the weight the step made."""
+        return False
+
+    def observe_(
+        self, memory: Memory, weight: Tensor, gradient: Tensor, step: int, scratch: Tensor
+    ) -> None:
+        """Take in step ``step`` (from 1); ``scratch`` is a free tensor of the same shape."""
+        raise NotImplementedError(f"{type(self).__name__} does not observe")
+
+    def changes_at(self, step: int) -> bool:
+        """Whether the scores after ``step`` may differ from those after the step before."""
+        return True
+
+    def check(self, first_update: int) -> None:
+        """Raise ValueError when the score means nothing yet at the first decision."""
+        return None
+
+    @abstractmethod
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """The scores of ``weight``, written into ``out`` (same shape) and returned."""
+
+
+class Magnitude(Score):
+    """|w|. Costs no memory and no gradient."""
+
+    kind: Literal["magnitude"] = "magnitude"
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """|w|."""
+        return torch.abs(out.copy_(weight), out=out)
+
+
+class Windowed(Score):
+    """A score that averages its signal over windows of steps and folds in whole windows.
+
+    Steps count from 1. At a multiple of ``window`` the mean of the window just passed is folded
+    into the score's averages and the step's own signal starts the next window, so that a score
+    used at that step knows the steps before it only. Between multiples the scores stand still.
+    """
+
+    observes: ClassVar[bool] = True
+
+    signal: Signal = Sensitivity()
+    """What is measured at every step."""
+
+    window: int = Field(10, ge=1)
+    """Optimizer steps in a window."""
+
+    iterate: Literal["new", "old"] = "new"
+    """The weight that meets the gradient: ``new`` is the one the optimizer's step has just made
+    (PLATON's authors' code), ``old`` the one at which the gradient was taken (the paper). They
+    differ for a weight just zeroed: ``old`` gives it signal 0, so that it cannot come back while
+    every step decides; ``new`` lets the step it has made since then count."""
+
+    @property
+    def observes_new(self) -> bool:
+        """True for ``iterate="new"``."""
+        return self.iterate == "new"
+
+    def observe_(
+        self, memory: Memory, weight: Tensor, gradient: Tensor, step: int, scratch: Tensor
+    ) -> None:
+        """Fold at multiples of ``window``, average in between."""
+        mean = memory["window"]
+        passed = step % self.window
+        if passed == 0:
+            self.fold_(memory, mean)
+            self.signal.measure_(mean, weight, gradient)
+        else:
+            mean.lerp_(self.signal.measure_(scratch, weight, gradient), 1 / (passed + 1))
+
+    def changes_at(self, step: int) -> bool:
+        """At multiples of ``window``."""
+        return step % self.window == 0
+
+    def check(self, first_update: int) -> None:
+        """The first window must have been folded before the first decision."""
+        needed = max(self.window, 2)
+        if first_update < needed:
+            raise ValueError(
+                f"score.window={self.window}: the first decision comes at step {first_update}, "
+                f"before step {needed}, when the first scores exist; "
+                "use a longer warm-up or a shorter window"
+            )
+
+    @abstractmethod
+    def fold_(self, memory: Memory, mean: Tensor) -> None:
+        """Take in a window's mean; ``mean`` is free to be overwritten."""
+
+
+class Smoothed(Windowed):
+    """An exponential moving average of the signal's window means: smoothed sensitivity.
+
+    ``beta=0`` is the plain mean over the last window.
+    """
+
+    kind: Literal["smoothed"] = "smoothed"
+    memory: ClassVar[tuple[str, ...]] = ("window", "importance")
+
+    beta: float = Field(0.85, ge=0, lt=1)
+    """Weight of the past in the average of importance."""
+
+    def fold_(self, memory: Memory, mean: Tensor) -> None:
+        """Average importance."""
+        memory["importance"].lerp_(mean, 1 - self.beta)
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """Smoothed importance."""
+        return out.copy_(memory["importance"])
+
+
+class Uncertainty(Windowed):
+    """Smoothed importance times smoothed uncertainty: PLATON's upper confidence bound.
+
+    With I the signal's window mean: Ibar = beta1 Ibar + (1 - beta1) I, U = |I - Ibar| with the Ibar
+    just updated, Ubar = beta2 Ubar + (1 - beta2) U, score Ibar * Ubar. (arXiv 2206.12562, eq. 4 to
+    7; windows as in the authors' code. Averages start at 0, without bias correction.)
+    """
+
+    kind: Literal["uncertainty"] = "uncertainty"
+    memory: ClassVar[tuple[str, ...]] = ("window", "importance", "uncertainty")
+
+    beta1: float = Field(0.85, ge=0, lt=1)
+    """Weight of the past in the average of importance."""
+
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """Weight of the past in the average of uncertainty."""
+
+    def fold_(self, memory: Memory, mean: Tensor) -> None:
+        """Average importance, then the deviation from that average."""
+        memory["importance"].lerp_(mean, 1 - self.beta1)
+        deviation = mean.sub_(memory["importance"]).abs_()
+        memory["uncertainty"].lerp_(deviation, 1 - self.beta2)
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """Ibar * Ubar."""
+        return torch.mul(memory["importance"], memory["uncertainty"], out=out)
+
+
+def _product_(out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
+    if weight.dtype == gradient.dtype == out.dtype:
+        return torch.mul(weight, gradient, out=out)
+    return out.copy_(weight).mul_(gradient)

@@ -1,0 +1,223 @@
+"""Charts as inline SVG: text stays text, axes take the page's colour, the same data gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+import matplotlib.style
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from sentei.record import Histogram, PruningReport, RunReport
+from sentei.report.facts import Metric, count
+
+KEPT, PRUNED, LOSS = "#2b9482", "#cf7434", "#5f83cc"
+"""Mid-tones: readable on white and on black."""
+
+_INK = "#010203"  # stands for the page's text colour, which matplotlib cannot name
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sentei",
+    "text.parse_math": False,  # a '$' in a user's metric name is a dollar
+    "axes.formatter.use_mathtext": False,
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "lines.linewidth": 1.6,
+}
+_POINTS = 800  # more cannot be seen on a chart of this size
+
+Line = tuple[Sequence[float], Sequence[float]]
+
+
+class Chart(NamedTuple):
+    """A picture with its title and a sentence that says how to read it."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+def curves(report: RunReport) -> list[Chart]:
+    """Loss, sparsity and metric over the optimizer steps; those that have points."""
+    p, metric = report.pruning, Metric(report.metric)
+    charts: list[Chart] = []
+
+    steps = [point.step for point in report.train]
+    losses = [point.loss for point in report.train]
+    if np.isfinite(losses).any():
+
+        def draw_loss(axes: Axes) -> None:
+            _line(axes, (steps, losses), color=LOSS, label="loss")
+
+        caption = "Mean training loss between two logged steps: lower is better."
+        charts.append(_chart("Training loss", caption, draw_loss))
+
+    decided = [u.step for u in p.updates]
+    line: Line = (decided, [u.pruned / max(p.prunable, 1) for u in p.updates])
+    if report.train:
+        line = (steps, [point.sparsity for point in report.train])
+    if line[0]:
+
+        def draw_sparsity(axes: Axes) -> None:
+            _line(axes, line, color=PRUNED, label="zero weights")
+            if p.updates:
+                goal = [u.target for u in p.updates]
+                _line(axes, (decided, goal), color=_INK, ls=(0, (2, 2)), lw=1, label="target")
+            axes.set_ylim(0, 1)
+            _percents(axes)
+            _legend(axes)
+
+        caption = "Share of the prunable weights that are zero, and what the schedule asked for."
+        charts.append(_chart("Sparsity", caption, draw_sparsity))
+
+    found = [e for e in report.evaluations if np.isfinite(e.metrics.get(report.metric, np.nan))]
+    values = [e.metrics[report.metric] for e in found]
+    dense = (report.dense or {}).get(report.metric)
+    if found:
+
+        def draw_metric(axes: Axes) -> None:
+            marker = "o" if len(found) < 40 else ""
+            measured = ([e.step for e in found], values)
+            _line(axes, measured, color=KEPT, marker=marker, ms=4, label="this model")
+            if dense is not None:
+                axes.axhline(dense, color=_INK, ls=(0, (2, 2)), lw=1, label="dense model")
+            if metric.share:
+                _percents(axes)
+            _legend(axes)
+
+        caption = "Measured on the evaluation data during training."
+        charts.append(_chart(metric.label.capitalize(), caption, draw_metric))
+    return charts
+
+
+def dynamics(pruning: PruningReport) -> list[Chart]:
+    """How the mask moved from update to update; nothing where there was no update."""
+    updates = pruning.updates
+    steps = [u.step for u in updates]
+    marker = "o" if len(updates) < 3 else ""
+    charts: list[Chart] = []
+
+    def add(title: str, caption: str, line: Line, color: str, scale: str) -> None:
+        def draw(axes: Axes) -> None:
+            _line(axes, line, color=color, marker=marker, ms=4)
+            if scale == "percent":
+                axes.set_ylim(bottom=0)
+                _percents(axes)
+            elif scale == "log":
+                _log(axes)
+
+        charts.append(_chart(title, caption, draw))
+
+    if updates:
+        flips = [u.flips / max(pruning.prunable, 1) for u in updates]
+        caption = "Share of the prunable weights that were cut or came back at each update."
+        add("Mask changes", caption, (steps, flips), PRUNED, "percent")
+        caption = "Of the weights kept before or after an update, the share kept by both."
+        add("Overlap", caption, (steps, [u.overlap for u in updates]), KEPT, "linear")
+    cuts = [(u.step, u.threshold) for u in updates if u.threshold is not None]
+    if cuts:
+        log = all(threshold > 0 for _, threshold in cuts)
+        line = ([s for s, _ in cuts], [np.log10(t) if log else t for _, t in cuts])
+        caption = "The score at the cut: weights that score less are set to zero."
+        add("Threshold", caption, line, LOSS, "log" if log else "linear")
+    return charts
+
+
+def histograms(pruning: PruningReport) -> list[Chart]:
+    """Weights and scores, kept and pruned."""
+    cut = pruning.updates[-1].threshold if pruning.updates else None
+    charts = []
+    if pruning.weight_histogram is not None:
+        charts.append(_histogram("Weights", "value of the weight", pruning.weight_histogram, None))
+    if pruning.score_histogram is not None:
+        charts.append(_histogram("Scores", "score (importance)", pruning.score_histogram, cut))
+    return charts
+
+
+def _histogram(title: str, label: str, data: Histogram, cut: float | None) -> Chart:
+    if cut is not None and data.log10:
+        cut = float(np.log10(cut)) if cut > 0 else None
+
+    def draw(axes: Axes) -> None:
+        for counts, color, name in ((data.kept, KEPT, "kept"), (data.pruned, PRUNED, "pruned")):
+            if any(counts):
+                axes.stairs(counts, data.edges, fill=True, color=color, alpha=0.65, label=name)
+        if cut is not None and data.edges[0] <= cut <= data.edges[-1]:
+            axes.axvline(cut, color=_INK, ls=(0, (2, 2)), lw=1, label="last threshold")
+        # One bar far above all others (the zeros) would flatten the rest: cut it, and say so.
+        second, first = sorted([0, 0, *data.kept, *data.pruned])[-2:]
+        if first > 4 * second > 0:
+            axes.set_ylim(0, 1.3 * second)
+            axes.set_title(f"tallest bar cut off: {count(first)}", fontsize=8, loc="right")
+        axes.set_xlabel(label)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: count(y)))
+        if data.log10:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.xaxis.set_major_formatter(FuncFormatter(_power))
+        _legend(axes)
+
+    caption = f"How many weights have which {label}, kept and pruned apart."
+    if data.log10:
+        caption += f" Logarithmic axis; {count(data.zeros)} values are exactly zero and not drawn."
+    return _chart(title, caption, draw)
+
+
+def _chart(title: str, caption: str, draw: Callable[[Axes], None]) -> Chart:
+    with matplotlib.style.context(_STYLE, after_reset=True):
+        figure = Figure(figsize=(5, 2.7), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        if not axes.get_xlabel():
+            axes.set_xlabel("optimizer step")
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return Chart(title, caption, Markup(_inline(text.getvalue(), title, caption)))
+
+
+def _inline(svg: str, title: str, caption: str) -> str:
+    """The ``svg`` element for a page: named, its ids its own, sized by its box."""
+    prefix = "c-" + re.sub(r"\W+", "-", title.lower())
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]+"', svg)
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", body).replace(_INK, "currentColor")
+    name = f"<title>{escape(title)}</title><desc>{escape(caption)}</desc>"
+    return f'<svg role="img" {box[0] if box else ""}>{name}{body}'
+
+
+def _line(axes: Axes, line: Line, **style: object) -> None:
+    x, y = _thin(*(np.asarray(values, float) for values in line))
+    axes.plot(x, y, **style)  # type: ignore[arg-type]
+
+
+def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """The lowest and the highest point of each bucket, so that no spike is lost."""
+    if len(x) <= _POINTS:
+        return x, y
+    ends = np.linspace(0, len(x), _POINTS // 2 + 1).astype(int)
+    pairs = ((a + y[a:b].argmin(), a + y[a:b].argmax()) for a, b in zip(ends, ends[1:]))
+    chosen = np.unique([0, len(x) - 1, *_flat(pairs)])
+    return x[chosen], y[chosen]

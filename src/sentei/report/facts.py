@@ -1,0 +1,138 @@
+"""What the page and the console both say: the sentence, numbers as words, sites by layer and role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sentei.record import RunReport, SiteRecord
+
+ROLES = ("query", "key", "value", "attention_out", "ffn_in", "ffn_out")
+"""The usual roles, in the order in which data passes them."""
+
+_SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "auc")
+
+
+def headline(report: RunReport) -> str:
+    """The result of the run in one sentence."""
+    p = report.pruning
+    text = (
+        f"{percent(p.pruned, p.prunable)} of the {count(p.prunable)} prunable weights are zero "
+        f"({percent(p.zeros, p.parameters)} of all {count(p.parameters)} parameters)"
+    )
+    sparse = report.sparse.get(report.metric)
+    dense = (report.dense or {}).get(report.metric)
+    if sparse is None:
+        return text + "."
+    metric = Metric(report.metric)
+    if dense is None:
+        return f"{text}; {metric.label} {metric.text(sparse)}."
+    return (
+        f"{text}; {metric.label} {metric.text(dense)} dense -> {metric.text(sparse)} sparse, "
+        f"{metric.change(dense, sparse)}."
+    )
+
+
+class Metric:
+    """How to write the values of a metric: shares as percent, all others as they are."""
+
+    def __init__(self, name: str) -> None:
+        self.label = name.replace("_", " ")
+        self.share = any(part in name.lower() for part in _SHARES)
+
+    def text(self, value: float) -> str:
+        """The value."""
+        return f"{100 * value:.1f} %" if self._percent(value) else f"{value:.4g}"
+
+    def change(self, before: float, after: float) -> str:
+        """The signed difference; of two shares in percentage points."""
+        if not (self._percent(before) and self._percent(after)):
+            return f"{after - before:+.3g}"
+        # The difference of the numbers as they are shown, or readers find sums that do not add up.
+        points = round(100 * after, 1) - round(100 * before, 1)
+        return f"{round(points, 1) + 0.0:+.1f} points"
+
+    def _percent(self, value: float) -> bool:
+        return self.share and -1 <= value <= 1
+
+
+def percent(part: float, whole: float = 1.0) -> str:
+    """``part / whole`` in percent; more digits where one would round to all or nothing."""
+    share = part / whole if whole else 0.0
+    near = 0 < share < 0.001 or 0.999 < share < 1
+    return f"{100 * share:.{3 if near else 1}f} %"
+
+
+def count(number: float) -> str:
+    """10.6 M for 10 616 832."""
+    return str(int(number)) if abs(number) < 1000 else _scaled(number, ("", "k", "M", "B", "T"))
+
+
+def size(number: float) -> str:
+    """Bytes in decimal units: 90.9 MB."""
+    return f"{int(number)} B" if number < 1000 else _scaled(number, ("B", "kB", "MB", "GB", "TB"))
+
+
+def duration(seconds: float) -> str:
+    """2 min 14 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _scaled(number: float, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if abs(round(number, 1)) < 1000:
+            return f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} {units[-1]}"
+
+
+class Cell(NamedTuple):
+    """Some of the prunable weights."""
+
+    weights: int
+    pruned: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction that is zero."""
+        return self.pruned / self.weights if self.weights else 0.0
+
+
+def total(sites: Iterable[SiteRecord]) -> Cell:
+    """The sum over sites."""
+    sites = tuple(sites)
+    return Cell(sum(site.weights for site in sites), sum(site.pruned for site in sites))
+
+
+class Grid:
+    """Sites by layer (rows) and role (columns); what has no layer is in the row ``None``.
+
+    At most ``limit`` roles have a column of their own, the rest share ``other``.
+    """
+
+    def __init__(self, sites: tuple[SiteRecord, ...], limit: int = 10) -> None:
+        found = list(dict.fromkeys(site.role for site in sites))
+        roles = [r for r in ROLES if r in found] + [r for r in found if r not in ROLES]
+        if len(roles) > limit:
+            roles = roles[: limit - 1]
+        cells: dict[tuple[int | None, str], list[SiteRecord]] = {}
+        for site in sites:
+            role = site.role if site.role in roles else "other"
+            cells.setdefault((site.layer, role), []).append(site)
+        present = {role for _, role in cells}
+        self.roles = [*roles, "other"] if "other" in present - set(roles) else roles
+        self.cells = {key: total(group) for key, group in cells.items()}
+        layers = {site.layer for site in sites}
+        self.layers = sorted(layers, key=lambda n: (n is None, n or 0))
+        self.by_layer = {n: total(s for s in sites if s.layer == n) for n in self.layers}
+        self.by_role = {
+            role: Cell(
+                sum(cell.weights for key, cell in self.cells.items() if key[1] == role),
+                sum(cell.pruned for key, cell in self.cells.items() if key[1] == role),
+            )
+            for role in self.roles
+        }
