@@ -1,9 +1,9 @@
 """Sentei prunes pretrained transformers while they are fine-tuned.
 
-    pruner = sentei.Pruner(model, sentei.platon(sparsity=0.9), total_steps=steps)
-    pruner.attach(optimizer)  # nothing else in the loop changes
-    ...
-    report = pruner.finish()
+pruner = sentei.Pruner(model, sentei.platon(sparsity=0.9), total_steps=steps)
+pruner.attach(optimizer)  # nothing else in the loop changes
+...
+report = pruner.finish()
 """
 
 from __future__ import annotations

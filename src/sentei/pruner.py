@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Pruner:
         self._scores_changed = True
         self._updates: list[UpdateRecord] = []
         self._skipping = False
+        self._expected_weights: int | None = None
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     @property
@@ -172,9 +174,11 @@ class Pruner:
                 SenteiWarning,
                 stacklevel=2,
             )
-        if not self._updates or self._updates[-1].step != self.step:
+        final = self.recipe.schedule.sparsity
+        decided = (self._updates[-1].step, self._updates[-1].target) if self._updates else None
+        if decided != (self.step, final):
             self.recipe.score.check(self.step)
-            self._decide(self.recipe.schedule.sparsity)
+            self._decide(final)
             for site, keep in zip(self._sites, self._masks, strict=True):
                 self.recipe.mask.after_step_(site.parameter.data, keep, updated=True)
         self.detach()
@@ -197,6 +201,7 @@ class Pruner:
             "total_steps": self.total_steps,
             "step": self.step,
             "pruned": self.pruned,
+            "weights": self._checksum(),
             "brackets": {str(i): [b.low, b.high, b.threshold] for i, b in self._brackets.items()},
             "updates": [update.model_dump() for update in self._updates],
             "masks": dict(zip(names, self._masks, strict=True)),
@@ -208,7 +213,8 @@ class Pruner:
 
         Raises:
             ValueError: The state is of another format, recipe, number of steps or scope; the
-                pruner is then unchanged.
+                pruner is then unchanged. Or, at the next step: the weights are not those that the
+                state was saved with.
         """
         if state["format"] != STATE_FORMAT:
             raise ValueError(
@@ -228,6 +234,7 @@ class Pruner:
                 tensor.copy_(state["memory"][site.name][name])
         self.step = state["step"]
         self.pruned = state["pruned"]
+        self._expected_weights = state["weights"]
         self._brackets = {int(i): Bracket(*ends) for i, ends in state["brackets"].items()}
         self._updates = [UpdateRecord(**update) for update in state["updates"]]
         self._groups, self._scores_changed = (), True
@@ -281,6 +288,12 @@ class Pruner:
         self._skipping = _overflowed(optimizer)
         if self._skipping:
             return
+        if self._expected_weights not in (None, self._checksum()):
+            raise ValueError(
+                f"cannot resume at step {self.step}: {self._sites[0].name} is not what it was when "
+                "the pruner's state was saved; load the model's weights of the same checkpoint"
+            )
+        self._expected_weights = None
         _unscale_(optimizer)
         if self.recipe.score.observes and not self.recipe.score.observes_new:
             if len(args) > 1 or kwargs.get("closure") is not None:
@@ -408,6 +421,11 @@ class Pruner:
             for weight in weights
         ]
 
+    def _checksum(self) -> int:
+        """Of the first site's bytes: tells one checkpoint's weights from another's."""
+        weight = self._sites[0].parameter.detach().cpu()
+        return zlib.crc32(weight.view(-1).view(torch.uint8).numpy())
+
     def _scope_difference(self, saved: Mapping[str, Tensor]) -> str | None:
         shapes = {site.name: tuple(site.parameter.shape) for site in self._sites}
         for name, mask in saved.items():
@@ -464,7 +482,10 @@ def _score_dtype(weight: Tensor) -> torch.dtype:
 
 def _innermost(optimizer: Optimizer) -> Optimizer:
     """The optimizer that really steps, under Accelerate's wrapper."""
-    if type(optimizer).__module__.startswith("deepspeed") or "DeepSpeed" in type(optimizer).__name__:
+    if (
+        type(optimizer).__module__.startswith("deepspeed")
+        or "DeepSpeed" in type(optimizer).__name__
+    ):
         raise ValueError(
             "DeepSpeed engines keep their own flattened weights, which cannot be pruned from "
             "outside: train with DDP or a plain optimizer"

@@ -53,7 +53,9 @@ class Recipe(Part):
                 score.
         """
         if total_steps < 1:
-            raise ValueError(f"total_steps={total_steps}: pruning needs at least one optimizer step")
+            raise ValueError(
+                f"total_steps={total_steps}: pruning needs at least one optimizer step"
+            )
         self.schedule.check(total_steps)
         self.score.check(self.schedule.first_update(total_steps))
 
@@ -87,12 +89,12 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
     try:
         return Recipe.model_validate(dict(source))
     except ValidationError as error:
-        raise ValueError(f"{origin}: {_explain(error)}") from None
+        raise ValueError(f"{origin}: {explain(error)}") from None
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain data, every default included; :func:`load` takes it back."""
-    return recipe.model_dump(mode="json", serialize_as_any=True)
+    return _kind_first(recipe.model_dump(mode="json", serialize_as_any=True))
 
 
 def dump(recipe: Recipe) -> str:
@@ -135,7 +137,14 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     return load(data)
 
 
-def _explain(error: ValidationError) -> str:
+def _kind_first(data: dict[str, Any]) -> dict[str, Any]:
+    """Each part's kind before its numbers, for the reader of a dump."""
+    ordered = sorted(data.items(), key=lambda item: item[0] != "kind")
+    return {k: _kind_first(v) if isinstance(v, dict) else v for k, v in ordered}
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a declaration, in one line: path, value, reason of each mistake."""
     return "; ".join(_explain_one(dict(detail)) for detail in error.errors(include_url=False))
 
 

@@ -214,9 +214,7 @@ def _on_cpu(piece: Tensor) -> bool:
     return piece.device.type == "cpu"
 
 
-def _digit_counts(
-    piece: Tensor, level: int, prefix: int, remaining: int, width: int
-) -> np.ndarray:
+def _digit_counts(piece: Tensor, level: int, prefix: int, remaining: int, width: int) -> np.ndarray:
     values = piece + 0.0  # -0.0 + 0.0 is 0.0: the two zeros must tie
     if level == 0 and bool(torch.isnan(values).any()):
         raise FloatingPointError("a score is NaN")
@@ -234,9 +232,7 @@ def _digit_counts(
 _Array = TypeVar("_Array", np.ndarray, Tensor)
 
 
-def _digit(
-    ordered: _Array, level: int, prefix: int, remaining: int, width: int
-) -> _Array:
+def _digit(ordered: _Array, level: int, prefix: int, remaining: int, width: int) -> _Array:
     """The digit at ``level`` of every entry whose higher digits equal ``prefix``."""
     if level == 0:
         return (ordered >> remaining) + (1 << (width - 1))

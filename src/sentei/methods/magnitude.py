@@ -64,6 +64,6 @@ def magnitude(
 METHOD = Method(
     name="magnitude",
     build=magnitude,
-    summary="removes the smallest weights on a cubic schedule; the baseline to beat, and the cheapest",
+    summary="removes the smallest weights on a cubic schedule: the baseline, and the cheapest",
     paper="Zhu and Gupta, To prune, or not to prune, 2017, arXiv 1710.01878",
 )

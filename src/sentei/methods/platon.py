@@ -17,9 +17,9 @@ decisions, and what regrows is scored again.
 Cost: 13 bytes a weight (window mean, Ibar, Ubar in float32; mask), one pass over them a step.
 
 Against the authors' code: it counts k - 1 and loses ties (``compat=True`` counts so), prunes biases
-with the weights (``biases=True``), and fixes warm-up and cool-down in steps, task by task; here they
-are fractions of training, by default near their GLUE scripts'. Its paper scores the weight at
-which the gradient was taken (``iterate="old"``), its code the weight one step later (the default).
+with the weights (``biases=True``), and sets warm-up and cool-down in steps, task by task; here they
+are fractions of training, by default near their GLUE scripts'. The paper scores the weight at which
+the gradient was taken (``iterate="old"``), the code the weight one step later (the default).
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 import matplotlib.style
@@ -72,7 +73,7 @@ def curves(report: RunReport) -> list[Chart]:
             _line(axes, (steps, losses), color=LOSS, label="loss")
 
         caption = "Mean training loss between two logged steps: lower is better."
-        charts.append(_chart("Training loss", caption, draw_loss))
+        charts.append(_chart("loss", "Training loss", caption, draw_loss))
 
     decided = [u.step for u in p.updates]
     line: Line = (decided, [u.pruned / max(p.prunable, 1) for u in p.updates])
@@ -90,7 +91,7 @@ def curves(report: RunReport) -> list[Chart]:
             _legend(axes)
 
         caption = "Share of the prunable weights that are zero, and what the schedule asked for."
-        charts.append(_chart("Sparsity", caption, draw_sparsity))
+        charts.append(_chart("sparsity", "Sparsity", caption, draw_sparsity))
 
     found = [e for e in report.evaluations if np.isfinite(e.metrics.get(report.metric, np.nan))]
     values = [e.metrics[report.metric] for e in found]
@@ -108,7 +109,7 @@ def curves(report: RunReport) -> list[Chart]:
             _legend(axes)
 
         caption = "Measured on the evaluation data during training."
-        charts.append(_chart(metric.label.capitalize(), caption, draw_metric))
+        charts.append(_chart("metric", metric.label.capitalize(), caption, draw_metric))
     return charts
 
 
@@ -128,7 +129,7 @@ def dynamics(pruning: PruningReport) -> list[Chart]:
             elif scale == "log":
                 _log(axes)
 
-        charts.append(_chart(title, caption, draw))
+        charts.append(_chart(title.lower().replace(" ", "-"), title, caption, draw))
 
     if updates:
         flips = [u.flips / max(pruning.prunable, 1) for u in updates]
@@ -181,10 +182,10 @@ def _histogram(title: str, label: str, data: Histogram, cut: float | None) -> Ch
     caption = f"How many weights have which {label}, kept and pruned apart."
     if data.log10:
         caption += f" Logarithmic axis; {count(data.zeros)} values are exactly zero and not drawn."
-    return _chart(title, caption, draw)
+    return _chart(title.lower().replace(" ", "-"), title, caption, draw)
 
 
-def _chart(title: str, caption: str, draw: Callable[[Axes], None]) -> Chart:
+def _chart(key: str, title: str, caption: str, draw: Callable[[Axes], None]) -> Chart:
     with matplotlib.style.context(_STYLE, after_reset=True):
         figure = Figure(figsize=(5, 2.7), layout="constrained")
         axes = figure.subplots()
@@ -194,16 +195,15 @@ def _chart(title: str, caption: str, draw: Callable[[Axes], None]) -> Chart:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return Chart(title, caption, Markup(_inline(text.getvalue(), title, caption)))
+    return Chart(title, caption, Markup(_inline(text.getvalue(), key, title, caption)))
 
 
-def _inline(svg: str, title: str, caption: str) -> str:
+def _inline(svg: str, key: str, title: str, caption: str) -> str:
     """The ``svg`` element for a page: named, its ids its own, sized by its box."""
-    prefix = "c-" + re.sub(r"\W+", "-", title.lower())
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]+"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", body).replace(_INK, "currentColor")
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", body).replace(_INK, "currentColor")
     name = f"<title>{escape(title)}</title><desc>{escape(caption)}</desc>"
     return f'<svg role="img" {box[0] if box else ""}>{name}{body}'
 
@@ -218,6 +218,28 @@ def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.fl
     if len(x) <= _POINTS:
         return x, y
     ends = np.linspace(0, len(x), _POINTS // 2 + 1).astype(int)
-    pairs = ((a + y[a:b].argmin(), a + y[a:b].argmax()) for a, b in zip(ends, ends[1:]))
-    chosen = np.unique([0, len(x) - 1, *_flat(pairs)])
+    peaks = [a + peak(y[a:b]) for a, b in pairwise(ends) for peak in (np.argmin, np.argmax)]
+    chosen = np.unique([0, len(x) - 1, *peaks])
     return x[chosen], y[chosen]
+
+
+def _percents(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g} %"))
+
+
+def _log(axes: Axes) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(_power))
+
+
+def _power(exponent: float, _: int | None = None) -> str:
+    """10⁻⁶ for -6."""
+    if exponent != round(exponent):
+        return ""
+    return "10" + f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _legend(axes: Axes) -> None:
+    """Above the axes, where it can hide nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderpad=0)

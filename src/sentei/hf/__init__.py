@@ -1,0 +1,1 @@
+"""Sentei with Hugging Face: the Trainer callback, tasks, data, metrics, and whole runs."""

@@ -1,0 +1,390 @@
+"""Which weights are pruned: patterns of parameter names, or what the model's family says.
+
+Without patterns the scope is the weight matrices of the repeated encoder blocks: attention
+projections and feed-forward layers. Embeddings, layer norms, the pooler and the classifier are
+never in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from sentei import families
+from sentei.families import Family
+from sentei.parts.part import Part
+
+_WRAPPERS = frozenset({"module", "_orig_mod"})
+
+
+def plain_name(name: str) -> str:
+    """Drop what DDP (``module``) and ``torch.compile`` (``_orig_mod``) add to a parameter's name."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One prunable tensor: its plain name, the parameter, its block's number and its role.
+
+    ``layer`` is None outside numbered blocks. ``role`` is what the family calls the module
+    (``query``, ``ffn_in``, ...) or the module's last name if the family has no word for it; for
+    any parameter but the weight the parameter's own name follows, as in ``query.bias``.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    layer: int | None
+    role: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A parameter that is not pruned, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a scope chose in one model.
+
+    Sites and skipped parameters are in model order; ``rule`` is a sentence saying what chose them,
+    ``note`` what users should know about this family (or empty). A tied parameter has a line in
+    ``skipped`` for each further name, so count with :attr:`parameters`.
+    """
+
+    sites: tuple[Site, ...]
+    skipped: tuple[Skipped, ...]
+    rule: str
+    note: str
+    parameters: int
+    """Number of all weights of the model, tied ones counted once."""
+
+    @property
+    def prunable(self) -> int:
+        """Number of weights in scope."""
+        return sum(site.parameter.numel() for site in self.sites)
+
+
+class Scope(Part):
+    """The prunable weights of a model, chosen by name."""
+
+    include: tuple[str, ...] = ()
+    """Glob patterns of parameter names (``*.attention.*.weight``) to prune, biases and layer norms
+    too if they match. Empty means automatic: the weight matrices of the encoder blocks."""
+
+    exclude: tuple[str, ...] = ()
+    """Glob patterns of parameter names to leave out of whatever is included."""
+
+    biases: bool = False
+    """Whether the ``.bias`` beside every chosen ``.weight`` is pruned too, as in PLATON's code."""
+
+    def resolve(self, model: nn.Module) -> Selection:
+        """Choose the sites of a model.
+
+        Args:
+            model: Any module, wrapped by DDP or ``torch.compile`` or not. Without ``include``, a
+                ``config.model_type`` selects the family preset; models of no known family are
+                pruned in every ``nn.Linear`` weight inside an ``nn.ModuleList``.
+
+        Returns:
+            The sites, and every other parameter with the reason why it is not one.
+
+        Raises:
+            ValueError: The scope or one of its patterns matches nothing; the model lacks weights
+                that its family has; or a chosen parameter cannot be pruned because it is tied to
+                another one in scope, frozen, sharded, on the meta device, empty, 0-d, not
+                floating-point or not contiguous.
+        """
+        tree = _Tree(model)
+        model_type = _model_type(model)
+        family = families.find(model_type) if model_type else None
+
+        if not tree.names:
+            raise ValueError("scope matched no weight: the model has no parameters")
+        self._check_patterns(tree)
+        if self.include:
+            rule = "include patterns " + ", ".join(map(repr, self.include))
+            chosen = {name for name in tree.names if _first_match(name, self.include)}
+        elif family:
+            rule = f"family preset {family.name}"
+            chosen = _preset(tree, family)
+        else:
+            known = f"no preset for model type {model_type}" if model_type else "no model type"
+            rule = f"{known}: every nn.Linear weight inside repeated blocks (nn.ModuleList)"
+            chosen = set(tree.linear_weights)
+            if not chosen:
+                raise ValueError(
+                    f"scope matched no weight: {known}, and no nn.Linear inside an nn.ModuleList. "
+                    f"Name the weights in scope.include. {tree.first_candidates}"
+                )
+        if self.biases:
+            rule += ", and their biases"
+            beside = {f"{name.removesuffix('.weight')}.bias" for name in chosen}
+            chosen |= beside & tree.names.keys()
+        included = [entry for entry in tree.names.values() if entry.name in chosen]
+        entries = [entry for entry in included if not _first_match(entry.name, self.exclude)]
+        if not entries:
+            raise ValueError(
+                f"scope.exclude={self.exclude!r} leaves nothing to prune. Exclude fewer of "
+                f"{_listed([entry.name for entry in included])}."
+            )
+        _check_prunable(entries)
+        sites = tuple(
+            Site(entry.name, entry.parameter, *block_and_role(entry.name, family, tree.lists))
+            for entry in entries
+        )
+        return Selection(
+            sites=sites,
+            skipped=tuple(self._skipped(tree, family, sites)),
+            rule=rule,
+            note=family.note if family else "",
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+        )
+
+    def _check_patterns(self, tree: _Tree) -> None:
+        for field, patterns, what in (
+            ("include", self.include, "weight"),
+            ("exclude", self.exclude, "parameter"),
+        ):
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in tree.names):
+                    which = f": {pattern!r}" if len(patterns) > 1 else ""
+                    raise ValueError(
+                        f"scope.{field}={patterns!r}{which} matched no {what}. "
+                        f"{tree.first_candidates}{_did_you_mean(pattern, tree.names)}"
+                    )
+
+    def _skipped(
+        self, tree: _Tree, family: Family | None, sites: Sequence[Site]
+    ) -> Iterator[Skipped]:
+        by_tensor = {id(site.parameter): site.name for site in sites}
+        names = set(by_tensor.values())
+        for entry in tree.names.values():
+            if entry.name in names:
+                continue
+            if twin := by_tensor.get(id(entry.parameter)):
+                reason = f"the same tensor as {twin}, which is pruned"
+            elif pattern := _first_match(entry.name, self.exclude):
+                reason = f"excluded by {pattern!r}"
+            else:
+                reason = self._reason(entry, family, tree)
+            yield Skipped(entry.name, tuple(entry.parameter.shape), reason)
+
+    def _reason(self, entry: _Entry, family: Family | None, tree: _Tree) -> str:
+        if self.include:
+            return "matched by no include pattern"
+        if "Norm" in type(entry.owner).__name__:
+            return "layer norm"
+        parts = entry.name.split(".")
+        named_so = "embeddings" in parts or any("embed" in part for part in parts[-2:])
+        if named_so or isinstance(entry.owner, nn.Embedding):
+            return "embedding"
+        if family and family.locate(entry.module) is None:
+            return "outside the encoder blocks (pooler, head)"
+        if not family and _number_in_list(entry.name, tree.lists) is None:
+            return "outside the repeated blocks"
+        if entry.leaf == "bias" or entry.leaf.endswith("_bias"):
+            return "bias"
+        return f"no role in family {family.name}" if family else "not the weight of an nn.Linear"
+
+
+def block_and_role(
+    name: str, family: Family | None, lists: Collection[str] = ()
+) -> tuple[int | None, str]:
+    """Find the number of a parameter's block and its role, as :class:`Site` has them.
+
+    Args:
+        name: Plain name of the parameter.
+        family: The family of its model, None if unknown.
+        lists: Plain names of the model's ``nn.ModuleList``s, which number what no family does.
+    """
+    module, _, leaf = name.rpartition(".")
+    place = family.locate(module) if family else None
+    layer = place.layer if place else _number_in_list(name, lists)
+    role = (place and place.role) or module.rpartition(".")[2]
+    return layer, role if role and leaf == "weight" else f"{role}.{leaf}".lstrip(".")
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A parameter under one of its names, and the module that owns it."""
+
+    name: str
+    owner: nn.Module
+    parameter: nn.Parameter
+
+    @property
+    def module(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def leaf(self) -> str:
+        return self.name.rpartition(".")[2]
+
+
+class _Tree:
+    """A model's parameters by plain name, tied ones under each of their names, in model order."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names: dict[str, _Entry] = {}
+        self.lists: set[str] = set()
+        for prefix, owner in model.named_modules(remove_duplicate=False):
+            if isinstance(owner, nn.ModuleList):
+                self.lists.add(plain_name(prefix))
+            for leaf, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+                name = plain_name(f"{prefix}.{leaf}".lstrip("."))
+                if name in self.names:
+                    raise ValueError(
+                        f"scope: two parameters are called {name} once the wrappers' names "
+                        f"({', '.join(sorted(_WRAPPERS))}) are dropped. Rename that submodule."
+                    )
+                self.names[name] = _Entry(name, owner, parameter)
+
+    @property
+    def linear_weights(self) -> list[str]:
+        """The ``nn.Linear`` weights inside repeated blocks."""
+        return [
+            entry.name
+            for entry in self.names.values()
+            if isinstance(entry.owner, nn.Linear)
+            and entry.leaf == "weight"
+            and _number_in_list(entry.name, self.lists) is not None
+        ]
+
+    @property
+    def candidates(self) -> list[str]:
+        """What a user most likely wants to name: the matrices inside blocks, else anything."""
+        return self.linear_weights or [*self.names]
+
+    @property
+    def first_candidates(self) -> str:
+        return f"First candidates: {_listed(self.candidates)}."
+
+
+def _model_type(model: nn.Module) -> str | None:
+    # DDP does not forward attributes, so the config is looked for below every wrapper.
+    for name, module in model.named_modules():
+        if plain_name(name):
+            continue
+        model_type = getattr(getattr(module, "config", None), "model_type", None)
+        if isinstance(model_type, str) and model_type:
+            return model_type
+    return None
+
+
+def _preset(tree: _Tree, family: Family) -> set[str]:
+    blocks: dict[str, None] = {}
+    chosen: set[str] = set()
+    for entry in tree.names.values():
+        if place := family.locate(entry.module):
+            blocks[place.block] = None
+            if place.role and entry.leaf == "weight":
+                chosen.add(entry.name)
+    wanted = (f"{block}.{module}.weight" for block in blocks for module in family.roles.values())
+    missing = [name for name in wanted if name not in chosen]
+    if missing or not blocks:
+        reason = f"it has no {_listed(missing)}" if blocks else f"it has no {family.block}"
+        raise ValueError(
+            f"scope: the family preset {family.name} does not fit this model: {reason}. "
+            f"Name the weights in scope.include. {tree.first_candidates}"
+        )
+    return chosen
+
+
+def _check_prunable(entries: Sequence[_Entry]) -> None:
+    first: dict[int, str] = {}
+    for entry in entries:
+        twin = first.setdefault(id(entry.parameter), entry.name)
+        if twin != entry.name:
+            raise ValueError(
+                f"scope: {twin} and {entry.name} are the same tensor (tied weights), and it can "
+                f"be pruned only once. Exclude one of them: scope.exclude=({entry.name!r},)."
+            )
+    for problem, fix, bad in _UNPRUNABLE:
+        names = [entry.name for entry in entries if bad(entry.parameter)]
+        if names:
+            raise ValueError(
+                f"scope: {_listed(names)} {'is' if len(names) == 1 else 'are'} {problem}. "
+                f"{fix}: scope.exclude=({names[0]!r},)."
+            )
+
+
+def _is_sharded(parameter: nn.Parameter) -> bool:
+    if not torch.distributed.is_available():
+        return False
+    # Imported here because it takes half as long as torch itself.
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(parameter, DTensor)
+
+
+_UNPRUNABLE: tuple[tuple[str, str, Callable[[nn.Parameter], bool]], ...] = (
+    (
+        "sharded (DTensor), which is not supported yet",
+        "Prune the model unsharded, or leave out what is sharded",
+        _is_sharded,
+    ),
+    (
+        "on the meta device, without values",
+        "Load the weights first, or leave out what has none",
+        lambda p: p.is_meta,
+    ),
+    (
+        "not floating-point",
+        "Load the model unquantised, or leave it out",
+        lambda p: not p.is_floating_point(),
+    ),
+    (
+        "frozen (requires_grad=False)",
+        "Unfreeze with requires_grad_(True), or leave out what is frozen",
+        lambda p: not p.requires_grad,
+    ),
+    ("a single number (0-d)", "Leave it out", lambda p: p.ndim == 0),
+    ("empty (0 elements)", "Leave it out", lambda p: p.numel() == 0),
+    (
+        "not contiguous in memory",
+        "Set parameter.data = parameter.data.contiguous(), or leave it out",
+        lambda p: not p.is_contiguous(),
+    ),
+)
+
+
+def _number_in_list(name: str, lists: Collection[str]) -> int | None:
+    """The number of the outermost ``nn.ModuleList`` element that holds a parameter."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1):
+        if ".".join(parts[:end]) in lists and parts[end].isdigit():
+            return int(parts[end])
+    return None
+
+
+def _first_match(name: str, patterns: Sequence[str]) -> str | None:
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def _did_you_mean(pattern: str, names: Collection[str]) -> str:
+    words = {word for name in names for word in name.split(".")}
+
+    def nearest(literal: re.Match[str]) -> str:
+        word = literal[0]
+        return word if word in words else next(iter(difflib.get_close_matches(word, words)), word)
+
+    spelled = re.sub(r"[^.*?\[\]]+", nearest, pattern)
+    for near in (spelled, f"*.{spelled}", f"{spelled}.*", f"*.{spelled}.*"):
+        if any(fnmatchcase(name, near) for name in names):
+            return f" Did you mean {near!r}?"
+    return ""
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
