@@ -271,7 +271,7 @@ class Pruner:
             with safe_open(path, framework="pt") as file:
                 state = json.loads((file.metadata() or {})["sentei"])
                 state |= {"masks": {}, "memory": {site.name: {} for site in self._sites}}
-                for key in file.keys():  # noqa: SIM118 (not a mapping)
+                for key in file.keys():
                     name, _, site = key.partition(":")
                     if name == "mask":
                         state["masks"][site] = file.get_tensor(key)
@@ -494,7 +494,7 @@ def _innermost(optimizer: Optimizer) -> Optimizer:
     if inner is not optimizer:
         return _innermost(inner)
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"expected a torch optimizer, got {type(optimizer).__name__}")
+        raise ValueError(f"expected a torch optimizer, got {kind.__name__}")
     return optimizer
 
 

@@ -53,9 +53,7 @@ class Recipe(Part):
                 score.
         """
         if total_steps < 1:
-            raise ValueError(
-                f"total_steps={total_steps}: pruning needs at least one optimizer step"
-            )
+            raise ValueError(f"total_steps={total_steps}: pruning needs an optimizer step")
         self.schedule.check(total_steps)
         self.score.check(self.schedule.first_update(total_steps))
 
@@ -153,7 +151,7 @@ def _explain_one(detail: Mapping[str, Any]) -> str:
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "extra_forbidden":
-        *parents, key = detail["loc"]
+        key = detail["loc"][-1]
         return f"unknown setting {path}" + _nearest(str(key), _fields_named_like(str(key)))
     reason = re.sub(r"^(Value error|Input), ?", "", detail["msg"])
     reason = re.sub(r"^Input ", "", reason)

@@ -114,7 +114,7 @@ def test_drifting_scores_stay_exact_and_mostly_warm():
         cold += bracket is None or not (
             bracket.low <= torch.sort(scores).values[count - 1] <= bracket.high
         )
-        masks, _, cut, bracket = cut_and_prune([scores], count, bracket)
+        masks, _, _, bracket = cut_and_prune([scores], count, bracket)
         assert int((~masks[0]).sum()) == count
     assert cold < 20
 

@@ -6,8 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sentei.pruner import Pruner, SenteiWarning
@@ -49,9 +47,6 @@ class PruningCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        *,
-        model: nn.Module,
-        optimizer: Optimizer,
         **kwargs: Any,
     ) -> None:
         """Attach to the Trainer's optimizer, or go on from a checkpoint."""
@@ -60,10 +55,10 @@ class PruningCallback(TrainerCallback):
                 "load_best_model_at_end=True would put back a checkpoint from before the final "
                 "sparsity: switch it off; the last checkpoint is the pruned model"
             )
-        pruner = Pruner(model, self.recipe, total_steps=state.max_steps)
+        pruner = Pruner(kwargs["model"], self.recipe, total_steps=state.max_steps)
         if state.global_step > 0:
             pruner.load(self._state_file(args, state))
-        pruner.attach(optimizer)
+        pruner.attach(kwargs["optimizer"])
         self.pruner, self.report, self._saved_at = pruner, None, -1
 
     def on_log(
@@ -121,7 +116,7 @@ class PruningCallback(TrainerCallback):
     def _save(self, args: TrainingArguments, state: TrainerState) -> None:
         if self.pruner is None or not args.should_save or self._saved_at == state.global_step:
             return
-        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
         folder.mkdir(parents=True, exist_ok=True)
         self.pruner.save(folder / STATE_FILE)
         self._saved_at = state.global_step
@@ -131,7 +126,7 @@ class PruningCallback(TrainerCallback):
         folder = (
             Path(given)
             if isinstance(given, (str, Path))
-            else Path(args.output_dir, f"checkpoint-{state.global_step}")
+            else Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
         )
         if not (folder / STATE_FILE).is_file():
             raise ValueError(

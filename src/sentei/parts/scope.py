@@ -24,7 +24,7 @@ _WRAPPERS = frozenset({"module", "_orig_mod"})
 
 
 def plain_name(name: str) -> str:
-    """Drop what DDP (``module``) and ``torch.compile`` (``_orig_mod``) add to a parameter's name."""
+    """Drop what DDP (``module``) and ``torch.compile`` (``_orig_mod``) add to parameter names."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
