@@ -424,7 +424,7 @@ class Pruner:
     def _checksum(self) -> int:
         """Of the first site's bytes: tells one checkpoint's weights from another's."""
         weight = self._sites[0].parameter.detach().cpu()
-        return zlib.crc32(weight.view(-1).view(torch.uint8).numpy())
+        return zlib.crc32(weight.view(-1).view(torch.uint8).numpy().data)
 
     def _scope_difference(self, saved: Mapping[str, Tensor]) -> str | None:
         shapes = {site.name: tuple(site.parameter.shape) for site in self._sites}
@@ -494,7 +494,7 @@ def _innermost(optimizer: Optimizer) -> Optimizer:
     if inner is not optimizer:
         return _innermost(inner)
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"expected a torch optimizer, got {kind.__name__}")
+        raise ValueError(f"expected a torch optimizer, got {type(optimizer).__name__}")
     return optimizer
 
 

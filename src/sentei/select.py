@@ -221,11 +221,14 @@ def _digit_counts(piece: Tensor, level: int, prefix: int, remaining: int, width:
     if _on_cpu(piece):
         array = values.numpy()
         ordered = _flip_negative(array.view(_INT[array.itemsize]))
-        return np.bincount(_digit(ordered, level, prefix, remaining, width), minlength=1 << width)
+        counts: np.ndarray = np.bincount(
+            _digit(ordered, level, prefix, remaining, width), minlength=1 << width
+        )
+        return counts
     bits = values.view(torch.int32 if values.dtype == torch.float32 else torch.int64)
     top = values.element_size() * 8 - 1
     digits = _digit(bits ^ ((bits >> top) & ((1 << top) - 1)), level, prefix, remaining, width)
-    counts: np.ndarray = torch.bincount(digits, minlength=1 << width).cpu().numpy()
+    counts = torch.bincount(digits, minlength=1 << width).cpu().numpy()
     return counts
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -568,13 +569,12 @@ def _from_objects(
 
 def _datasets() -> ModuleType:
     try:
-        import datasets
+        return importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         raise ValueError(
             "this source of data needs the package datasets: pip install 'sentei[data]'. "
             "Files (--train, --eval) need nothing."
         ) from error
-    return datasets
 
 
 def _saved_splits(folder: Path) -> set[str]:

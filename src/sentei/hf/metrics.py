@@ -51,19 +51,19 @@ def _matthews(predictions: NDArray[np.generic], labels: NDArray[np.generic]) -> 
 
 
 def _pearson(predictions: NDArray[np.generic], labels: NDArray[np.generic]) -> float:
-    from scipy.stats import pearsonr
+    from scipy import stats  # type: ignore[import-untyped]
 
     if _constant(predictions) or _constant(labels):
         return 0.0
-    return float(pearsonr(predictions, labels).statistic)
+    return float(stats.pearsonr(predictions, labels).statistic)
 
 
 def _spearman(predictions: NDArray[np.generic], labels: NDArray[np.generic]) -> float:
-    from scipy.stats import spearmanr
+    from scipy import stats
 
     if _constant(predictions) or _constant(labels):
         return 0.0
-    return float(spearmanr(predictions, labels).statistic)
+    return float(stats.spearmanr(predictions, labels).statistic)
 
 
 def _constant(values: NDArray[np.generic]) -> bool:

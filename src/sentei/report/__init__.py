@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from sentei.record import RunReport
 from sentei.report.console import print_console
@@ -16,7 +15,7 @@ __all__ = ["print_console", "read", "render_html", "write"]
 
 
 def write(report: RunReport, folder: Path) -> None:
-    """Writes ``report.json``, then ``report.html``, into ``folder``; each appears whole or not at all.
+    """Writes ``report.json``, then ``report.html``; each appears whole or not at all.
 
     The JSON comes first and needs no extra, so the facts are kept even where the page fails.
 
@@ -65,14 +64,14 @@ def render_html(report: RunReport) -> str:
         ModuleNotFoundError: The extra ``report`` is not installed.
     """
     try:
-        from sentei.report import html
+        from sentei.report.html import render
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in ("jinja2", "matplotlib"):
             raise
         raise ModuleNotFoundError(
             f"report.html needs {error.name}: pip install 'sentei[report]'", name=error.name
         ) from error
-    return html.render(report)
+    return render(report)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,4 +1,7 @@
-"""Charts as inline SVG: text stays text, axes take the page's colour, the same data gives the same bytes."""
+"""Charts as inline SVG.
+
+Text stays text, axes take the page's colour, and the same data gives the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import matplotlib.style
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -99,12 +103,11 @@ def curves(report: RunReport) -> list[Chart]:
     if found:
 
         def draw_metric(axes: Axes) -> None:
-            marker = "o" if len(found) < 40 else ""
             measured = ([e.step for e in found], values)
-            _line(axes, measured, color=KEPT, marker=marker, ms=4, label="this model")
+            _line(axes, measured, color=KEPT, dots=40, label="this model")
             if dense is not None:
                 axes.axhline(dense, color=_INK, ls=(0, (2, 2)), lw=1, label="dense model")
-            if metric.share:
+            if all(map(metric.is_fraction, values)):
                 _percents(axes)
             _legend(axes)
 
@@ -117,17 +120,16 @@ def dynamics(pruning: PruningReport) -> list[Chart]:
     """How the mask moved from update to update; nothing where there was no update."""
     updates = pruning.updates
     steps = [u.step for u in updates]
-    marker = "o" if len(updates) < 3 else ""
     charts: list[Chart] = []
 
     def add(title: str, caption: str, line: Line, color: str, scale: str) -> None:
         def draw(axes: Axes) -> None:
-            _line(axes, line, color=color, marker=marker, ms=4)
+            _line(axes, line, color=color)
             if scale == "percent":
                 axes.set_ylim(bottom=0)
                 _percents(axes)
             elif scale == "log":
-                _log(axes)
+                _log(axes.yaxis)
 
         charts.append(_chart(title.lower().replace(" ", "-"), title, caption, draw))
 
@@ -137,7 +139,7 @@ def dynamics(pruning: PruningReport) -> list[Chart]:
         add("Mask changes", caption, (steps, flips), PRUNED, "percent")
         caption = "Of the weights kept before or after an update, the share kept by both."
         add("Overlap", caption, (steps, [u.overlap for u in updates]), KEPT, "linear")
-    cuts = [(u.step, u.threshold) for u in updates if u.threshold is not None]
+    cuts = [(u.step, t) for u in updates if (t := u.threshold) is not None and np.isfinite(t)]
     if cuts:
         log = all(threshold > 0 for _, threshold in cuts)
         line = ([s for s, _ in cuts], [np.log10(t) if log else t for _, t in cuts])
@@ -151,9 +153,9 @@ def histograms(pruning: PruningReport) -> list[Chart]:
     cut = pruning.updates[-1].threshold if pruning.updates else None
     charts = []
     if pruning.weight_histogram is not None:
-        charts.append(_histogram("Weights", "value of the weight", pruning.weight_histogram, None))
+        charts.append(_histogram("Weights", "value", pruning.weight_histogram, None))
     if pruning.score_histogram is not None:
-        charts.append(_histogram("Scores", "score (importance)", pruning.score_histogram, cut))
+        charts.append(_histogram("Scores", "score", pruning.score_histogram, cut))
     return charts
 
 
@@ -168,31 +170,30 @@ def _histogram(title: str, label: str, data: Histogram, cut: float | None) -> Ch
         if cut is not None and data.edges[0] <= cut <= data.edges[-1]:
             axes.axvline(cut, color=_INK, ls=(0, (2, 2)), lw=1, label="last threshold")
         # One bar far above all others (the zeros) would flatten the rest: cut it, and say so.
-        second, first = sorted([0, 0, *data.kept, *data.pruned])[-2:]
+        second, first = sorted((0, 0, *data.kept, *data.pruned))[-2:]
         if first > 4 * second > 0:
             axes.set_ylim(0, 1.3 * second)
-            axes.set_title(f"tallest bar cut off: {count(first)}", fontsize=8, loc="right")
+            axes.set_title(f"cut off at the top: {count(first)}", fontsize=8, loc="right")
         axes.set_xlabel(label)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: count(y)))
         if data.log10:
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            axes.xaxis.set_major_formatter(FuncFormatter(_power))
+            _log(axes.xaxis)
         _legend(axes)
 
-    caption = f"How many weights have which {label}, kept and pruned apart."
+    caption = f"How many weights have which {label}; the outermost bars count all beyond."
     if data.log10:
-        caption += f" Logarithmic axis; {count(data.zeros)} values are exactly zero and not drawn."
+        caption += f" Logarithmic axis: {count(data.zeros)} zeros are not drawn."
     return _chart(title.lower().replace(" ", "-"), title, caption, draw)
 
 
 def _chart(key: str, title: str, caption: str, draw: Callable[[Axes], None]) -> Chart:
     with matplotlib.style.context(_STYLE, after_reset=True):
-        figure = Figure(figsize=(5, 2.7), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.5), layout="constrained")
         axes = figure.subplots()
         draw(axes)
         if not axes.get_xlabel():
             axes.set_xlabel("optimizer step")
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return Chart(title, caption, Markup(_inline(text.getvalue(), key, title, caption)))
@@ -208,9 +209,10 @@ def _inline(svg: str, key: str, title: str, caption: str) -> str:
     return f'<svg role="img" {box[0] if box else ""}>{name}{body}'
 
 
-def _line(axes: Axes, line: Line, **style: object) -> None:
+def _line(axes: Axes, line: Line, dots: int = 3, **style: object) -> None:
+    """Draws a line, with dots where it has fewer points than that."""
     x, y = _thin(*(np.asarray(values, float) for values in line))
-    axes.plot(x, y, **style)  # type: ignore[arg-type]
+    axes.plot(x, y, marker="o" if len(x) < dots else "", ms=4, **style)  # type: ignore[arg-type]
 
 
 def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -227,19 +229,16 @@ def _percents(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.6g} %"))
 
 
-def _log(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(_power))
-
-
-def _power(exponent: float, _: int | None = None) -> str:
-    """10⁻⁶ for -6."""
-    if exponent != round(exponent):
-        return ""
-    return "10" + f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+def _log(axis: Axis) -> None:
+    """Labels an axis of base-10 logarithms: whole powers where it spans several."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(6, integer=high - low > 2))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{10**x:.2g}"))
 
 
 def _legend(axes: Axes) -> None:
     """Above the axes, where it can hide nothing."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderpad=0)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderpad=0, columnspacing=1
+        )

@@ -1,4 +1,4 @@
-"""What the page and the console both say: the sentence, numbers as words, sites by layer and role."""
+"""What the page and the console both say: the sentence, numbers in words, layers and roles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sentei.record import RunReport, SiteRecord
 
-ROLES = ("query", "key", "value", "attention_out", "ffn_in", "ffn_out")
+_ROLES = ("query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_in_gate", "ffn_out")
 """The usual roles, in the order in which data passes them."""
 
 _SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "auc")
@@ -38,22 +38,23 @@ class Metric:
 
     def __init__(self, name: str) -> None:
         self.label = name.replace("_", " ")
-        self.share = any(part in name.lower() for part in _SHARES)
+        self._share = any(part in name.lower() for part in _SHARES)
+
+    def is_fraction(self, value: float) -> bool:
+        """Whether it is shown in percent: some libraries give shares as 0.91, some as 91."""
+        return self._share and -1 <= value <= 1
 
     def text(self, value: float) -> str:
         """The value."""
-        return f"{100 * value:.1f} %" if self._percent(value) else f"{value:.4g}"
+        return f"{100 * value:.1f} %" if self.is_fraction(value) else f"{value:.4g}"
 
     def change(self, before: float, after: float) -> str:
         """The signed difference; of two shares in percentage points."""
-        if not (self._percent(before) and self._percent(after)):
+        if not (self.is_fraction(before) and self.is_fraction(after)):
             return f"{after - before:+.3g}"
         # The difference of the numbers as they are shown, or readers find sums that do not add up.
         points = round(100 * after, 1) - round(100 * before, 1)
         return f"{round(points, 1) + 0.0:+.1f} points"
-
-    def _percent(self, value: float) -> bool:
-        return self.share and -1 <= value <= 1
 
 
 def percent(part: float, whole: float = 1.0) -> str:
@@ -75,7 +76,7 @@ def size(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """2 min 14 s."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -116,7 +117,7 @@ class Grid:
 
     def __init__(self, sites: tuple[SiteRecord, ...], limit: int = 10) -> None:
         found = list(dict.fromkeys(site.role for site in sites))
-        roles = [r for r in ROLES if r in found] + [r for r in found if r not in ROLES]
+        roles = [r for r in _ROLES if r in found] + [r for r in found if r not in _ROLES]
         if len(roles) > limit:
             roles = roles[: limit - 1]
         cells: dict[tuple[int | None, str], list[SiteRecord]] = {}

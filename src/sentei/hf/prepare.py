@@ -1,0 +1,259 @@
+"""From settings to everything a run needs; every error that can be known before training."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from sentei.hf import data, metrics, tasks
+from sentei.hf.settings import DEMO, Settings
+from sentei.parts.scope import Selection
+from sentei.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training and evaluation examples, and how predictions on them are measured."""
+
+    train: data.Examples
+    evaluation: data.Examples
+    task: str
+    problem: tasks.Problem
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to start.
+
+    ``trained_head`` says that the checkpoint brought weights for every part of the model, so that
+    its metrics before pruning mean something.
+    """
+
+    settings: Settings
+    recipe: Recipe
+    corpus: Corpus
+    tokenizer: PreTrainedTokenizerBase
+    train: data.Tokens
+    evaluation: data.Tokens
+    model: PreTrainedModel
+    model_name: str
+    trained_head: bool
+    selection: Selection
+    total_steps: int
+    dense_steps: int
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Load and check everything.
+
+    Raises:
+        ValueError: Anything that would make the run fail later; names the place and the fix.
+    """
+    recipe = settings.load_recipe()
+    for module in ("sklearn", "scipy"):
+        if importlib.util.find_spec(module) is None:
+            raise ValueError(f"metrics need {module}: pip install 'sentei[metrics]'")
+    corpus = load_corpus(settings)
+    total = optimizer_steps(len(corpus.train), settings.epochs, settings)
+    recipe.check(total)
+    folder, name = locate_model(settings.model)
+    tokenizer = load_tokenizer(folder)
+    train = data.tokenise(corpus.train, tokenizer, settings.max_length)
+    evaluation = data.tokenise(corpus.evaluation, tokenizer, settings.max_length)
+    set_seed(settings.seed)
+    model, trained_head = load_model(folder, corpus)
+    precision(settings)
+    return Prepared(
+        settings=settings,
+        recipe=recipe,
+        corpus=corpus,
+        tokenizer=tokenizer,
+        train=train,
+        evaluation=evaluation,
+        model=model,
+        model_name=name,
+        trained_head=trained_head,
+        selection=recipe.scope.resolve(model),
+        total_steps=total,
+        dense_steps=optimizer_steps(len(corpus.train), settings.dense_epochs, settings),
+    )
+
+
+def load_corpus(settings: Settings) -> Corpus:
+    """The data that settings name, from files, the hub or the demo package.
+
+    Raises:
+        ValueError: No source or an unusable one.
+    """
+    layout = settings.layout()
+    if settings.task == DEMO:
+        train, evaluation = data.load_demo(seed=0)
+    elif settings.train:
+        train, evaluation = data.load_files(
+            settings.train, settings.eval, layout, seed=settings.seed
+        )
+    elif settings.task:
+        train, evaluation = data.load_hub(tasks.find(settings.task))
+    else:
+        raise ValueError("no data: name a task with --task, or a file with --train")
+    return Corpus(train, evaluation, _task_name(settings), layout.problem, _metrics(settings))
+
+
+def load_evaluation(settings: Settings, label_names: tuple[str, ...] | None) -> Corpus:
+    """The evaluation data alone, its labels as the model's.
+
+    Raises:
+        ValueError: No source or an unusable one, or a label that the model does not know.
+    """
+    layout = settings.layout()
+    if settings.eval:
+        found = data.load_file(settings.eval, layout, label_names=label_names)
+    else:
+        found = load_corpus(settings).evaluation
+        if label_names and found.label_names:
+            found = found.relabel(label_names)
+    return Corpus(found, found, _task_name(settings), layout.problem, _metrics(settings))
+
+
+def _task_name(settings: Settings) -> str:
+    if settings.task:
+        return "BBC news" if settings.task == DEMO else settings.task
+    source = settings.train or settings.eval
+    return source.stem if source else ""
+
+
+def _metrics(settings: Settings) -> tuple[str, ...]:
+    task = tasks.find(settings.task) if settings.task and settings.task != DEMO else None
+    problem = settings.layout().problem
+    names = task.metrics if task else tasks.DEFAULT_METRICS[problem]
+    if settings.metric is None:
+        return names
+    if settings.metric not in metrics.METRICS:
+        known = ", ".join(metrics.METRICS)
+        raise ValueError(
+            f"--metric {settings.metric}{tasks.did_you_mean(settings.metric, metrics.METRICS)}: "
+            f"choose from {known}"
+        )
+    return (settings.metric, *(name for name in names if name != settings.metric))
+
+
+def optimizer_steps(examples: int, epochs: float, settings: Settings) -> int:
+    """Optimizer steps of ``epochs`` passes, as the Trainer counts them."""
+    batches = math.ceil(examples / settings.batch_size)
+    return math.ceil(epochs * max(math.ceil(batches / settings.accumulate), 1))
+
+
+def locate_model(name: str) -> tuple[str, str]:
+    """What ``from_pretrained`` takes, and the name to print.
+
+    Raises:
+        ValueError: The demo's package is missing, or a path that is no model's folder.
+    """
+    if name == DEMO:
+        return str(data.demo_model_path()), "all-MiniLM-L6-v2"
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        inside = path / "model"
+        hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
+        raise ValueError(f"--model {name}: the folder holds no config.json{hint}")
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
+        raise ValueError(f"--model {name}: no such folder")
+    return name, name
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        ValueError: It cannot be loaded.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(_cannot_load(model, "tokenizer", error)) from error
+    return tokenizer
+
+
+def load_model(model: str, corpus: Corpus) -> tuple[PreTrainedModel, bool]:
+    """The model with a head for the corpus; whether all its weights came from the checkpoint.
+
+    Raises:
+        ValueError: It cannot be loaded, or is no model for sequence classification.
+    """
+    labels = corpus.train.label_names
+    head: dict[str, object] = {"num_labels": 1, "problem_type": "regression"}
+    if labels:
+        head = {
+            "num_labels": len(labels),
+            "problem_type": "single_label_classification",
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: i for i, label in enumerate(labels)},
+        }
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a new head is expected, not worth a warning
+    try:
+        config = AutoConfig.from_pretrained(model, **head)
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+            model,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(_cannot_load(model, "model", error)) from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    fresh = [*report["missing_keys"], *report["mismatched_keys"]]
+    return loaded, not fresh
+
+
+def _cannot_load(model: str, what: str, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0]
+    fix = (
+        "the files in this folder are damaged or of another kind"
+        if Path(model).is_dir()
+        else "check the name; without a network only folders and models in the cache load"
+    )
+    return f"--model {model}: its {what} cannot be loaded ({reason}); {fix}"
+
+
+def precision(settings: Settings) -> str:
+    """The arithmetic to train with: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        ValueError: fp16 without an accelerator.
+    """
+    if settings.precision == "auto":
+        if torch.cuda.is_available():
+            return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if _cpu_has_bf16() else "fp32"
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("--precision fp16 needs a GPU: use auto, bf16 or fp32")
+    return settings.precision
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bf16 matrix products are faster than fp32 ones here: an instruction for them."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters, tied ones once."""
+    return sum(parameter.nbytes for parameter in model.parameters())

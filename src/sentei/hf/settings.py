@@ -1,0 +1,193 @@
+"""What a run is asked to do: one frozen record, written beside its results."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sentei import methods
+from sentei import recipe as recipes
+from sentei.hf import tasks
+from sentei.hf.data import Layout, Quoting
+from sentei.recipe import Recipe
+
+DEMO = "demo"
+"""As model and as task: what the demo packages carry."""
+
+
+class Settings(BaseModel):
+    """A run's model, data, recipe and training.
+
+    Field documentation is also the command line's help.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str
+    """Model to prune: a name on the hub, or a folder."""
+
+    task: str | None = None
+    """Known task, such as sst2, mrpc or stsb: its columns, metrics and data on the hub."""
+
+    train: Path | None = None
+    """Training data: .csv, .tsv, .jsonl, .json, or a folder of datasets.save_to_disk."""
+
+    eval: Path | None = None
+    """Evaluation data; without it a tenth of the training data is set aside."""
+
+    text_column: str | None = None
+    """Column of the text."""
+
+    pair_column: str | None = None
+    """Column of the second text, for pairs."""
+
+    label_column: str | None = None
+    """Column of the label [default: label]."""
+
+    regression: bool = False
+    """The label is a number to predict, not a class."""
+
+    metric: str | None = None
+    """Headline metric: accuracy, f1, matthews, pearson or spearman [default: by task]."""
+
+    encoding: str = "utf-8"
+    """Encoding of the data files."""
+
+    quoting: Quoting = "auto"
+    """Quotes in separated files: standard, none, or auto (standard in .csv, none in .tsv)."""
+
+    delimiter: str | None = None
+    """Separator of columns [default: comma in .csv, tab in .tsv]."""
+
+    header: bool = True
+    """Whether the first line names the columns; without, they are called 1, 2, ..."""
+
+    recipe: dict[str, Any]
+    """The pruning recipe, complete."""
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training data while pruning."""
+
+    dense_epochs: float = Field(0.0, ge=0)
+    """Passes of ordinary fine-tuning first; pruning starts from its result."""
+
+    batch_size: int = Field(32, ge=1)
+    """Examples in a batch."""
+
+    accumulate: int = Field(1, ge=1)
+    """Batches in an optimizer step."""
+
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate; it falls linearly to 0."""
+
+    lr_warmup: float = Field(0.1, ge=0, lt=1)
+    """Fraction of training in which the learning rate rises to its peak."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of AdamW."""
+
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 does not clip."""
+
+    max_length: int = Field(128, ge=4)
+    """Tokens kept of a text or pair."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
+
+    seed: int = Field(42, ge=0)
+    """Seed of everything drawn: new weights, order of data, dropout."""
+
+    evaluations: int = Field(5, ge=1)
+    """Evaluations during training, the last at its end."""
+
+    checkpoints: int = Field(5, ge=1)
+    """Checkpoints during training; the newest two are kept."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            ValueError: The file is missing, damaged or from another version.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ValueError(f"{path}: no run was begun here ({error.strerror})") from error
+        except (yaml.YAMLError, ValidationError) as error:
+            raise ValueError(f"{path}: not the settings of a run: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Write everything, defaults included."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), "utf-8")
+
+    def load_recipe(self) -> Recipe:
+        """The recipe."""
+        return recipes.load(self.recipe)
+
+    def layout(self) -> Layout:
+        """How the data files are laid out: the task's columns, or those named."""
+        known = Layout.of(tasks.find(self.task)) if self.task and self.task != DEMO else Layout()
+        named = bool(self.text_column)
+        return Layout(
+            text_column=self.text_column or known.text_column,
+            pair_column=self.pair_column or (None if named else known.pair_column),
+            label_column=self.label_column or known.label_column,
+            problem="regression" if self.regression else known.problem,
+            encoding=self.encoding,
+            quoting=self.quoting,
+            delimiter=self.delimiter,
+            header=self.header,
+        )
+
+
+def make_recipe(
+    method: str | None,
+    sparsity: float | None,
+    recipe_file: Path | None,
+    overrides: list[str],
+) -> Recipe:
+    """The recipe a command line asks for: a method or a file, then single values.
+
+    Raises:
+        ValueError: Both or neither source is given, or a value does not fit.
+    """
+    if recipe_file and method:
+        raise ValueError("--recipe and --method both name a method: give one of them")
+    try:
+        if recipe_file:
+            recipe = recipes.load(recipe_file)
+        else:
+            chosen = methods.find(method or "platon")
+            recipe = chosen.build() if sparsity is None else chosen.build(sparsity)
+    except ValidationError as error:
+        raise ValueError(recipes.explain(error)) from None
+    if recipe_file and sparsity is not None:
+        overrides = [f"schedule.sparsity={sparsity}", *overrides]
+    return recipes.override(recipe, overrides)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that a run would overwrite or cannot write to.
+
+    Raises:
+        ValueError: It is a file, it is not empty, or it cannot be made.
+    """
+    if folder.is_file():
+        raise ValueError(f"--out {folder}: a file is in the way; name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        begun = (folder / "run.yaml").is_file()
+        fix = (
+            "it holds a run: go on with --resume, or name another folder"
+            if begun
+            else "name a new or empty folder"
+        )
+        raise ValueError(f"--out {folder}: the folder is not empty; {fix}")
+    parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"--out {folder}: {parent} cannot be written to")

@@ -1,0 +1,144 @@
+"""The page: facts in words and tables, filled into ``template.html.j2``."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sentei.record import RunReport
+from sentei.report import charts
+from sentei.report.facts import Cell, Grid, Metric, count, duration, headline, percent, size
+
+_WORDS = {
+    "weight": "One number of the model. A model is a list of large tables (matrices) of weights.",
+    "prunable": "The weights this run was allowed to remove, usually the matrices of attention and "
+    "feed-forward layers. Embeddings, norms and the classifier stay dense.",
+    "sparsity": "The share of weights that are exactly zero: 80 % means one in five is left. It is "
+    "stated twice, over the prunable weights and over all parameters.",
+    "mask": "Which weights are kept and which are zero.",
+    "score": "How important a method holds a weight to be; low scores are pruned.",
+    "threshold": "The score at the cut: what scores below it is pruned.",
+    "update": "An optimizer step at which the mask is decided anew.",
+    "overlap": "How alike two masks in a row are: of the weights that either keeps, the share that "
+    "both keep. 1 means that nothing changed.",
+    "role": "What a matrix does in its layer: query, key, value and attention_out make the "
+    "attention, ffn_in and ffn_out the feed-forward network.",
+    "dense": "Not pruned: the same model with all its weights, trained or measured for comparison.",
+}
+
+
+class _Tile(NamedTuple):
+    value: str
+    label: str
+
+
+class _Heat(NamedTuple):
+    """A cell of the table of layers and roles."""
+
+    text: str
+    color: str
+    title: str
+
+
+def render(report: RunReport) -> str:
+    """The whole page as text."""
+    environment = Environment(
+        loader=PackageLoader("sentei", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": count, "size": size, "duration": duration, "percent": percent}
+    plain = report.model_dump(mode="json")
+    grid = Grid(report.pruning.sites)
+    return environment.get_template("template.html.j2").render(
+        report=report,
+        headline=headline(report).replace("->", "→"),
+        tiles=_tiles(report),
+        colors={"kept": charts.KEPT, "pruned": charts.PRUNED, "loss": charts.LOSS},
+        curves=charts.curves(report),
+        histograms=charts.histograms(report.pruning),
+        dynamics=charts.dynamics(report.pruning),
+        metrics=_metrics(report),
+        grid=grid,
+        heat=_heat(grid),
+        sizes=_sizes(report),
+        settings={key: _setting(value) for key, value in plain["settings"].items()},
+        recipe=yaml.safe_dump(plain["pruning"]["recipe"], sort_keys=False, allow_unicode=True),
+        words=_WORDS,
+    )
+
+
+def _tiles(report: RunReport) -> list[_Tile]:
+    p = report.pruning
+    tiles = [
+        _Tile(percent(p.pruned, p.prunable), "of the prunable weights are zero"),
+        _Tile(percent(p.zeros, p.parameters), "of all parameters are zero"),
+        _Tile(count(p.prunable - p.pruned), f"prunable weights left of {count(p.prunable)}"),
+    ]
+    sparse = report.sparse.get(report.metric)
+    dense = (report.dense or {}).get(report.metric)
+    if sparse is not None:
+        metric = Metric(report.metric)
+        tiles.append(_Tile(metric.text(sparse), f"{metric.label} of this model"))
+        if dense is not None:
+            label = f"{metric.label} against {metric.text(dense)} dense"
+            tiles.append(_Tile(metric.change(dense, sparse), label))
+    if "total" in report.seconds:
+        tiles.append(_Tile(duration(report.seconds["total"]), f"for {p.step} optimizer steps"))
+    return tiles
+
+
+def _metrics(report: RunReport) -> list[tuple[str, str, str, str]]:
+    """Rows of name, dense, sparse, change; what was not measured is empty."""
+    dense = report.dense or {}
+    rows = []
+    for name in dict.fromkeys([*report.sparse, *dense]):
+        metric, before, after = Metric(name), dense.get(name), report.sparse.get(name)
+        old, new = ("" if value is None else metric.text(value) for value in (before, after))
+        change = "" if before is None or after is None else metric.change(before, after)
+        rows.append((metric.label, old, new, change))
+    return rows
+
+
+def _heat(grid: Grid) -> list[tuple[str, list[_Heat | None], Cell]]:
+    """Rows of the table; colour runs from the sparsest to the densest cell."""
+    values = [cell.sparsity for cell in grid.cells.values()] or [0.0]
+    low, span = min(values), max(max(values) - min(values), 0.05)
+    rows = []
+    for layer in grid.layers:
+        row: list[_Heat | None] = []
+        for role in grid.roles:
+            cell = grid.cells.get((layer, role))
+            if cell is None:
+                row.append(None)
+                continue
+            alpha = round(255 * (0.08 + 0.6 * (cell.sparsity - low) / span))
+            title = f"{count(cell.weights - cell.pruned)} of {count(cell.weights)} kept"
+            text = f"{100 * cell.sparsity:.1f}"
+            row.append(_Heat(text, f"{charts.PRUNED}{alpha:02x}", title))
+        rows.append(("outside" if layer is None else str(layer), row, grid.by_layer[layer]))
+    return rows
+
+
+def _sizes(report: RunReport) -> list[tuple[str, int, float]]:
+    """Rows of label, bytes, share of the largest."""
+    s = report.sizes
+    rows = {
+        "Dense model, file": s.dense_file,
+        "This model, file": s.sparse_file,
+        "Bitmask layout, same precision": s.bitmask_same_dtype,
+        "Bitmask layout, half precision": s.bitmask_half,
+    }
+    most = max(*rows.values(), 1)
+    return [(label, value, value / most) for label, value in rows.items()]
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
