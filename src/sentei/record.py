@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """A frozen piece of a report; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class SiteRecord(Record):
@@ -51,7 +51,7 @@ class Histogram(Record):
     """Counts of kept and pruned entries between ``edges`` (len(edges) = len(kept) + 1).
 
     ``log10`` says that the edges are base-10 logarithms of the values; entries that are exactly
-    zero have no logarithm and are counted in ``zeros``.
+    zero, or below, have no logarithm and are counted in ``zeros``.
     """
 
     edges: tuple[float, ...]

@@ -228,8 +228,8 @@ def _digit_counts(piece: Tensor, level: int, prefix: int, remaining: int, width:
     bits = values.view(torch.int32 if values.dtype == torch.float32 else torch.int64)
     top = values.element_size() * 8 - 1
     digits = _digit(bits ^ ((bits >> top) & ((1 << top) - 1)), level, prefix, remaining, width)
-    counts = torch.bincount(digits, minlength=1 << width).cpu().numpy()
-    return counts
+    on_device = torch.bincount(digits, minlength=1 << width)
+    return np.asarray(on_device.cpu())
 
 
 _Array = TypeVar("_Array", np.ndarray, Tensor)

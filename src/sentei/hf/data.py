@@ -348,6 +348,11 @@ class Tokens(Dataset[dict[str, list[int] | int | float]]):
         self._ends = list(accumulate(lengths, initial=0))
         self._labels = labels
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, special tokens included."""
+        return np.diff(np.asarray(self._ends))
+
     def __len__(self) -> int:
         return len(self._labels)
 

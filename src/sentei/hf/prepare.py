@@ -223,6 +223,19 @@ def load_model(model: str, corpus: Corpus) -> tuple[PreTrainedModel, bool]:
     return loaded, not fresh
 
 
+def saved_labels(model: str) -> tuple[str, ...] | None:
+    """The class names that a fine-tuned model's config carries, in its order.
+
+    Raises:
+        ValueError: The config cannot be loaded.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(_cannot_load(model, "config", error)) from error
+    return tuple(config.id2label[i] for i in range(config.num_labels))
+
+
 def _cannot_load(model: str, what: str, error: Exception) -> str:
     reason = str(error).strip().partition("\n")[0]
     fix = (

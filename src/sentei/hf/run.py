@@ -1,13 +1,13 @@
 """A whole run: prune a model on a task and leave a folder that explains itself.
 
-    model/           the pruned model, plain Hugging Face
-    recipe.yaml      what was done, complete
-    run.yaml         the settings, complete; --resume reads them
-    metrics.jsonl    loss, sparsity and metrics as they came
-    report.html      for people (written by the caller, from the report returned)
-    report.json      the same facts for machines
-    checkpoints/     the newest two, each a plain sparse model and the pruner's state
-    dense/           where dense fine-tuning came first: its model and checkpoints
+model/           the pruned model, plain Hugging Face
+recipe.yaml      what was done, complete
+run.yaml         the settings, complete; --resume reads them
+metrics.jsonl    loss, sparsity and metrics as they came
+report.html      for people (written by the caller, from the report returned)
+report.json      the same facts for machines
+checkpoints/     the newest two, each a plain sparse model and the pruner's state
+dense/           where dense fine-tuning came first: its model and checkpoints
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def prune(
         out / "checkpoints",
         epochs=settings.epochs,
         checkpoint=checkpoint,
-        callbacks=[*watch, pruning, journal],
+        callbacks=[pruning, journal, *watch],
     )
     seconds["train"] = time.perf_counter() - begun
     assert pruning.report is not None
@@ -293,7 +293,7 @@ def _dense(
             folder / "checkpoints",
             epochs=prepared.settings.dense_epochs,
             checkpoint=last_checkpoint(folder / "checkpoints"),
-            callbacks=[*watch, Journal(folder / "metrics.jsonl", None)],
+            callbacks=[Journal(folder / "metrics.jsonl", None), *watch],
         )
         _save(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -1,0 +1,6 @@
+"""The command ``sentei``: argv in, words out. One verb a file; nothing here computes."""
+
+from sentei.cli import demo, evaluate, inspect, methods, prune, report, verify
+from sentei.cli.app import app, main
+
+__all__ = ["app", "demo", "evaluate", "inspect", "main", "methods", "prune", "report", "verify"]

@@ -1,0 +1,49 @@
+"""``sentei demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sentei.cli.app import JsonOption, errors, verb
+from sentei.cli.options import MethodOption, SetOption, SparsityOption, make_settings
+from sentei.cli.prune import run_and_show
+from sentei.hf.settings import DEMO, Settings, check_output
+
+
+@verb
+def demo(
+    method: MethodOption = None,
+    sparsity: SparsityOption = None,
+    overrides: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")] = Path(
+        "sentei-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 42,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Prune a real model on real data, both out of installed packages, in minutes.
+
+    all-MiniLM-L6-v2 learns to tell five topics of BBC news apart, dense; then it is pruned to 80 %
+    while it goes on learning. Needs no network: pip install 'sentei[demo]'.
+    """
+    if resume:
+        settings = Settings.read(out / "run.yaml")
+    else:
+        given = {"model": DEMO, "task": DEMO, "seed": seed, **TRAINING}
+        settings = make_settings(given, method, sparsity, None, overrides)
+        check_output(out)
+    if not json:
+        errors.print(
+            "all-MiniLM-L6-v2 (22.7 M parameters) on BBC news (2,127 texts, 5 topics): "
+            "fine-tuned dense first,\nthen pruned while it goes on training. "
+            "A few minutes on two cores."
+        )
+    run_and_show(settings, out, resume=resume, json=json)
+
+
+TRAINING = {"dense_epochs": 3, "epochs": 8, "learning_rate": 1e-4, "batch_size": 32}
+"""How the demo trains: found by trying, see benchmarks/demo."""

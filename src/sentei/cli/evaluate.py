@@ -1,0 +1,69 @@
+"""``sentei evaluate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.options import make_settings, with_settings
+
+NAMES = (
+    "model",
+    "task",
+    "train",
+    "eval",
+    "text_column",
+    "pair_column",
+    "label_column",
+    "regression",
+    "metric",
+    "encoding",
+    "quoting",
+    "delimiter",
+    "header",
+    "max_length",
+    "batch_size",
+)
+
+
+@verb
+@with_settings(*NAMES)
+def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
+    """Measure a fine-tuned model, pruned or not, on evaluation data."""
+    from sentei.hf.prepare import (
+        load_evaluation,
+        load_model,
+        load_tokenizer,
+        locate_model,
+        saved_labels,
+    )
+    from sentei.hf.run import evaluate as measure
+    from sentei.measure import count_zeros
+
+    quiet_transformers()
+    settings = make_settings(given, None, None, None, None)
+    folder, name = locate_model(settings.model)
+    corpus = load_evaluation(settings, saved_labels(folder))
+    model, trained = load_model(folder, corpus)
+    if not trained:
+        raise ValueError(
+            f"--model {settings.model}: it has no trained head for this task, so there is nothing "
+            "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
+        )
+    found = measure(model, load_tokenizer(folder), corpus, settings)
+    parameters = sum(p.numel() for p in model.parameters())
+    zeros = sum(count_zeros(p) for p in model.parameters())
+    if json:
+        facts = {"model": name, "data": corpus.evaluation.source, "metrics": found}
+        show_json({**facts, "parameters": parameters, "zeros": zeros})
+        return
+    output.print(f"{name}: {zeros:,} of {parameters:,} parameters are zero")
+    output.print(f"{corpus.evaluation.source}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for metric in found:
+        table.add_column(metric, justify="right")
+    table.add_row(*(f"{value:.4f}" for value in found.values()))
+    output.print(table)

@@ -1,0 +1,57 @@
+"""``sentei methods``."""
+
+from __future__ import annotations
+
+import inspect as reflect
+import sys
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from sentei import methods as known_methods
+from sentei import recipe as recipes
+from sentei.cli.app import JsonOption, output, show_json, verb
+
+
+@verb
+def methods(
+    action: Annotated[str, typer.Argument(help="list, or show.", show_default=False)] = "list",
+    name: Annotated[str, typer.Argument(help="The method, or a pattern such as 'pla*'.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """List the pruning methods, or show one: its idea, formula, cost and recipe."""
+    if action == "list":
+        _list(name or "*", json)
+    elif action == "show":
+        _show(name, json)
+    else:
+        raise ValueError(f"sentei methods {action}: say list or show NAME")
+
+
+def _list(pattern: str, json: bool) -> None:
+    found = known_methods.known(pattern)
+    if json:
+        show_json([{"name": m.name, "summary": m.summary, "paper": m.paper} for m in found])
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("method", "bytes/weight", "what it does", "paper"):
+        table.add_column(column)
+    for method in found:
+        cost = str(method.build().bytes_per_weight)
+        table.add_row(method.name, cost, method.summary, method.paper)
+    output.print(table)
+
+
+def _show(name: str, json: bool) -> None:
+    method = known_methods.find(name)
+    recipe = method.build()
+    if json:
+        facts = {"name": method.name, "summary": method.summary, "paper": method.paper}
+        show_json({**facts, "recipe": recipes.to_dict(recipe)})
+        return
+    card = sys.modules[method.build.__module__].__doc__ or ""
+    output.print(reflect.cleandoc(card), markup=False)
+    output.print("\nIts recipe, complete (change values with --set):\n")
+    output.print(recipes.dump(recipe), markup=False)

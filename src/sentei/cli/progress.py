@@ -1,0 +1,106 @@
+"""Training progress on a terminal, or a line every tenth where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class ProgressBar(TrainerCallback):
+    """Shows step, loss, sparsity, the newest metric and time left.
+
+    Args:
+        console: Where to.
+        metric: The metric to show.
+    """
+
+    def __init__(self, console: Console, metric: str) -> None:
+        self.console = console
+        self.metric = metric
+        self.phase, self.loss, self.sparsity, self.value = "training", "", "", ""
+        self.tenths = 0
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar."""
+        self.phase, self.loss, self.sparsity, self.value = "training", "", "", ""
+        self.tenths = 0
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            TextColumn("{task.description:12}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            expand=True,
+        )
+        self.progress.start()
+        self.task = self.progress.add_task(
+            self.phase, total=state.max_steps, completed=state.global_step, facts=""
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move it."""
+        if self.progress and self.task is not None:
+            self.progress.update(
+                self.task,
+                completed=state.global_step,
+                description=self.phase,
+                facts=self._facts(),
+            )
+        elif state.global_step * 10 // state.max_steps > self.tenths:
+            self.tenths = state.global_step * 10 // state.max_steps
+            self.console.print(
+                f"{self.phase} step {state.global_step}/{state.max_steps} {self._facts()}"
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note loss, sparsity and metric."""
+        if logs and "loss" in logs:
+            self.loss = f"loss {logs['loss']:.3f}"
+        if logs and "sparsity" in logs:
+            self.phase, self.sparsity = "pruning", f"sparsity {logs['sparsity']:.1%}"
+        if logs and f"eval_{self.metric}" in logs:
+            self.value = f"{self.metric} {logs[f'eval_{self.metric}']:.3f}"
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back, however training ended."""
+        if self.progress:
+            self.progress.stop()
+            self.progress = None
+
+    def _facts(self) -> str:
+        return "  ".join(filter(None, [self.loss, self.sparsity, self.value]))

@@ -1,0 +1,113 @@
+"""``sentei prune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sentei import report as reports
+from sentei.cli.app import (
+    INTERRUPTED,
+    JsonOption,
+    errors,
+    output,
+    quiet_transformers,
+    show_json,
+    verb,
+    warn,
+)
+from sentei.cli.options import (
+    MethodOption,
+    RecipeOption,
+    SetOption,
+    SparsityOption,
+    make_settings,
+    with_settings,
+)
+from sentei.hf.settings import Settings, check_output
+from sentei.record import RunReport
+
+
+@verb
+@with_settings()
+def prune(
+    given: dict[str, Any],
+    *,
+    method: MethodOption = None,
+    sparsity: SparsityOption = None,
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Prune a model while fine-tuning it on a task."""
+    if resume:
+        settings = _resumed(out, given, [method, sparsity, recipe, overrides])
+        if settings is None:
+            done = reports.read(out)
+            _show(done, out, json)
+            return
+    else:
+        settings = make_settings(given, method, sparsity, recipe, overrides)
+        check_output(out)
+    run_and_show(settings, out, resume=resume, json=json)
+
+
+def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> None:
+    """Run, write the report, print it."""
+    from sentei.cli.progress import ProgressBar
+    from sentei.hf.inspect import check_disk
+    from sentei.hf.prepare import prepare
+    from sentei.hf.run import Interrupted
+    from sentei.hf.run import prune as run
+
+    quiet_transformers()
+    if not json:
+        errors.print(f"Loading {settings.model} and its data ...")
+    prepared = prepare(settings)
+    check_disk(prepared, out)
+    bar = ProgressBar(errors, prepared.corpus.metrics[0])
+    try:
+        found = run(prepared, out, resume=resume, watch=[] if json else [bar])
+    except Interrupted as stop:
+        bar.close()
+        if json:
+            show_json({"interrupted": str(stop), "resume": f"sentei prune --out {out} --resume"})
+        else:
+            warn(f"Stopped: {stop}. Go on with: sentei prune --out {out} --resume")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        bar.close()
+    reports.write(found, out)
+    _show(found, out, json)
+
+
+def _resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings | None:
+    """The settings of the run in ``out``; None when it has finished."""
+    settings = Settings.read(out / "run.yaml")
+    different = {k: v for k, v in given.items() if str(getattr(settings, k)) != str(v)}
+    if different:
+        name, value = next(iter(different.items()))
+        raise ValueError(
+            f"--{name.replace('_', '-')} {value}: the run in {out} was begun with "
+            f"{getattr(settings, name)}; leave the option out, or begin a new run"
+        )
+    if any(others):
+        raise ValueError(
+            f"--resume goes on with {out / 'recipe.yaml'} as it is: leave out --method, "
+            "--sparsity, --recipe and --set, or begin a new run"
+        )
+    return None if (out / "report.json").is_file() else settings
+
+
+def _show(found: RunReport, out: Path, json: bool) -> None:
+    if json:
+        show_json(found)
+        return
+    reports.print_console(found, output)
+    output.print(f"\nThe pruned model: {out / 'model'}\nThe report:       {out / 'report.html'}")

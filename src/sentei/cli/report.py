@@ -1,0 +1,26 @@
+"""``sentei report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sentei import report as reports
+from sentei.cli.app import JsonOption, output, show_json, verb
+
+
+@verb
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    json: JsonOption = False,
+) -> None:
+    """Print a run's report and write its page again."""
+    found = reports.read(run)
+    if json:
+        show_json(found)
+        return
+    reports.write(found, run)
+    reports.print_console(found, output)
+    output.print(f"\nThe page: {run / 'report.html'}")

@@ -1,0 +1,39 @@
+"""``sentei verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sentei import report as reports
+from sentei.cli.app import FAILURE, JsonOption, output, quiet_transformers, show_json, verb
+
+
+@verb
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    sparsity: Annotated[
+        float | None, typer.Option(help="Also demand at least this sparsity, in [0, 1).")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
+    from sentei.hf.verify import verify as check
+
+    quiet_transformers()
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    claims = reports.read(folder).pruning if (folder / "report.json").is_file() else None
+    checks = check(folder, claims, sparsity)
+    if json:
+        show_json([one.model_dump() for one in checks])
+    else:
+        if claims is None:
+            output.print("No report.json here, so no claims but those of the command line.")
+        for one in checks:
+            mark = "[green]holds[/]" if one.holds else "[bold red]FAILS[/]"
+            output.print(f"{mark}  {one.claim}: {one.found}", soft_wrap=True)
+    if not all(one.holds for one in checks):
+        raise typer.Exit(FAILURE)

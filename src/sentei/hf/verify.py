@@ -1,0 +1,141 @@
+"""Checks what a folder claims, on the file itself and through plain transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+from sentei.measure import count_zeros
+from sentei.record import PruningReport, Record
+
+
+class Check(Record):
+    """One claim: what it says, whether it holds, and what was found."""
+
+    claim: str
+    holds: bool
+    found: str
+
+
+def verify(
+    folder: Path, claims: PruningReport | None, sparsity: float | None = None
+) -> tuple[Check, ...]:
+    """Check a run's folder, or a model's.
+
+    Args:
+        folder: A run's folder (with ``model/``) or a model's folder.
+        claims: The report that makes the claims, if there is one.
+        sparsity: Least sparsity to find, over the report's sites, or over all matrices where there
+            is no report.
+
+    Raises:
+        ValueError: There is no model to check.
+    """
+    model = folder / "model" if (folder / "model").is_dir() else folder
+    zeros, sizes, broken = _count(model)
+    checks = [
+        Check(
+            claim="every weight is finite",
+            holds=not broken,
+            found=f"NaN or infinite: {broken[0]}" if broken else f"{sum(sizes.values()):,} weights",
+        )
+    ]
+    if claims is not None:
+        checks += _claims(claims, zeros, sizes)
+    if sparsity is not None:
+        scope = [site.name for site in claims.sites] if claims else list(sizes)
+        found = sum(zeros[n] for n in scope if n in zeros) / sum(sizes.get(n, 0) for n in scope)
+        over = "the scope" if claims else "all parameters"
+        checks.append(
+            Check(
+                claim=f"at least {sparsity:.2%} of {over} is zero",
+                holds=found >= sparsity - 1e-12,
+                found=f"{found:.4%}",
+            )
+        )
+    return (*checks, _reload(model, zeros))
+
+
+def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    files = sorted(model.glob("*.safetensors"))
+    files = [file for file in files if file.name.startswith("model")]
+    if not files:
+        raise ValueError(f"{model}: holds no model.safetensors to verify")
+    zeros, sizes, broken = {}, {}, []
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():
+                    tensor = tensors.get_tensor(name)
+                    zeros[name], sizes[name] = count_zeros(tensor), tensor.numel()
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        broken.append(name)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: damaged, cannot be read ({error})") from error
+    return zeros, sizes, broken
+
+
+def _claims(claims: PruningReport, zeros: dict[str, int], sizes: dict[str, int]) -> list[Check]:
+    wrong = [
+        f"{site.name}: claims {site.pruned:,} of {site.weights:,}, "
+        f"holds {zeros.get(site.name, 0):,} of {sizes.get(site.name, 0):,}"
+        for site in claims.sites
+        if (site.pruned, site.weights) != (zeros.get(site.name), sizes.get(site.name))
+    ]
+    found = sum(zeros.get(site.name, 0) for site in claims.sites)
+    total = sum(zeros.values())
+    return [
+        Check(
+            claim=f"{claims.pruned:,} of {claims.prunable:,} prunable weights are zero "
+            f"({claims.sparsity:.4%})",
+            holds=found == claims.pruned,
+            found=f"{found:,} ({found / claims.prunable:.4%})",
+        ),
+        Check(
+            claim=f"zeros are where the report says, in each of {len(claims.sites)} matrices",
+            holds=not wrong,
+            found=wrong[0] if wrong else "as claimed",
+        ),
+        Check(
+            claim=f"{claims.zeros:,} of all {claims.parameters:,} parameters are zero "
+            f"({claims.sparsity_all:.4%})",
+            holds=total == claims.zeros,
+            found=f"{total:,}",
+        ),
+        Check(
+            claim=f"the sparsity asked for, {claims.target:.4%}, was reached",
+            holds=claims.pruned >= round(claims.prunable * claims.target),
+            found=f"{claims.sparsity:.4%}",
+        ),
+    ]
+
+
+def _reload(model: Path, zeros: dict[str, int]) -> Check:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+            model, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        return Check(
+            claim="plain transformers loads it unchanged",
+            holds=False,
+            found=str(error).strip().partition("\n")[0],
+        )
+    finally:
+        transformers_logging.set_verbosity(level)
+    problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
+    found = {name: count_zeros(p) for name, p in loaded.named_parameters() if name in zeros}
+    moved = [name for name, count in found.items() if count != zeros[name]]
+    if moved:
+        problems.append(f"zeros changed in {moved[0]}")
+    return Check(
+        claim="plain transformers loads it unchanged",
+        holds=not problems,
+        found="; ".join(problems) or f"{len(found)} tensors, the same zeros",
+    )
