@@ -228,8 +228,8 @@ def _digit_counts(piece: Tensor, level: int, prefix: int, remaining: int, width:
     bits = values.view(torch.int32 if values.dtype == torch.float32 else torch.int64)
     top = values.element_size() * 8 - 1
     digits = _digit(bits ^ ((bits >> top) & ((1 << top) - 1)), level, prefix, remaining, width)
-    on_device = torch.bincount(digits, minlength=1 << width)
-    return np.asarray(on_device.cpu())
+    on_device: Tensor = torch.bincount(digits, minlength=1 << width)
+    return on_device.cpu().numpy()
 
 
 _Array = TypeVar("_Array", np.ndarray, Tensor)
@@ -238,9 +238,11 @@ _Array = TypeVar("_Array", np.ndarray, Tensor)
 def _digit(ordered: _Array, level: int, prefix: int, remaining: int, width: int) -> _Array:
     """The digit at ``level`` of every entry whose higher digits equal ``prefix``."""
     if level == 0:
-        return (ordered >> remaining) + (1 << (width - 1))
+        first: _Array = (ordered >> remaining) + (1 << (width - 1))
+        return first
     chosen = ordered[(ordered >> (remaining + width)) == prefix]
-    return (chosen >> remaining) & ((1 << width) - 1)
+    digit: _Array = (chosen >> remaining) & ((1 << width) - 1)
+    return digit
 
 
 def _split(piece: Tensor, low: float, high: float) -> tuple[int, np.ndarray]:

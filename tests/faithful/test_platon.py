@@ -116,10 +116,16 @@ class Authors:
 
 
 @pytest.mark.parametrize(
-    ("iterate", "delta", "authors_count"),
-    [("new", 10, False), ("old", 10, False), ("new", 1, False), ("old", 1, False), ("new", 10, 1)],
+    ("iterate", "delta", "as_authors"),
+    [
+        ("new", 10, False),
+        ("old", 10, False),
+        ("new", 1, False),
+        ("old", 1, False),
+        ("new", 10, True),
+    ],
 )
-def test_two_implementations_agree_at_every_step(iterate, delta, authors_count):
+def test_two_implementations_agree_at_every_step(iterate, delta, as_authors):
     sparsity = 0.8
     one, other = classifier(), classifier()
     recipe = sentei.platon(
@@ -129,8 +135,8 @@ def test_two_implementations_agree_at_every_step(iterate, delta, authors_count):
         iterate=iterate,
         warmup=WARMUP / STEPS,
         cooldown=COOLDOWN / STEPS,
-        biases=bool(authors_count),
-        compat=bool(authors_count),
+        biases=as_authors,
+        compat=as_authors,
     )
     pruner = sentei.Pruner(one, recipe, total_steps=STEPS)
     optimizers = [torch.optim.AdamW(m.parameters(), lr=LEARNING_RATE) for m in (one, other)]
@@ -140,8 +146,8 @@ def test_two_implementations_agree_at_every_step(iterate, delta, authors_count):
         sparsity,
         delta=delta,
         old=iterate == "old",
-        biases=bool(authors_count),
-        compat=bool(authors_count),
+        biases=as_authors,
+        compat=as_authors,
     )
     assert authors.weights.keys() == pruner.masks.keys()
     for t, batch in enumerate(batches(STEPS), start=1):
@@ -172,7 +178,7 @@ def test_two_implementations_agree_at_every_step(iterate, delta, authors_count):
 
     report = pruner.finish()
     exact = pruner.prunable * sparsity
-    assert report.pruned == (int(exact) - 1 if authors_count else round(exact))
+    assert report.pruned == (int(exact) - 1 if as_authors else round(exact))
 
 
 @pytest.mark.parametrize("iterate", ["old", "new"])
@@ -193,7 +199,7 @@ def test_just_zeroed_weights_in_the_cool_down(iterate):
             signals = torch.cat([memory[name]["window"][where] for name, where in zeroed.items()])
             assert signals.numel() == round(pruner.prunable * 0.5)
             alive = torch.count_nonzero(signals) / signals.numel()
-    assert alive == 0 if iterate == "old" else alive > 0.3
+            assert alive == 0 if iterate == "old" else alive > 0.3
 
 
 def test_score_by_hand():

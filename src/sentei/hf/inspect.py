@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sentei.hf.prepare import Prepared, parameter_bytes, precision
+from sentei.hf.prepare import Prepared, parameter_bytes, precision, token_limit
 from sentei.hf.run import bitmask_bytes
 from sentei.record import Record, SizeRecord
 
@@ -88,7 +88,7 @@ def inspect(prepared: Prepared) -> Inspection:
     bitmask, half = bitmask_bytes(dense, selection.parameters, selection.prunable, kept, 4)
     names = corpus.train.label_names
     counts = Counter(names[int(label)] for label in corpus.train.labels) if names else Counter()
-    lengths = prepared.train.lengths
+    lengths, limit = prepared.train.lengths, token_limit(prepared.settings, prepared.tokenizer)
     return Inspection(
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
@@ -108,7 +108,7 @@ def inspect(prepared: Prepared) -> Inspection:
         train_examples=len(corpus.train),
         eval_examples=len(corpus.evaluation),
         labels=dict(counts.most_common()),
-        truncated=float(np.mean(lengths >= prepared.settings.max_length)),
+        truncated=float(np.mean(lengths >= limit)),
         metric=corpus.metrics[0],
         precision=precision(prepared.settings),
         dense_steps=prepared.dense_steps,

@@ -73,8 +73,9 @@ def prepare(settings: Settings) -> Prepared:
     recipe.check(total)
     folder, name = locate_model(settings.model)
     tokenizer = load_tokenizer(folder)
-    train = data.tokenise(corpus.train, tokenizer, settings.max_length)
-    evaluation = data.tokenise(corpus.evaluation, tokenizer, settings.max_length)
+    length = token_limit(settings, tokenizer)
+    train = data.tokenise(corpus.train, tokenizer, length)
+    evaluation = data.tokenise(corpus.evaluation, tokenizer, length)
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
     precision(settings)
@@ -189,6 +190,11 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def token_limit(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens kept of a text or pair."""
+    return settings.max_length or min(128, tokenizer.model_max_length)
+
+
 def load_model(model: str, corpus: Corpus) -> tuple[PreTrainedModel, bool]:
     """The model with a head for the corpus; whether all its weights came from the checkpoint.
 
@@ -212,6 +218,9 @@ def load_model(model: str, corpus: Corpus) -> tuple[PreTrainedModel, bool]:
             model,
             config=config,
             dtype=torch.float32,
+            # On a CPU, SDPA with attention dropout falls back to a path that makes a training step
+            # half as long again as plain attention does.
+            attn_implementation=None if torch.cuda.is_available() else "eager",
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )

@@ -46,7 +46,7 @@ import sentei
 from sentei import recipe as recipes
 from sentei.hf import data, metrics
 from sentei.hf.callback import STATE_FILE, PruningCallback
-from sentei.hf.prepare import Corpus, Prepared, load_model, precision
+from sentei.hf.prepare import Corpus, Prepared, load_model, precision, token_limit
 from sentei.hf.settings import Settings
 from sentei.record import EvalPoint, PruningReport, RunReport, SizeRecord, TrainPoint
 
@@ -134,7 +134,7 @@ def evaluate(
     Raises:
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
-    tokens = data.tokenise(corpus.evaluation, tokenizer, settings.max_length)
+    tokens = data.tokenise(corpus.evaluation, tokenizer, token_limit(settings, tokenizer))
     arguments = TrainingArguments(
         output_dir="unused",
         per_device_eval_batch_size=settings.batch_size,

@@ -93,8 +93,8 @@ class Settings(BaseModel):
     clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 does not clip."""
 
-    max_length: int = Field(128, ge=4)
-    """Tokens kept of a text or pair."""
+    max_length: int | None = Field(None, ge=4)
+    """Tokens kept of a text or pair [default: 128, or the model's limit]."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""

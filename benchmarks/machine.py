@@ -1,0 +1,63 @@
+"""What a benchmark ran on, and how its result is written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import sentei
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def facts() -> dict[str, str]:
+    """Machine, versions, commit and command."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=RESULTS.parent,
+        check=False,
+    )
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": _cpu(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "sentei": sentei.__version__,
+        "commit": git.stdout.strip() or "unknown",
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+    }
+
+
+def write(name: str, table: str, data: dict[str, Any]) -> None:
+    """Write ``results/NAME.md`` and ``results/NAME.json``, and print the table."""
+    found = facts()
+    RESULTS.mkdir(exist_ok=True)
+    lines = [f"# {name}", "", table, "", *(f"- {key}: {value}" for key, value in found.items())]
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    record = json.dumps({"machine": found, **data}, indent=2)
+    (RESULTS / f"{name}.json").write_text(record + "\n", encoding="utf-8")
+    print(table)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,239 @@
+"""What pruning adds to a training step of a BERT-base-shaped encoder at 32 x 128 tokens.
+
+Time: rounds of one real training step (bf16 autocast forward and backward, fused AdamW) followed
+by the pruning work of every variant, all in one process. Each variant owns a copy of the weights,
+moved between rounds as Adam would, and is driven through its own hooks by an optimizer whose step
+does nothing, so that what is timed is the pruning and nothing else. Each variant makes ten steps a
+round, a whole window of PLATON; the time reported is that of one.
+
+Memory: each variant in a process of its own, the peak of resident memory above the level before
+(``VmHWM``), with the allocator told to give every large block back at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+import sentei
+from benchmarks import machine
+from sentei import recipe as recipes
+
+STEPS = 10
+TOTAL = 100_000
+"""Training steps the recipes are told of: all that is timed lies in their cool-down."""
+
+
+def cool_down(recipe: sentei.Recipe, *settings: str) -> sentei.Recipe:
+    """The recipe with a decision at every step after a short start."""
+    shape = ["schedule.warmup=0.0001", "schedule.cooldown=0.9997", "schedule.cooldown_every=1"]
+    return recipes.override(recipe, [*shape, *settings])
+
+
+VARIANTS: dict[str, Callable[[], sentei.Recipe]] = {
+    "platon, a decision every step": lambda: cool_down(sentei.platon(0.9)),
+    "platon, window 1, a decision every step": lambda: cool_down(
+        sentei.platon(0.9, window=1, every=1)
+    ),
+    "sensitivity, a decision every step": lambda: cool_down(sentei.sensitivity(0.9)),
+    "magnitude, a decision every step": lambda: cool_down(sentei.magnitude(0.9)),
+    "magnitude, held mask": lambda: sentei.magnitude(0.9, warmup=0.0001, cooldown=0.9997),
+}
+PUBLISHED = "published way: out-of-place averages, concatenate, kthvalue, every step"
+
+
+class Idle(torch.optim.Optimizer):
+    """An optimizer that only calls its hooks."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        return None
+
+
+class Published:
+    """PLATON's step as its authors wrote it: new tensors for every average, one for all scores."""
+
+    def __init__(self, weights: dict[str, nn.Parameter]) -> None:
+        self.weights = weights
+        self.importance = {n: torch.zeros_like(w.data) for n, w in weights.items()}
+        self.uncertainty = {n: torch.zeros_like(w.data) for n, w in weights.items()}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for name, weight in self.weights.items():
+            assert weight.grad is not None
+            importance = (weight * weight.grad).abs()
+            self.importance[name] = 0.85 * self.importance[name] + 0.15 * importance
+            uncertainty = (importance - self.importance[name]).abs()
+            self.uncertainty[name] = 0.95 * self.uncertainty[name] + 0.05 * uncertainty
+        scores = {n: self.importance[n] * self.uncertainty[n] for n in self.weights}
+        everything = torch.cat([score.view(-1) for score in scores.values()])
+        threshold = everything.kthvalue(int(0.9 * everything.numel())).values.item()
+        for name, weight in self.weights.items():
+            weight.data.masked_fill_(scores[name] < threshold, 0.0)
+
+
+class Variant:
+    """One way to prune, on its own copy of the encoder; gradients are those of the real model."""
+
+    def __init__(self, name: str, model: BertModel) -> None:
+        self.model = copy.deepcopy(model)
+        for own, real in zip(self.model.parameters(), model.parameters(), strict=True):
+            own.grad = real.grad
+        scope = sentei.platon().scope.resolve(self.model).sites
+        self.weights = {site.name: site.parameter for site in scope}
+        if name == PUBLISHED:
+            self.step = Published(self.weights).step
+        else:
+            optimizer = Idle(self.model.parameters())
+            pruner = sentei.Pruner(self.model, VARIANTS[name](), total_steps=TOTAL)
+            pruner.attach(optimizer)
+            self.pruner = pruner
+            self.step = optimizer.step
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """What an Adam step does to the weights, roughly: lr against the gradient's sign."""
+        for weight in self.weights.values():
+            assert weight.grad is not None
+            weight.data.add_(weight.grad.sign(), alpha=-2e-5)
+
+
+def encoder() -> BertModel:
+    torch.manual_seed(0)
+    return BertModel(BertConfig(), add_pooling_layer=False)
+
+
+def training_step(model: BertModel, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(batch).last_hidden_state.float().square().mean()
+    loss.backward()
+    optimizer.step()
+
+
+def measure_time(rounds: int) -> dict[str, list[float]]:
+    model = encoder()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
+    batch = torch.randint(0, 30_000, (32, 128))
+    training_step(model, optimizer, batch)
+    names = [*VARIANTS, PUBLISHED]
+    variants = {name: Variant(name, model) for name in names}
+    for name, variant in variants.items():
+        for _ in range(3 if name == PUBLISHED else 4 * STEPS):  # past the ramp, brackets warm
+            variant.move()
+            variant.step()
+    times: dict[str, list[float]] = {"training step": [], **{name: [] for name in names}}
+    for turn in range(rounds):
+        start = time.perf_counter()
+        training_step(model, optimizer, batch)
+        times["training step"].append(time.perf_counter() - start)
+        for name, variant in variants.items():
+            steps = 2 if name == PUBLISHED else STEPS
+            spent = 0.0
+            for _ in range(steps):
+                variant.move()
+                start = time.perf_counter()
+                variant.step()
+                spent += time.perf_counter() - start
+            times[name].append(spent / steps)
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
+    return times
+
+
+def measure_memory(name: str) -> dict[str, int]:
+    """In a fresh process: bytes of state kept, and peak above it during steps."""
+    model = encoder()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter) * 1e-4
+    before = _resident()
+    variant = Variant(name, model)
+    copied = sum(p.nbytes for p in variant.model.parameters())
+    variant.step()
+    variant.step()
+    state = _resident() - before - copied
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    level = _resident()
+    for _ in range(5 if name == PUBLISHED else 4 * STEPS):
+        variant.step()
+    return {"state": state, "peak": _resident("VmHWM") - level}
+
+
+def _resident(field: str = "VmRSS") -> int:
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        print(json.dumps(measure_memory(arguments.memory_of)))
+        return
+
+    memory = {}
+    for name in [*VARIANTS, PUBLISHED]:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.overhead", "--memory-of", name],
+            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        memory[name] = json.loads(done.stdout)
+    times = measure_time(arguments.rounds)
+
+    sites = sentei.platon().scope.resolve(encoder()).sites
+    weights = sum(site.parameter.numel() for site in sites)
+    largest = max(site.parameter.nbytes for site in sites)
+    step = statistics.median(times["training step"])
+    published = statistics.median(times[PUBLISHED])
+    rows = []
+    for name in [*VARIANTS, PUBLISHED]:
+        median = statistics.median(times[name])
+        share = statistics.median(
+            t / s for t, s in zip(times[name], times["training step"], strict=True)
+        )
+        rows.append(
+            f"| {name} | {1e3 * median:.0f} | {share:.2%} | {published / median:.1f}x "
+            f"| {memory[name]['state'] / weights:.2f} | {memory[name]['peak'] / 1e6:.1f} |"
+        )
+    table = "\n".join(
+        [
+            "Pruning beside a training step (bf16 autocast forward and backward, fused AdamW) of a "
+            f"BERT-base-shaped encoder at 32 x 128 tokens: the step takes {step:.2f} s, median of "
+            f"{arguments.rounds} interleaved rounds. {weights:,} prunable weights; the largest "
+            f"matrix is {largest / 1e6:.1f} MB. *Kept* is resident memory per prunable weight, "
+            "*peak* the most resident memory above that during steps.",
+            "",
+            "| way | ms a step | of the step | published / it | kept, bytes | peak, MB |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
+    machine.write("overhead", table, {"seconds": times, "memory": memory, "weights": weights})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Prune in an Accelerate loop: examples/plain_loop.py with what Accelerate changes, marked (A).
+
+python examples/accelerate_loop.py --steps 40 --out pruned
+
+Two micro-batches make an optimizer step here; the pruner counts optimizer steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch.utils.data import DataLoader, RandomSampler
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+
+import sentei
+from sentei.hf.data import demo_model_path, load_demo, tokenise
+
+
+def main(steps: int, out: Path) -> None:
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)  # (A)
+    folder = demo_model_path()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    examples, _ = load_demo()
+    data = tokenise(examples, tokenizer, 64)
+    sampler = RandomSampler(data, replacement=True, num_samples=8 * steps)
+    loader = DataLoader(data, 4, sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=len(examples.label_names)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)  # (A)
+
+    recipe = sentei.platon(sparsity=0.8, window=2, every=2)
+    pruner = sentei.Pruner(model, recipe, total_steps=steps)
+    pruner.attach(optimizer)  # (A) the prepared one: the pruner finds the optimizer inside it
+    accelerator.register_for_checkpointing(pruner)  # (A) save_state and load_state carry it
+
+    model.train()
+    for batch in loader:
+        with accelerator.accumulate(model):  # (A)
+            loss = model(**batch).loss
+            accelerator.backward(loss)  # (A)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            step = f"step {pruner.step:3}  loss {loss.item():.3f}"
+            accelerator.print(f"{step}  sparsity {pruner.sparsity:.3f}")
+            if pruner.step == steps // 2:
+                accelerator.save_state(str(out / "state"))  # (A)
+
+    report = pruner.finish()
+    accelerator.unwrap_model(model).save_pretrained(out / "model")
+    zeros = f"{report.pruned:,} of {report.prunable:,} prunable weights are zero"
+    accelerator.print(f"{zeros}: {out / 'model'}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("pruned"))
+    main(**vars(parser.parse_args()))
