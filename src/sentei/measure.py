@@ -31,7 +31,11 @@ def histograms(
     outside the middle 99.8 %: the picture is of the bulk.
     """
     count = sum(weight.numel() for weight in weights)
-    square = sum(float(weight.double().square().sum()) for weight in weights)
+    square = 0.0
+    for weight in weights:
+        flat = weight.reshape(-1)
+        for start, stop in spans(flat.numel(), flat.device):
+            square += float(flat[start:stop].double().square().sum())
     reach = 4 * math.sqrt(square / max(1, count)) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)

@@ -288,7 +288,7 @@ class Pruner:
         self._skipping = _overflowed(optimizer)
         if self._skipping:
             return
-        if self._expected_weights not in (None, self._checksum()):
+        if self._expected_weights is not None and self._expected_weights != self._checksum():
             raise ValueError(
                 f"cannot resume at step {self.step}: {self._sites[0].name} is not what it was when "
                 "the pruner's state was saved; load the model's weights of the same checkpoint"

@@ -88,7 +88,7 @@ def _print(found: Inspection) -> None:
     output.print(f"Evaluation data: {found.eval_source}")
     if labels:
         output.print(f"Labels:          {labels}{', ...' if len(found.labels) > 8 else ''}")
-    output.print(f"Cut at the length limit: {percent(found.truncated)} of the training texts")
+    output.print(f"At the length limit: {percent(found.truncated)} of the training texts")
     dense = f"{found.dense_steps:,} dense steps, then " if found.dense_steps else ""
     output.print(
         f"Training:        {dense}{found.steps:,} steps in {found.precision}, "
@@ -111,9 +111,9 @@ def _print(found: Inspection) -> None:
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
+    for column in columns:
         numeric = column in ("matrices", "weights", "tensors", "bytes")
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     return table
 
 

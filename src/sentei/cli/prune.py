@@ -83,7 +83,10 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
         raise typer.Exit(INTERRUPTED) from None
     finally:
         bar.close()
-    reports.write(found, out)
+    try:
+        reports.write(found, out)
+    except ModuleNotFoundError as error:
+        warn(f"{error}; then write it with: sentei report {out}")
     _show(found, out, json)
 
 

@@ -1,0 +1,59 @@
+"""Two ranks under DDP make the masks that one process makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import sentei
+from sentei import recipe as recipes
+from sentei.methods import find
+from sentei.testing import Network
+
+STEPS = 30
+
+
+def train(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
+    """Train on this rank's share of every batch; the masks at the end."""
+    torch.manual_seed(0)
+    model: nn.Module = Network(dtype=torch.float64)
+    if ranks > 1:
+        model = DistributedDataParallel(model)
+    recipe = find(method).build(0.7, every=2)
+    if "window" in recipes.to_dict(recipe)["score"]:
+        recipe = recipes.override(recipe, ["score.window=2"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    pruner = sentei.Pruner(model, recipe, total_steps=STEPS)
+    pruner.attach(optimizer)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        inputs = torch.randn(8, 8, generator=generator, dtype=torch.float64)
+        share = inputs.chunk(ranks)[rank]
+        target = share.square().mean(-1, keepdim=True)
+        nn.functional.mse_loss(model(share), target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: mask.clone() for name, mask in pruner.masks.items()}
+
+
+def work(rank: int, method: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save(train(method, rank, 2), Path(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("method", ["magnitude", "platon"])
+def test_ranks_agree(method, tmp_path):
+    torch.multiprocessing.spawn(work, (method, str(tmp_path)), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    alone = train(method)
+    assert ranks[0].keys() == alone.keys()  # DDP's prefix is not part of a name
+    for name, mask in alone.items():
+        assert torch.equal(ranks[0][name], ranks[1][name])
+        assert torch.equal(ranks[0][name], mask)
