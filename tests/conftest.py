@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
-# The tests' tensors are tiny: a second thread only waits for a core.
+# One thread here and in every process a test starts: tiny tensors gain nothing from more, and runs
+# that are compared bit for bit must add in the same order.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 WORDS = {"positive": ["good", "fine", "great"], "negative": ["bad", "poor", "awful"]}

@@ -83,6 +83,7 @@ class Pruner:
         self._brackets: dict[int, Bracket] = {}
         self._scores_changed = True
         self._updates: list[UpdateRecord] = []
+        self._finished = False
         self._skipping = False
         self._expected_weights: int | None = None
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -125,6 +126,8 @@ class Pruner:
         """
         if self._hooks:
             raise ValueError("this pruner is attached to an optimizer already")
+        if self._finished:
+            raise ValueError("this pruner has finished: make another for another training")
         optimizer = _innermost(optimizer)
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [site.name for site in self._sites if id(site.parameter) not in held]
@@ -165,9 +168,9 @@ class Pruner:
                 "pruning never ran: no step of an attached optimizer was seen. Call "
                 "pruner.attach(optimizer) before training, with the optimizer that is stepped"
             )
-        if not self._masks:
+        if self._finished:
             raise ValueError("this pruner has finished already")
-        if self.step < self.total_steps:
+        if self.target < self.recipe.schedule.sparsity:
             warnings.warn(
                 f"training stopped at step {self.step} of {self.total_steps}: pruning straight "
                 f"to the final sparsity {self.recipe.schedule.sparsity:g}",
@@ -184,6 +187,7 @@ class Pruner:
         self.detach()
         report = self._report()
         self._memory, self._masks, self._scratch = [], [], None
+        self._finished = True
         return report
 
     def state_dict(self) -> dict[str, Any]:

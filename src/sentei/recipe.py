@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,7 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
             value and reason.
     """
     origin = "recipe"
+    third_party()
     if isinstance(source, Path):
         origin = str(source)
         try:
@@ -88,6 +91,15 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
         return Recipe.model_validate(dict(source))
     except ValidationError as error:
         raise ValueError(f"{origin}: {explain(error)}") from None
+
+
+@cache
+def third_party() -> tuple[Any, ...]:
+    """What other packages add through the entry-point group ``sentei.methods``.
+
+    Importing them is what makes their parts known to :func:`load`.
+    """
+    return tuple(entry.load() for entry in entry_points(group="sentei.methods"))
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

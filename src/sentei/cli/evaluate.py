@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
 from sentei.cli.options import make_settings, with_settings
+from sentei.hf.settings import Settings
 
 NAMES = (
     "model",
@@ -32,7 +34,10 @@ NAMES = (
 @verb
 @with_settings(*NAMES)
 def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
-    """Measure a fine-tuned model, pruned or not, on evaluation data."""
+    """Measure a fine-tuned model, pruned or not, on evaluation data.
+
+    For a model of a run, options left out are the run's: its data, columns and length.
+    """
     from sentei.hf.prepare import (
         load_evaluation,
         load_model,
@@ -44,6 +49,9 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
     from sentei.measure import count_zeros
 
     quiet_transformers()
+    run = Path(given.get("model", "")).absolute().parent / "run.yaml"
+    if run.is_file():
+        given = {name: getattr(Settings.read(run), name) for name in NAMES} | given
     settings = make_settings(given, None, None, None, None)
     folder, name = locate_model(settings.model)
     corpus = load_evaluation(settings, saved_labels(folder))

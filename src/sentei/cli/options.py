@@ -89,7 +89,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     text = field.description or ""
     if not field.is_required() and field.default is not None and "default" not in text:
         shown = str(field.default).lower() if kind is bool else field.default
-        text = f"{text.rstrip('.')} [default: {shown}]."
+        text = f"{text if text.endswith('...') else text.removesuffix('.')} [default: {shown}]."
     option = typer.Option(*flags, help=text, show_default=False)
     optional = kind | None if kind is not None else kind
     return inspect.Parameter(

@@ -18,6 +18,7 @@ import platform
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +110,7 @@ def prune(
         out / "checkpoints",
         epochs=settings.epochs,
         checkpoint=checkpoint,
+        decisions=prepared.recipe.schedule.is_update,
         callbacks=[pruning, journal, *watch],
     )
     seconds["train"] = time.perf_counter() - begun
@@ -135,22 +137,22 @@ def evaluate(
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
     tokens = data.tokenise(corpus.evaluation, tokenizer, token_limit(settings, tokenizer))
-    arguments = TrainingArguments(
-        output_dir="unused",
-        per_device_eval_batch_size=settings.batch_size,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_measure(corpus),
-        callbacks=[],
-    )
-    _silence(trainer)
-    return _metrics_only(trainer.evaluate(tokens))
+    with tempfile.TemporaryDirectory() as unused:  # the Trainer wants a folder to write to
+        arguments = TrainingArguments(
+            output_dir=unused,
+            per_device_eval_batch_size=settings.batch_size,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=_measure(corpus),
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        return _metrics_only(trainer.evaluate(tokens))
 
 
 def last_checkpoint(folder: Path, needs: str = "trainer_state.json") -> Path | None:
@@ -239,12 +241,36 @@ class Journal(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
-class _Saving(TrainerCallback):
-    """Stops training at Ctrl-C, with a checkpoint; knows which checkpoint is being written."""
+class _Milestones(TrainerCallback):
+    """Evaluates and saves where pruning has just decided, and stops at Ctrl-C with a checkpoint.
 
-    def __init__(self) -> None:
+    Where masks are not held, a model between two decisions has regrown and tells little. ``folder``
+    is the checkpoint being written.
+    """
+
+    def __init__(self, settings: Settings, decisions: Callable[[int, int], bool]) -> None:
+        self.settings = settings
+        self.decisions = decisions
+        self.evaluate_at: set[int] = set()
+        self.save_at: set[int] = set()
         self.interrupted = False
         self.folder: Path | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose the steps."""
+        self.evaluate_at = self._spread(self.settings.evaluations, state.max_steps)
+        self.save_at = self._spread(self.settings.checkpoints, state.max_steps)
+
+    def _spread(self, times: int, total: int) -> set[int]:
+        """``times`` steps, evenly, each moved to the decision before it if one is near."""
+        chosen = set()
+        for number in range(1, times + 1):
+            wanted = round(total * number / times)
+            near = range(wanted, max(wanted - total // (2 * times), 0), -1)
+            chosen.add(next((step for step in near if self.decisions(step, total)), wanted))
+        return chosen | {total}
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Take a signal; a second one is not held back."""
@@ -255,21 +281,11 @@ class _Saving(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save and stop, if asked to."""
+        control.should_evaluate |= state.global_step in self.evaluate_at
+        control.should_save |= state.global_step in self.save_at
         if self.interrupted and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
-        if not control.should_evaluate:
-            self._before_save(args, state, control)
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The Trainer evaluates before it saves."""
-        self._before_save(args, state, control)
-
-    def _before_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl
-    ) -> None:
         if control.should_save:
             self.folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
 
@@ -293,6 +309,7 @@ def _dense(
             folder / "checkpoints",
             epochs=prepared.settings.dense_epochs,
             checkpoint=last_checkpoint(folder / "checkpoints"),
+            decisions=lambda step, total: True,
             callbacks=[Journal(folder / "metrics.jsonl", None), *watch],
         )
         _save(trainer, folder / "model")
@@ -308,8 +325,10 @@ def _train(
     *,
     epochs: float,
     checkpoint: Path | None,
+    decisions: Callable[[int, int], bool],
     callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
+    """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
     settings = prepared.settings
     arithmetic = precision(settings)
     arguments = TrainingArguments(
@@ -326,10 +345,8 @@ def _train(
         fp16=arithmetic == "fp16",
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
-        eval_strategy="steps",
-        eval_steps=_share(settings.evaluations),
-        save_strategy="steps",
-        save_steps=_share(settings.checkpoints),
+        eval_strategy="no",  # _Milestones says when
+        save_strategy="no",
         save_total_limit=2,
         logging_steps=10,
         logging_first_step=True,
@@ -338,7 +355,7 @@ def _train(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    saving = _Saving()
+    saving = _Milestones(settings, decisions)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -349,7 +366,7 @@ def _train(
         compute_metrics=_measure(prepared.corpus),
         callbacks=[saving, *callbacks],
     )
-    _silence(trainer)
+    trainer.remove_callback(transformers.PrinterCallback)  # progress is shown by the caller
     with _stopping_at_ctrl_c(saving), _explained(folder, saving):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
@@ -357,11 +374,6 @@ def _train(
         written = get_last_checkpoint(str(folder))
         raise Interrupted(Path(written or folder), state.global_step, state.max_steps)
     return trainer
-
-
-def _share(times: int) -> float:
-    """``times`` events spread over training, as the Trainer's fraction of all steps."""
-    return 1 / times if times > 1 else 1.0 - 1e-9
 
 
 def _measure(corpus: Corpus) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -381,11 +393,6 @@ def _metrics_only(found: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _silence(trainer: Trainer) -> None:
-    """Take out the callback that prints logs: progress is shown by the caller."""
-    trainer.remove_callback(transformers.PrinterCallback)
-
-
 def _save(trainer: Trainer, folder: Path) -> None:
     """Write the model beside its place, then move it there whole."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -401,7 +408,7 @@ def _save(trainer: Trainer, folder: Path) -> None:
 
 
 @contextmanager
-def _stopping_at_ctrl_c(saving: _Saving) -> Iterator[None]:
+def _stopping_at_ctrl_c(saving: _Milestones) -> Iterator[None]:
     try:
         before = signal.signal(signal.SIGINT, saving.interrupt)
     except ValueError:  # not the main thread, which alone receives signals
@@ -414,13 +421,13 @@ def _stopping_at_ctrl_c(saving: _Saving) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(folder: Path, saving: _Saving | None = None) -> Iterator[None]:
+def _explained(folder: Path, saving: _Milestones | None = None) -> Iterator[None]:
     """Turn a failed write into one sentence, and remove the checkpoint it left half-written."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         torn = saving.folder if saving else None
-        if saving and torn is None:
+        if (saving and torn is None) or not _is_failed_write(error):
             raise
         if torn:
             shutil.rmtree(torn, ignore_errors=True)
@@ -432,6 +439,12 @@ def _explained(folder: Path, saving: _Saving | None = None) -> Iterator[None]:
         )
         reason = str(error).strip().partition("\n")[0]
         raise SaveError(f"{torn or folder} could not be written ({reason}){rest}") from error
+
+
+def _is_failed_write(error: Exception) -> bool:
+    """Whether a write failed: torch.save reports that as a RuntimeError of its stream."""
+    streams = ("PytorchStreamWriter", "iostream", "unexpected pos")
+    return not isinstance(error, RuntimeError) or any(name in str(error) for name in streams)
 
 
 def _report(

@@ -12,8 +12,8 @@ import fnmatch
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import entry_points
 
+from sentei import recipe as recipes
 from sentei.methods.method import Method
 
 __all__ = ["Method", "find", "known"]
@@ -23,7 +23,7 @@ __all__ = ["Method", "find", "known"]
 def _all() -> dict[str, Method]:
     modules = (name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method")
     methods = [importlib.import_module(f"{__name__}.{name}").METHOD for name in modules]
-    methods += [entry.load() for entry in entry_points(group="sentei.methods")]
+    methods += recipes.third_party()
     return {method.name: method for method in methods}
 
 

@@ -1,0 +1,232 @@
+"""The real Trainer, not subclassed, with the callback and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+import sentei
+from sentei.hf.callback import STATE_FILE
+
+STEPS = 24
+PLATON = sentei.platon(0.8, window=2, every=2)
+CONFIG = BertConfig(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    vocab_size=100,
+    max_position_embeddings=16,
+)
+
+
+def trainer(folder: Path, *callbacks, **settings) -> Trainer:
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 100, (96, 6), generator=torch.Generator().manual_seed(1))
+    rows = [{"input_ids": row, "labels": row[0] % 2} for row in tokens]
+    arguments = {
+        "gradient_accumulation_steps": 2,
+        "num_train_epochs": 2,
+        "learning_rate": 5e-3,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 5,
+    } | settings
+    return Trainer(
+        AutoModelForSequenceClassification.from_config(CONFIG),
+        TrainingArguments(
+            str(folder),
+            per_device_train_batch_size=4,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+            **arguments,
+        ),
+        train_dataset=rows,
+        eval_dataset=rows[:8],
+        callbacks=list(callbacks),
+    )
+
+
+def zeros(model, names) -> int:
+    return sum(int((model.get_parameter(name) == 0).sum()) for name in names)
+
+
+def weights(run: Trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in run.model.named_parameters()}
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run without interruption."""
+    callback = sentei.PruningCallback(PLATON)
+    run = trainer(tmp_path_factory.mktemp("whole"), callback)
+    assert run.args.optim == "adamw_torch_fused"
+    run.train()
+    return run, callback
+
+
+def test_the_final_count_is_exact(whole):
+    run, callback = whole
+    report = callback.report
+    names = [site.name for site in report.sites]
+    assert report.step == run.state.max_steps == STEPS
+    assert zeros(run.model, names) == report.pruned == round(0.8 * report.prunable)
+
+
+def test_every_checkpoint_has_the_sparsity_that_was_logged(whole):
+    run, callback = whole
+    logged = {line["step"]: line["sparsity"] for line in run.state.log_history}
+    assert sorted(logged) == list(range(1, STEPS + 1))
+    names = [site.name for site in callback.report.sites]
+    checkpoints = sorted(Path(run.args.output_dir).glob("checkpoint-*"))
+    assert len(checkpoints) == 5
+    for checkpoint in checkpoints:
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+        step = int(checkpoint.name.rpartition("-")[2])
+        assert zeros(model, names) / callback.report.prunable == logged[step]
+    # Zeros regrow between decisions: a log that showed the target would not be this one.
+    assert logged[4] > 0 == logged[5] and logged[STEPS] == callback.report.sparsity
+
+
+@pytest.mark.parametrize("step", [5, 15, 20])
+def test_resume_is_bit_for_bit(whole, step, tmp_path):
+    run, callback = whole
+    checkpoint = Path(run.args.output_dir, f"checkpoint-{step}")
+    shutil.copytree(checkpoint, tmp_path / checkpoint.name)
+    again = sentei.PruningCallback(PLATON)
+    resumed = trainer(tmp_path, again)
+    resumed.train(resume_from_checkpoint=True)
+    assert same(weights(resumed), weights(run))
+    assert again.report == callback.report
+    assert [line for line in resumed.state.log_history if "sparsity" not in line] == []
+
+
+@pytest.mark.parametrize("named", ["in the callback", "in the arguments"])
+def test_resume_from_another_folder(whole, named, tmp_path):
+    run, callback = whole
+    elsewhere = tmp_path / "moved"
+    shutil.copytree(Path(run.args.output_dir, "checkpoint-10"), elsewhere)
+    settings = {"resume_from_checkpoint": str(elsewhere)}
+    if named == "in the callback":
+        again, settings = sentei.PruningCallback(PLATON, resume_from=elsewhere), {}
+    else:
+        again = sentei.PruningCallback(PLATON)
+    resumed = trainer(tmp_path / "run", again, **settings)
+    resumed.train(resume_from_checkpoint=str(elsewhere))
+    assert same(weights(resumed), weights(run)) and again.report == callback.report
+
+
+def test_resume_from_another_folder_must_be_named(whole, tmp_path):
+    run, _ = whole
+    elsewhere = tmp_path / "moved"
+    shutil.copytree(Path(run.args.output_dir, "checkpoint-10"), elsewhere)
+    resumed = trainer(tmp_path / "run", sentei.PruningCallback(PLATON))
+    with pytest.raises(ValueError, match=r"PruningCallback\(recipe, resume_from=\.\.\.\)"):
+        resumed.train(resume_from_checkpoint=str(elsewhere))
+
+
+def test_resume_without_a_state(whole, tmp_path):
+    run, _ = whole
+    checkpoint = tmp_path / "checkpoint-10"
+    shutil.copytree(Path(run.args.output_dir, "checkpoint-10"), checkpoint)
+    (checkpoint / STATE_FILE).unlink()
+    resumed = trainer(tmp_path, sentei.PruningCallback(PLATON))
+    with pytest.raises(ValueError, match=f"resumes at step 10, but .* holds no {STATE_FILE}"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def test_resume_with_another_recipe(whole, tmp_path):
+    run, _ = whole
+    shutil.copytree(Path(run.args.output_dir, "checkpoint-10"), tmp_path / "checkpoint-10")
+    resumed = trainer(tmp_path, sentei.PruningCallback(sentei.platon(0.9, window=2, every=2)))
+    with pytest.raises(ValueError, match=r"recipe\.schedule\.sparsity was 0\.8, is 0\.9"):
+        resumed.train(resume_from_checkpoint=True)
+
+
+def test_load_best_model_at_end_is_refused(tmp_path):
+    settings = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 5}
+    run = trainer(tmp_path, sentei.PruningCallback(PLATON), **settings)
+    with pytest.raises(ValueError, match="load_best_model_at_end=True"):
+        run.train()
+
+
+def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
+    run = trainer(tmp_path, sentei.PruningCallback(sentei.platon(0.8, every=20)))
+    before = {name: weight.clone() for name, weight in weights(run).items()}
+    with pytest.raises(ValueError, match=r"schedule\.every=20"):
+        run.train()
+    assert same(before, weights(run))
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+def test_stopping_early_warns_and_does_not_finish(tmp_path):
+    callback = sentei.PruningCallback(PLATON)
+    run = trainer(tmp_path, callback, StopAt(10))
+    with pytest.warns(sentei.SenteiWarning, match="stopped at step 10 of 24"):
+        run.train()
+    pruner = callback.pruner
+    assert callback.report is None and 0 < pruner.sparsity < 0.8
+    with pytest.warns(sentei.SenteiWarning, match="straight to the final sparsity"):
+        report = pruner.finish()
+    assert report.pruned == round(0.8 * report.prunable)
+
+
+class SaveAt(TrainerCallback):
+    """Asks for a checkpoint after the pruning callback has been asked."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_save = state.global_step in (7, 13)
+
+
+def test_checkpoints_that_others_ask_for_resume_too(whole, tmp_path):
+    run = trainer(tmp_path, sentei.PruningCallback(PLATON), SaveAt(), save_strategy="no")
+    run.train()
+    assert (tmp_path / "checkpoint-7" / STATE_FILE).is_file()
+    shutil.rmtree(tmp_path / "checkpoint-13")
+    resumed = trainer(tmp_path, sentei.PruningCallback(PLATON))
+    resumed.train(resume_from_checkpoint=True)
+    assert same(weights(resumed), weights(whole[0]))
+
+
+def test_checkpoints_by_epoch_and_no_more_than_one(tmp_path):
+    settings = {"save_strategy": "epoch", "save_total_limit": 1, "eval_strategy": "epoch"}
+    callback = sentei.PruningCallback(PLATON)
+    run = trainer(tmp_path, callback, **settings)
+    run.train()
+    assert [path.name for path in tmp_path.iterdir()] == [f"checkpoint-{STEPS}"]
+    assert (tmp_path / f"checkpoint-{STEPS}" / STATE_FILE).is_file()
+    evaluations = [line for line in run.state.log_history if "eval_loss" in line]
+    assert len(evaluations) == 2 and all("sparsity" in line for line in evaluations)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [sentei.magnitude(0.6, every=2), sentei.platon(0.6, window=2, every=2, iterate="old")],
+    ids=["magnitude", "platon old"],
+)
+def test_other_recipes(recipe, tmp_path):
+    callback = sentei.PruningCallback(recipe)
+    trainer(tmp_path, callback, save_strategy="no", max_grad_norm=0.5).train()
+    assert callback.report.pruned == round(0.6 * callback.report.prunable)

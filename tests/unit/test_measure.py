@@ -1,0 +1,77 @@
+"""Counts and histograms: every entry is somewhere, once."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentei.measure import BINS, count_zeros, histograms
+from sentei.select import Scores
+
+CPU = torch.device("cpu")
+
+
+def stored(tensor):
+    return Scores(tensor.numel(), CPU, lambda start, stop: tensor.view(-1)[start:stop])
+
+
+VALUES = st.one_of(
+    st.just(0.0), st.floats(0, 2.0**100, width=32), st.floats(0, 2.0**-100, width=32)
+)
+
+
+@given(
+    st.lists(st.tuples(VALUES, st.booleans(), st.floats(-5, 5, width=32)), min_size=1, max_size=60),
+    st.integers(0, 60),
+)
+def test_everything_is_counted_once(entries, cut):
+    cut = min(cut, len(entries))
+    scores, keep, weights = (torch.tensor(column) for column in zip(*entries, strict=True))
+    by_weight, by_score = histograms(
+        [weights[:cut], weights[cut:]],
+        [keep[:cut], keep[cut:]],
+        [stored(scores[:cut]), stored(scores[cut:])],
+    )
+    assert (sum(by_weight.kept), sum(by_weight.pruned)) == (int(keep.sum()), int((~keep).sum()))
+    assert by_weight.zeros == 0 and not by_weight.log10
+    assert by_score.zeros == int((scores == 0).sum())
+    assert sum(by_score.kept) == int((keep & (scores > 0)).sum())
+    assert sum(by_score.pruned) == int((~keep & (scores > 0)).sum())
+    assert by_score.log10 and len(by_score.edges) == len(by_score.kept) + 1 == BINS + 1
+    for histogram in (by_weight, by_score):
+        assert list(histogram.edges) == sorted(set(histogram.edges))
+
+
+def test_values_fall_into_their_bins():
+    weights = torch.tensor([-1.0, 1.0, 0.0, 0.0])  # reach 4 sqrt(1/2): bins of width 0.094
+    keep = torch.tensor([True, True, False, True])
+    scores = torch.tensor([1e-3, 1.1e-2, 0.0, 1e-1])
+    by_weight, by_score = histograms([weights], [keep], [stored(scores)])
+    assert by_weight.edges[-1] == -by_weight.edges[0] == 4 * 0.5**0.5
+    assert {i: n for i, n in enumerate(by_weight.kept) if n} == {19: 1, 30: 1, 40: 1}
+    assert {i: n for i, n in enumerate(by_weight.pruned) if n} == {30: 1}
+    assert {i: n for i, n in enumerate(by_score.kept) if n} == {0: 1, 31: 1, 59: 1}
+    assert (sum(by_score.pruned), by_score.zeros) == (0, 1)
+
+
+def test_weights_beyond_the_reach_are_in_the_outermost_bins():
+    weights = torch.zeros(10_000)
+    weights[:2] = torch.tensor([-7.0, 9.0])
+    histogram, _ = histograms([weights], [weights != 0], [stored(weights.abs())])
+    assert histogram.edges[-1] < 7
+    assert (histogram.kept[0], histogram.kept[-1], sum(histogram.kept)) == (1, 1, 2)
+
+
+def test_half_precision():
+    weights = torch.linspace(-1, 1, 101).bfloat16()
+    histogram, _ = histograms([weights], [weights > 0], [stored(weights.float().abs())])
+    kept = int((weights > 0).sum())
+    assert (sum(histogram.kept), sum(histogram.pruned)) == (kept, 101 - kept)
+
+
+def test_count_zeros():
+    tensor = torch.tensor([[0.0, -0.0, 1e-45], [float("nan"), 1.0, 0.0]])
+    assert count_zeros(tensor) == 3
+    assert count_zeros(torch.nn.Parameter(torch.zeros(3, 4))) == 12
+    assert count_zeros(torch.ones(0)) == 0
