@@ -182,8 +182,8 @@ class Pruner:
         if decided != (self.step, final):
             self.recipe.score.check(self.step)
             self._decide(final)
-            for site, keep in zip(self._sites, self._masks, strict=True):
-                self.recipe.mask.after_step_(site.parameter.data, keep, updated=True)
+            with torch.no_grad():
+                self._apply(updated=True)
         self.detach()
         report = self._report()
         self._memory, self._masks, self._scratch = [], [], None
@@ -220,14 +220,15 @@ class Pruner:
                 pruner is then unchanged. Or, at the next step: the weights are not those that the
                 state was saved with.
         """
-        if state["format"] != STATE_FORMAT:
+        if state.get("format") != STATE_FORMAT:
             raise ValueError(
-                f"pruner state of format {state['format']}; this version reads {STATE_FORMAT}"
+                f"pruner state of format {state.get('format')}; this version reads {STATE_FORMAT}"
             )
         difference = _first_difference(state["recipe"], recipes.to_dict(self.recipe), "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
             difference = f"total_steps was {state['total_steps']}, is {self.total_steps}"
         difference = difference or self._scope_difference(state["masks"])
+        difference = difference or self._memory_difference(state["memory"])
         if difference:
             raise ValueError(f"cannot resume: {difference}")
         if not self._masks:
@@ -283,7 +284,10 @@ class Pruner:
                         state["memory"].setdefault(site, {})[name] = file.get_tensor(key)
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not a readable pruner state: {error}") from error
-        self.load_state_dict(state)
+        try:
+            self.load_state_dict(state)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     # Observe, decide, apply.
 
@@ -300,7 +304,7 @@ class Pruner:
         self._expected_weights = None
         _unscale_(optimizer)
         if self.recipe.score.observes and not self.recipe.score.observes_new:
-            if len(args) > 1 or kwargs.get("closure") is not None:
+            if next(iter(args[1:]), kwargs.get("closure")) is not None:
                 raise ValueError(
                     "score.iterate='old' reads the gradient before the optimizer's step, but a "
                     "closure computes it inside: use score.iterate='new'"
@@ -325,11 +329,14 @@ class Pruner:
         if score.observes and score.observes_new:
             self._observe(self.step)
         self._scores_changed |= score.changes_at(self.step)
-        update = self.recipe.schedule.is_update(self.step, self.total_steps)
-        if update:
+        self._apply(updated=False)  # a held weight is zero when it is ranked
+        if self.recipe.schedule.is_update(self.step, self.total_steps):
             self._decide(self.target)
+            self._apply(updated=True)
+
+    def _apply(self, *, updated: bool) -> None:
         for site, keep in zip(self._sites, self._masks, strict=True):
-            self.recipe.mask.after_step_(site.parameter.data, keep, update)
+            self.recipe.mask.after_step_(site.parameter.data, keep, updated)
 
     def _observe(self, step: int) -> None:
         for site, memory in zip(self._sites, self._memory, strict=True):
@@ -367,13 +374,14 @@ class Pruner:
         self._groups, self._scores_changed = groups, False
         either = (before + self.pruned + flips) // 2
         both = (before + self.pruned - flips) // 2
+        kept_by_either = self.prunable - both
         self._updates.append(
             UpdateRecord(
                 step=self.step,
                 target=target,
                 pruned=self.pruned,
                 flips=flips,
-                overlap=(self.prunable - either) / (self.prunable - both),
+                overlap=(self.prunable - either) / kept_by_either if kept_by_either else 1.0,
                 threshold=threshold,
             )
         )
@@ -387,7 +395,7 @@ class Pruner:
             return cut, prune_([self._masks[site] for site in group.sites], scores, cut)
         except FloatingPointError as error:
             bad = [s.name for s in self._sites if not torch.isfinite(s.parameter.data).all()]
-            where = f"{bad[0]} is not finite" if bad else "all weights are finite"
+            where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
             raise FloatingPointError(
                 f"pruning cannot rank the weights at step {self.step}: {error} ({where}). Training "
                 "has probably diverged: lower the learning rate; the last checkpoint is untouched"
@@ -429,6 +437,13 @@ class Pruner:
         """Of the first site's bytes: tells one checkpoint's weights from another's."""
         weight = self._sites[0].parameter.detach().cpu()
         return zlib.crc32(weight.view(-1).view(torch.uint8).numpy().data)
+
+    def _memory_difference(self, saved: Mapping[str, Mapping[str, Tensor]]) -> str | None:
+        for site in self._sites:
+            for name in self.recipe.score.memory:
+                if name not in saved.get(site.name, {}):
+                    return f"the saved state has no {name} of {site.name}"
+        return None
 
     def _scope_difference(self, saved: Mapping[str, Tensor]) -> str | None:
         shapes = {site.name: tuple(site.parameter.shape) for site in self._sites}

@@ -80,6 +80,8 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
             source = source.read_text(encoding="utf-8")
         except OSError as error:
             raise ValueError(f"recipe {origin}: cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"recipe {origin}: cannot be read (not UTF-8 text)") from error
     if isinstance(source, str):
         try:
             source = yaml.safe_load(source)
@@ -98,8 +100,20 @@ def third_party() -> tuple[Any, ...]:
     """What other packages add through the entry-point group ``sentei.methods``.
 
     Importing them is what makes their parts known to :func:`load`.
+
+    Raises:
+        ValueError: One of them cannot be imported; names it.
     """
-    return tuple(entry.load() for entry in entry_points(group="sentei.methods"))
+    found = []
+    for entry in entry_points(group="sentei.methods"):
+        try:
+            found.append(entry.load())
+        except Exception as error:  # whatever a foreign module does when it is imported
+            raise ValueError(
+                f"the method {entry.name!r}, added by {entry.value}, cannot be loaded "
+                f"({type(error).__name__}: {error}): update or remove that package"
+            ) from error
+    return tuple(found)
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -144,7 +158,9 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if keys[-1] == "kind" and value != place["kind"]:
             place.clear()  # another kind has other fields: start from its defaults
         place[keys[-1]] = value
-    return load(data)
+        recipe = load(data)
+        data = to_dict(recipe)  # a part of another kind has other settings from here on
+    return recipe
 
 
 def _kind_first(data: dict[str, Any]) -> dict[str, Any]:

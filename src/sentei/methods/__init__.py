@@ -24,7 +24,10 @@ def _all() -> dict[str, Method]:
     modules = (name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method")
     methods = [importlib.import_module(f"{__name__}.{name}").METHOD for name in modules]
     methods += recipes.third_party()
-    return {method.name: method for method in methods}
+    names = [method.name for method in methods]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two methods are called {twice[0]!r}: remove the package of one of them")
+    return dict(zip(names, methods, strict=True))
 
 
 def known(pattern: str = "*") -> list[Method]:
