@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
 from benchmarks import machine
@@ -50,10 +50,15 @@ VARIANTS: dict[str, Callable[[], sentei.Recipe]] = {
         sentei.platon(0.9, window=1, every=1)
     ),
     "sensitivity, a decision every step": lambda: cool_down(sentei.sensitivity(0.9)),
-    "magnitude, a decision every step": lambda: cool_down(sentei.magnitude(0.9)),
+    "magnitude, a decision every step": lambda: cool_down(sentei.magnitude(0.9, hold=False)),
     "magnitude, held mask": lambda: sentei.magnitude(0.9, warmup=0.0001, cooldown=0.9997),
 }
-PUBLISHED = "published way: out-of-place averages, concatenate, kthvalue, every step"
+PUBLISHED = {
+    "published way: new tensors, concatenate, kthvalue, every step": 10,
+    "published way, window 1": 1,
+}
+"""The published implementation, by its window."""
+BATCHES = 4
 
 
 class Idle(torch.optim.Optimizer):
@@ -67,21 +72,28 @@ class Idle(torch.optim.Optimizer):
 
 
 class Published:
-    """PLATON's step as its authors wrote it: new tensors for every average, one for all scores."""
+    """PLATON's step in the published manner: new tensors for all averages, one for all scores."""
 
-    def __init__(self, weights: dict[str, nn.Parameter]) -> None:
-        self.weights = weights
-        self.importance = {n: torch.zeros_like(w.data) for n, w in weights.items()}
-        self.uncertainty = {n: torch.zeros_like(w.data) for n, w in weights.items()}
+    def __init__(self, weights: dict[str, nn.Parameter], window: int) -> None:
+        self.weights, self.window, self.count = weights, window, 0
+        self.mean, self.importance, self.uncertainty = (
+            {name: torch.zeros_like(w.data) for name, w in weights.items()} for _ in range(3)
+        )
 
     @torch.no_grad()
     def step(self) -> None:
+        self.count += 1
+        place = self.count % self.window
         for name, weight in self.weights.items():
             assert weight.grad is not None
-            importance = (weight * weight.grad).abs()
-            self.importance[name] = 0.85 * self.importance[name] + 0.15 * importance
-            uncertainty = (importance - self.importance[name]).abs()
-            self.uncertainty[name] = 0.95 * self.uncertainty[name] + 0.05 * uncertainty
+            signal = (weight * weight.grad).abs()
+            if place:
+                self.mean[name] = (self.mean[name] * place + signal) / (place + 1)
+                continue
+            self.importance[name] = 0.85 * self.importance[name] + 0.15 * self.mean[name]
+            deviation = (self.mean[name] - self.importance[name]).abs()
+            self.uncertainty[name] = 0.95 * self.uncertainty[name] + 0.05 * deviation
+            self.mean[name] = signal
         scores = {n: self.importance[n] * self.uncertainty[n] for n in self.weights}
         everything = torch.cat([score.view(-1) for score in scores.values()])
         threshold = everything.kthvalue(int(0.9 * everything.numel())).values.item()
@@ -92,14 +104,12 @@ class Published:
 class Variant:
     """One way to prune, on its own copy of the encoder; gradients are those of the real model."""
 
-    def __init__(self, name: str, model: BertModel) -> None:
+    def __init__(self, name: str, model: nn.Module) -> None:
         self.model = copy.deepcopy(model)
-        for own, real in zip(self.model.parameters(), model.parameters(), strict=True):
-            own.grad = real.grad
         scope = sentei.platon().scope.resolve(self.model).sites
         self.weights = {site.name: site.parameter for site in scope}
-        if name == PUBLISHED:
-            self.step = Published(self.weights).step
+        if name in PUBLISHED:
+            self.step = Published(self.weights, PUBLISHED[name]).step
         else:
             optimizer = Idle(self.model.parameters())
             pruner = sentei.Pruner(self.model, VARIANTS[name](), total_steps=TOTAL)
@@ -108,69 +118,74 @@ class Variant:
             self.step = optimizer.step
 
     @torch.no_grad()
-    def move(self) -> None:
-        """What an Adam step does to the weights, roughly: lr against the gradient's sign."""
-        for weight in self.weights.values():
-            assert weight.grad is not None
-            weight.data.add_(weight.grad.sign(), alpha=-2e-5)
+    def move(self, gradients: list[Tensor]) -> None:
+        """Take a batch's gradients, and what Adam does with them, roughly: lr against the sign."""
+        for weight, gradient in zip(self.weights.values(), gradients, strict=True):
+            weight.grad = gradient
+            weight.data.add_(gradient.sign(), alpha=-2e-5)
 
 
-def encoder() -> BertModel:
+def classifier() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    return BertModel(BertConfig(), add_pooling_layer=False)
+    return BertForSequenceClassification(BertConfig())
 
 
-def training_step(model: BertModel, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=False)
+def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """On a new batch of 32 random sentences of 128 tokens with random labels."""
+    optimizer.zero_grad()
+    words, labels = torch.randint(0, 30_000, (32, 128)), torch.randint(0, 2, (32,))
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model(batch).last_hidden_state.float().square().mean()
+        loss = model(words, labels=labels).loss
     loss.backward()
     optimizer.step()
 
 
 def measure_time(rounds: int) -> dict[str, list[float]]:
-    model = encoder()
+    model = classifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
-    batch = torch.randint(0, 30_000, (32, 128))
-    training_step(model, optimizer, batch)
-    names = [*VARIANTS, PUBLISHED]
+    weights = [site.parameter for site in sentei.platon().scope.resolve(model).sites]
+    batches: list[list[Tensor]] = []
+    for _ in range(BATCHES):
+        training_step(model, optimizer)
+        batches.append([weight.grad.clone() for weight in weights if weight.grad is not None])
+    names = [*VARIANTS, *PUBLISHED]
     variants = {name: Variant(name, model) for name in names}
-    for name, variant in variants.items():
-        for _ in range(3 if name == PUBLISHED else 4 * STEPS):  # past the ramp, brackets warm
-            variant.move()
+    for variant in variants.values():
+        for turn in range(4 * STEPS):  # past the ramp, averages filled, brackets warm
+            variant.move(batches[turn % BATCHES])
             variant.step()
     times: dict[str, list[float]] = {"training step": [], **{name: [] for name in names}}
     for turn in range(rounds):
         start = time.perf_counter()
-        training_step(model, optimizer, batch)
+        training_step(model, optimizer)
         times["training step"].append(time.perf_counter() - start)
         for name, variant in variants.items():
-            steps = 2 if name == PUBLISHED else STEPS
             spent = 0.0
-            for _ in range(steps):
-                variant.move()
+            for step in range(STEPS):
+                variant.move(batches[step % BATCHES])
                 start = time.perf_counter()
                 variant.step()
                 spent += time.perf_counter() - start
-            times[name].append(spent / steps)
+            times[name].append(spent / STEPS)
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     return times
 
 
 def measure_memory(name: str) -> dict[str, int]:
     """In a fresh process: bytes of state kept, and peak above it during steps."""
-    model = encoder()
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter) * 1e-4
+    model = classifier()
+    sites = sentei.platon().scope.resolve(model).sites
+    gradients = [torch.randn_like(site.parameter) * 1e-4 for site in sites]
     before = _resident()
     variant = Variant(name, model)
     copied = sum(p.nbytes for p in variant.model.parameters())
-    variant.step()
-    variant.step()
+    for _ in range(2):
+        variant.move(gradients)
+        variant.step()
     state = _resident() - before - copied
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     level = _resident()
-    for _ in range(5 if name == PUBLISHED else 4 * STEPS):
+    for _ in range(4 * STEPS):
         variant.step()
     return {"state": state, "peak": _resident("VmHWM") - level}
 
@@ -193,7 +208,7 @@ def main() -> None:
         return
 
     memory = {}
-    for name in [*VARIANTS, PUBLISHED]:
+    for name in [*VARIANTS, *PUBLISHED]:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.overhead", "--memory-of", name],
             env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"},
@@ -204,13 +219,13 @@ def main() -> None:
         memory[name] = json.loads(done.stdout)
     times = measure_time(arguments.rounds)
 
-    sites = sentei.platon().scope.resolve(encoder()).sites
+    sites = sentei.platon().scope.resolve(classifier()).sites
     weights = sum(site.parameter.numel() for site in sites)
     largest = max(site.parameter.nbytes for site in sites)
     step = statistics.median(times["training step"])
-    published = statistics.median(times[PUBLISHED])
+    published = statistics.median(times[next(iter(PUBLISHED))])
     rows = []
-    for name in [*VARIANTS, PUBLISHED]:
+    for name in [*VARIANTS, *PUBLISHED]:
         median = statistics.median(times[name])
         share = statistics.median(
             t / s for t, s in zip(times[name], times["training step"], strict=True)

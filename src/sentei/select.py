@@ -1,11 +1,11 @@
 """The exact cut: which ``count`` entries of many tensors score lowest, without gathering them.
 
-Scores are read in pieces and never exist all at once. A cut is found in one pass when a *warm*
-bracket from an earlier cut still holds the threshold: entries below the bracket are counted,
-entries inside it collected, and the threshold picked among those few. Otherwise it is found by
-counting the digits of the scores' bit patterns, most significant first, which needs no assumption
-about their distribution and one pass a digit. Both give the same, exact answer: ties at the
-threshold break by tensor order, then by index.
+Scores are read in pieces and never exist all at once. A cut is found in one pass when a bracket
+holds the threshold: entries below the bracket are counted, entries inside it collected, and the
+threshold picked among those few. The bracket is *warm*, from an earlier cut, or else aimed by a
+sample. Where both fail (many ties, say), the cut is found by counting the digits of the scores' bit
+patterns, most significant first, which assumes nothing and takes one pass a digit. All ways give
+the same, exact answer: ties at the threshold break by tensor order, then by index.
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ def find_cut(
         raise ValueError(f"cannot prune {count} of {total} weights")
     if count == 0:
         return Cut(-math.inf, 0, 0), warm or Bracket(math.nan, math.nan, math.nan)
+    limit = max(CHUNK, max(site.size for site in scores) // 4)
+    cut, spacing = None, None
     if warm is not None:
-        found = _cut_in_bracket(scores, count, warm, limit=_band_limit(scores))
-        if found is not None:
-            return found
-    cut = _cut_by_digits(scores, count)
-    reach = 0.01 * abs(cut.threshold)
-    if warm is not None and math.isfinite(warm.threshold):
-        reach = max(reach, 2 * abs(cut.threshold - warm.threshold))
-    return cut, Bracket(cut.threshold - reach, cut.threshold + reach, cut.threshold)
+        cut, spacing = _cut_in_bracket(scores, count, warm.low, warm.high, limit)
+    if cut is None:
+        cut, spacing = _cut_in_bracket(scores, count, *_aim(scores, count), limit)
+    if cut is None:
+        cut = _cut_by_digits(scores, count)
+    return cut, _next_bracket(cut.threshold, warm, 0.0005 * total, spacing)
 
 
 def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
@@ -135,39 +135,76 @@ def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
     return flips
 
 
-def _band_limit(scores: Sequence[Scores]) -> int:
-    return max(1024, max(s.size for s in scores) // 4)
+def _next_bracket(
+    threshold: float, last: Bracket | None, entries: float, spacing: float | None
+) -> Bracket:
+    """Wide enough for twice the last move, and for so many entries at the spacing just seen."""
+    reach = 0.01 * abs(threshold) if spacing is None else entries * spacing
+    if last is not None and math.isfinite(last.threshold):
+        reach = max(reach, 2 * abs(threshold - last.threshold))
+    return Bracket(threshold - reach, threshold + reach, threshold)
+
+
+def _aim(scores: Sequence[Scores], count: int) -> tuple[float, float]:
+    """A bracket from a sample: runs of 256 entries, every 64th of them.
+
+    Its margin is eight standard errors of the rank, since entries of one run are alike. Where all
+    scores are few, the bracket is everything.
+    """
+    total = sum(site.size for site in scores)
+    if total <= CHUNK:
+        return -math.inf, math.inf
+    run, stride = 256, 64 * 256
+    sample = np.concatenate(
+        [
+            site.read(start, min(start + run, site.size)).cpu().numpy().copy()
+            for site in scores
+            for start in range(0, site.size, stride)
+        ]
+    )
+    share = count / total
+    margin = 8 * math.sqrt(sample.size * share * (1 - share)) + run
+    low, high = round(sample.size * share - margin), round(sample.size * share + margin)
+    sample.partition([max(low, 0), min(high, sample.size - 1)])
+    return (
+        float(sample[low]) if low >= 0 else -math.inf,
+        float(sample[high]) if high < sample.size else math.inf,
+    )
 
 
 def _cut_in_bracket(
-    scores: Sequence[Scores], count: int, warm: Bracket, limit: int
-) -> tuple[Cut, Bracket] | None:
-    """One pass; None when the rank falls outside the bracket or the bracket holds too much."""
-    if not warm.low <= warm.high:
-        return None
+    scores: Sequence[Scores], count: int, low: float, high: float, limit: int
+) -> tuple[Cut | None, float | None]:
+    """One pass: the cut, and the mean distance between the scores in the bracket.
+
+    No cut where the rank falls outside the bracket, or where it holds more than ``limit`` entries
+    that are not all one value.
+    """
+    if not low <= high:  # NaN where there is no bracket yet
+        return None, None
     below, inside = 0, 0
     band: list[np.ndarray] = []
     for site in scores:
         for _, _, piece in site.pieces():
-            lower, values = _split(piece, warm.low, warm.high)
+            lower, values = _split(piece, low, high)
             below += lower
             inside += values.size
+            if low == high:
+                continue
             if below >= count or inside > limit:
-                return None
+                return None, None
             band.append(values)
     rank = count - below - 1
-    if rank >= inside:
-        return None
+    if not 0 <= rank < inside:
+        return None, None
+    if low == high:
+        return Cut(low, below, count - below), 0.0
     values = np.concatenate(band)
     values.partition(rank)
     threshold = float(values[rank])
     under = int(np.count_nonzero(values < threshold))
-    cut = Cut(threshold, below + under, count - below - under)
-    # Wide enough for twice the last move, and for a thousandth of all entries at the density seen.
-    total = sum(s.size for s in scores)
-    reach = 2 * abs(threshold - warm.threshold)
-    reach = max(reach, 0.0005 * total * (warm.high - warm.low) / inside)
-    return cut, Bracket(threshold - reach, threshold + reach, threshold)
+    spacing = (high - low) / inside if math.isfinite(high - low) else None
+    return Cut(threshold, below + under, count - below - under), spacing
 
 
 def _cut_by_digits(scores: Sequence[Scores], count: int) -> Cut:
