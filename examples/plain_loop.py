@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 import sentei
-from sentei.hf.data import demo_model_path, load_demo, tokenise
+from sentei.hf.demo import demo_model_path, load_demo
+from sentei.hf.tokens import tokenise
 
 
 def main(steps: int, out: Path) -> None:

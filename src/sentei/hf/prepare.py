@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from sentei.hf import data, metrics, tasks
+from sentei.hf import data, demo, metrics, tasks
 from sentei.hf.settings import DEMO, Settings
+from sentei.hf.tokens import Tokens, tokenise
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
 
@@ -48,8 +49,8 @@ class Prepared:
     recipe: Recipe
     corpus: Corpus
     tokenizer: PreTrainedTokenizerBase
-    train: data.Tokens
-    evaluation: data.Tokens
+    train: Tokens
+    evaluation: Tokens
     model: PreTrainedModel
     model_name: str
     trained_head: bool
@@ -74,8 +75,8 @@ def prepare(settings: Settings) -> Prepared:
     folder, name = locate_model(settings.model)
     tokenizer = load_tokenizer(folder)
     length = token_limit(settings, tokenizer)
-    train = data.tokenise(corpus.train, tokenizer, length)
-    evaluation = data.tokenise(corpus.evaluation, tokenizer, length)
+    train = tokenise(corpus.train, tokenizer, length)
+    evaluation = tokenise(corpus.evaluation, tokenizer, length)
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
     precision(settings)
@@ -103,7 +104,7 @@ def load_corpus(settings: Settings) -> Corpus:
     """
     layout = settings.layout()
     if settings.task == DEMO:
-        train, evaluation = data.load_demo(seed=0)
+        train, evaluation = demo.load_demo(seed=0)
     elif settings.train:
         train, evaluation = data.load_files(
             settings.train, settings.eval, layout, seed=settings.seed
@@ -166,7 +167,7 @@ def locate_model(name: str) -> tuple[str, str]:
         ValueError: The demo's package is missing, or a path that is no model's folder.
     """
     if name == DEMO:
-        return str(data.demo_model_path()), "all-MiniLM-L6-v2"
+        return str(demo.demo_model_path()), "all-MiniLM-L6-v2"
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
         inside = path / "model"

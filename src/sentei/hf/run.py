@@ -12,24 +12,17 @@ dense/           where dense fine-tuning came first: its model and checkpoints
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
@@ -37,19 +30,20 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
 import sentei
 from sentei import recipe as recipes
-from sentei.hf import data, metrics
+from sentei.hf import metrics
 from sentei.hf.callback import STATE_FILE, PruningCallback
+from sentei.hf.disk import explained, last_checkpoint, save_model
 from sentei.hf.prepare import Corpus, Prepared, load_model, precision, token_limit
 from sentei.hf.settings import Settings
-from sentei.record import EvalPoint, PruningReport, RunReport, SizeRecord, TrainPoint
+from sentei.hf.tokens import tokenise
+from sentei.hf.watch import Journal, Milestones, plain_metrics, stopping_at_ctrl_c
+from sentei.record import PruningReport, RunReport, SizeRecord
 
 
 class Interrupted(Exception):
@@ -58,10 +52,6 @@ class Interrupted(Exception):
     def __init__(self, checkpoint: Path, step: int, total: int) -> None:
         super().__init__(f"stopped at step {step} of {total}; {checkpoint} is complete")
         self.checkpoint = checkpoint
-
-
-class SaveError(OSError):
-    """Something could not be written; nothing that was complete before is touched."""
 
 
 def prune(
@@ -86,7 +76,7 @@ def prune(
     """
     started = time.perf_counter()
     settings, model = prepared.settings, prepared.model
-    with _explained(out):
+    with explained(out):
         out.mkdir(parents=True, exist_ok=True)
         settings.write(out / "run.yaml")
         (out / "recipe.yaml").write_text(recipes.dump(prepared.recipe), "utf-8")
@@ -116,7 +106,7 @@ def prune(
     seconds["train"] = time.perf_counter() - begun
     assert pruning.report is not None
 
-    _save(trainer, out / "model")
+    save_model(trainer, out / "model")
     begun = time.perf_counter()
     model, _ = load_model(str(out / "model"), prepared.corpus)
     sparse = evaluate(model, prepared.tokenizer, prepared.corpus, settings)
@@ -136,7 +126,7 @@ def evaluate(
     Raises:
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
-    tokens = data.tokenise(corpus.evaluation, tokenizer, token_limit(settings, tokenizer))
+    tokens = tokenise(corpus.evaluation, tokenizer, token_limit(settings, tokenizer))
     with tempfile.TemporaryDirectory() as unused:  # the Trainer wants a folder to write to
         arguments = TrainingArguments(
             output_dir=unused,
@@ -152,148 +142,7 @@ def evaluate(
             compute_metrics=_measure(corpus),
         )
         trainer.remove_callback(transformers.PrinterCallback)
-        return _metrics_only(trainer.evaluate(tokens))
-
-
-def last_checkpoint(folder: Path, needs: str = "trainer_state.json") -> Path | None:
-    """The newest complete checkpoint below ``folder``; one cut short by a failure is passed over.
-
-    The Trainer writes ``trainer_state.json`` last, the pruner its state first.
-    """
-    found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
-    for step in sorted(found, reverse=True):
-        if all((found[step] / name).is_file() for name in ("trainer_state.json", needs)):
-            return found[step]
-    return None
-
-
-class Journal(TrainerCallback):
-    """Writes ``metrics.jsonl`` as training goes, and remembers it as points.
-
-    When training resumes, lines from after its checkpoint are dropped: they will be written again.
-    """
-
-    def __init__(self, path: Path, pruning: PruningCallback | None) -> None:
-        self.path = path
-        self.pruning = pruning
-        self.lines: list[dict[str, Any]] = []
-
-    @property
-    def train(self) -> tuple[TrainPoint, ...]:
-        """Logged training steps."""
-        lines = (line for line in self.lines if "loss" in line)
-        return tuple(TrainPoint.model_validate(line) for line in lines)
-
-    @property
-    def evaluations(self) -> tuple[EvalPoint, ...]:
-        """Evaluations."""
-        lines = (line for line in self.lines if "metrics" in line)
-        return tuple(EvalPoint.model_validate(line) for line in lines)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep the lines up to where training begins."""
-        if state.global_step and self.path.is_file():
-            lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
-            self.lines = [line for line in lines if line["step"] <= state.global_step]
-        text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        self.path.write_text(text, encoding="utf-8")
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """One line for a logged training step."""
-        if logs and "loss" in logs:
-            point = TrainPoint(
-                step=state.global_step,
-                loss=logs["loss"],
-                learning_rate=logs["learning_rate"],
-                sparsity=logs.get("sparsity", 0.0),
-            )
-            self._write(point.model_dump())
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """One line for an evaluation."""
-        pruner = self.pruning.pruner if self.pruning else None
-        point = EvalPoint(
-            step=state.global_step,
-            sparsity=pruner.sparsity if pruner else 0.0,
-            metrics=_metrics_only(metrics or {}),
-        )
-        self._write(point.model_dump())
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-class _Milestones(TrainerCallback):
-    """Evaluates and saves where pruning has just decided, and stops at Ctrl-C with a checkpoint.
-
-    Where masks are not held, a model between two decisions has regrown and tells little. ``folder``
-    is the checkpoint being written.
-    """
-
-    def __init__(self, settings: Settings, decisions: Callable[[int, int], bool]) -> None:
-        self.settings = settings
-        self.decisions = decisions
-        self.evaluate_at: set[int] = set()
-        self.save_at: set[int] = set()
-        self.interrupted = False
-        self.folder: Path | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Choose the steps."""
-        self.evaluate_at = self._spread(self.settings.evaluations, state.max_steps)
-        self.save_at = self._spread(self.settings.checkpoints, state.max_steps)
-
-    def _spread(self, times: int, total: int) -> set[int]:
-        """``times`` steps, evenly, each moved to the decision before it if one is near."""
-        chosen = set()
-        for number in range(1, times + 1):
-            wanted = round(total * number / times)
-            near = range(wanted, max(wanted - total // (2 * times), 0), -1)
-            chosen.add(next((step for step in near if self.decisions(step, total)), wanted))
-        return chosen | {total}
-
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal; a second one is not held back."""
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Save and stop, if asked to."""
-        control.should_evaluate |= state.global_step in self.evaluate_at
-        control.should_save |= state.global_step in self.save_at
-        if self.interrupted and state.global_step < state.max_steps:
-            control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
-        if control.should_save:
-            self.folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The checkpoint is complete."""
-        self.folder = None
+        return plain_metrics(trainer.evaluate(tokens))
 
 
 def _dense(
@@ -301,7 +150,7 @@ def _dense(
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """Fine-tune dense, unless that is done, and read the model back from its folder."""
     if not (folder / "model").is_dir():
-        with _explained(folder):
+        with explained(folder):
             folder.mkdir(exist_ok=True)
         trainer = _train(
             prepared,
@@ -312,7 +161,7 @@ def _dense(
             decisions=lambda step, total: True,
             callbacks=[Journal(folder / "metrics.jsonl", None), *watch],
         )
-        _save(trainer, folder / "model")
+        save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     model, _ = load_model(str(folder / "model"), prepared.corpus)
     return model, evaluate(model, prepared.tokenizer, prepared.corpus, prepared.settings)
@@ -345,7 +194,7 @@ def _train(
         fp16=arithmetic == "fp16",
         use_cpu=not torch.cuda.is_available(),
         seed=settings.seed,
-        eval_strategy="no",  # _Milestones says when
+        eval_strategy="no",  # Milestones says when
         save_strategy="no",
         save_total_limit=2,
         logging_steps=10,
@@ -355,7 +204,7 @@ def _train(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    saving = _Milestones(settings, decisions)
+    saving = Milestones(settings, decisions)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -367,7 +216,7 @@ def _train(
         callbacks=[saving, *callbacks],
     )
     trainer.remove_callback(transformers.PrinterCallback)  # progress is shown by the caller
-    with _stopping_at_ctrl_c(saving), _explained(folder, saving):
+    with stopping_at_ctrl_c(saving), explained(folder, saving):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
     if state.global_step < state.max_steps:
@@ -381,70 +230,6 @@ def _measure(corpus: Corpus) -> Callable[[EvalPrediction], dict[str, float]]:
         return metrics.compute(corpus.metrics, prediction.predictions, prediction.label_ids)
 
     return compute
-
-
-def _metrics_only(found: dict[str, float]) -> dict[str, float]:
-    """Without the Trainer's prefix, clock and counters."""
-    clock = ("runtime", "per_second", "epoch", "preparation_time")
-    return {
-        name.removeprefix("eval_"): float(value)
-        for name, value in found.items()
-        if name.startswith("eval_") and not name.endswith(clock)
-    }
-
-
-def _save(trainer: Trainer, folder: Path) -> None:
-    """Write the model beside its place, then move it there whole."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    with _explained(folder):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            trainer.save_model(str(unfinished))
-            (unfinished / "training_args.bin").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-
-
-@contextmanager
-def _stopping_at_ctrl_c(saving: _Milestones) -> Iterator[None]:
-    try:
-        before = signal.signal(signal.SIGINT, saving.interrupt)
-    except ValueError:  # not the main thread, which alone receives signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _explained(folder: Path, saving: _Milestones | None = None) -> Iterator[None]:
-    """Turn a failed write into one sentence, and remove the checkpoint it left half-written."""
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        torn = saving.folder if saving else None
-        if (saving and torn is None) or not _is_failed_write(error):
-            raise
-        if torn:
-            shutil.rmtree(torn, ignore_errors=True)
-        kept = last_checkpoint(folder) if saving else None
-        rest = (
-            f"; {kept} is complete: make room and go on with --resume"
-            if kept
-            else "; make room and start again"
-        )
-        reason = str(error).strip().partition("\n")[0]
-        raise SaveError(f"{torn or folder} could not be written ({reason}){rest}") from error
-
-
-def _is_failed_write(error: Exception) -> bool:
-    """Whether a write failed: torch.save reports that as a RuntimeError of its stream."""
-    streams = ("PytorchStreamWriter", "iostream", "unexpected pos")
-    return not isinstance(error, RuntimeError) or any(name in str(error) for name in streams)
 
 
 def _report(

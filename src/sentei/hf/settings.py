@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sentei import methods
 from sentei import recipe as recipes
 from sentei.hf import tasks
-from sentei.hf.data import Layout, Quoting
+from sentei.hf.tables import Layout, Quoting
 from sentei.recipe import Recipe
 
 DEMO = "demo"
