@@ -119,10 +119,10 @@ class Variant:
 
     @torch.no_grad()
     def move(self, gradients: list[Tensor]) -> None:
-        """Take a batch's gradients, and what Adam does with them, roughly: lr against the sign."""
+        """Take a batch's gradients, and roughly what Adam does with them: at most lr a weight."""
         for weight, gradient in zip(self.weights.values(), gradients, strict=True):
             weight.grad = gradient
-            weight.data.add_(gradient.sign(), alpha=-2e-5)
+            weight.data.add_(torch.tanh(gradient / gradient.std()), alpha=-2e-5)
 
 
 def classifier() -> BertForSequenceClassification:

@@ -155,13 +155,14 @@ def _aim(scores: Sequence[Scores], count: int) -> tuple[float, float]:
     if total <= CHUNK:
         return -math.inf, math.inf
     run, stride = 256, 64 * 256
-    sample = np.concatenate(
-        [
-            site.read(start, min(start + run, site.size)).cpu().numpy().copy()
-            for site in scores
-            for start in range(0, site.size, stride)
-        ]
-    )
+    places = [(site, start) for site in scores for start in range(0, site.size, stride)]
+    sample = np.empty(run * len(places), dtype=scores[0].read(0, 1).cpu().numpy().dtype)
+    filled = 0
+    for site, start in places:
+        values = site.read(start, min(start + run, site.size)).cpu().numpy()
+        sample[filled : filled + values.size] = values
+        filled += values.size
+    sample = sample[:filled]
     share = count / total
     margin = 8 * math.sqrt(sample.size * share * (1 - share)) + run
     low, high = round(sample.size * share - margin), round(sample.size * share + margin)
