@@ -21,13 +21,6 @@ RESULTS = Path(__file__).parent / "results"
 
 def facts() -> dict[str, str]:
     """Machine, versions, commit and command."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=RESULTS.parent,
-        check=False,
-    )
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": _cpu(),
@@ -38,7 +31,7 @@ def facts() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "sentei": sentei.__version__,
-        "commit": git.stdout.strip() or "unknown",
+        "commit": _commit(),
         "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
     }
 
@@ -52,6 +45,19 @@ def write(name: str, table: str, data: dict[str, Any]) -> None:
     record = json.dumps({"machine": found, **data}, indent=2)
     (RESULTS / f"{name}.json").write_text(record + "\n", encoding="utf-8")
     print(table)
+
+
+def _commit() -> str:
+    """The commit, ``-dirty`` where the code (not the results) differs from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], capture_output=True, text=True, cwd=RESULTS.parent, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "../src", "*.py")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 
 def _cpu() -> str:
