@@ -72,6 +72,19 @@ def test_checkpoints_have_the_sparsity_that_was_logged(finished):
         assert zeros / sum(weight.numel() for weight in weights) == logged[step]
 
 
+def test_the_precision_asked_for_is_the_one_trained_in(finished, data, tmp_path):
+    """Also from a model that was measured before: its metrics must not decide the precision."""
+    trained = {}
+    for precision in ("bf16", "fp32"):
+        out = tmp_path / precision
+        options = ["--model", finished / "model", "--train", data["train"], "--eval", data["eval"]]
+        options += [*FAST[:4], "--precision", precision, "--out", out]
+        assert sentei("prune", *options).exit_code == 0
+        trained[precision] = load_file(out / "model" / "model.safetensors")
+    same = [torch.equal(trained["bf16"][name], trained["fp32"][name]) for name in trained["bf16"]]
+    assert not all(same)
+
+
 def test_verify_holds_and_notices_a_weight_that_moved(finished, tmp_path):
     done = sentei("verify", finished)
     assert done.exit_code == 0 and "FAILS" not in done.output

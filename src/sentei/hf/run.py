@@ -15,14 +15,15 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
+from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
@@ -42,7 +43,7 @@ from sentei.hf.disk import explained, last_checkpoint, save_model
 from sentei.hf.prepare import Corpus, Prepared, load_model, precision, token_limit
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import tokenise
-from sentei.hf.watch import Journal, Milestones, plain_metrics, stopping_at_ctrl_c
+from sentei.hf.watch import Journal, Milestones, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
 
 
@@ -115,6 +116,7 @@ def prune(
     return _report(prepared, pruning.report, journal, out, dense, sparse, seconds)
 
 
+@torch.no_grad()
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -123,26 +125,29 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics and mean loss of a model on the evaluation part of a corpus, in fp32.
 
+    A loop of its own: a Trainer would prepare the model for its precision, and a later one would
+    take it for prepared and train in that precision too.
+
     Raises:
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
     tokens = tokenise(corpus.evaluation, tokenizer, token_limit(settings, tokenizer))
-    with tempfile.TemporaryDirectory() as unused:  # the Trainer wants a folder to write to
-        arguments = TrainingArguments(
-            output_dir=unused,
-            per_device_eval_batch_size=settings.batch_size,
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=torch.cuda.is_available(),
-        )
-        trainer = Trainer(
-            model=model,
-            args=arguments,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=_measure(corpus),
-        )
-        trainer.remove_callback(transformers.PrinterCallback)
-        return plain_metrics(trainer.evaluate(tokens))
+    batches = DataLoader(
+        tokens, batch_size=settings.batch_size, collate_fn=DataCollatorWithPadding(tokenizer)
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    training = model.training
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()
+    losses, logits, labels = [], [], []
+    for batch in batches:
+        output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
+        losses.append(float(output.loss) * len(batch["labels"]))
+        logits.append(output.logits.float().cpu().numpy())
+        labels.append(batch["labels"].numpy())
+    model.train(training)
+    found = metrics.compute(corpus.metrics, np.concatenate(logits), np.concatenate(labels))
+    return {"loss": sum(losses) / len(tokens), **found}
 
 
 def _dense(
