@@ -249,7 +249,7 @@ def _report(
     corpus, settings = prepared.corpus, prepared.settings
     return RunReport(
         sentei=sentei.__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         title=f"{prepared.model_name} on {corpus.task}",
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
@@ -268,7 +268,7 @@ def _report(
         settings={
             "training data": corpus.train.source,
             "evaluation data": corpus.evaluation.source,
-            **{k: v for k, v in settings.model_dump(mode="json").items() if k != "recipe"},
+            **settings.model_dump(mode="json", exclude={"recipe"}, exclude_none=True),
         },
         environment=environment(settings),
         seconds=seconds,
