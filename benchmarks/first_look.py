@@ -87,16 +87,21 @@ def main() -> None:
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
             print(method, sparsity, seed, found["metrics"], flush=True)
+            _write(cells)
+    print(table(cells))
+
+
+def _write(cells: list[dict[str, object]]) -> None:
     text = [
         "# first_look",
         "",
         "all-MiniLM-L6-v2 on BBC news (426 evaluation texts: one text is 0.23 points), pruned from "
-        "one dense model with the demo's settings. One line of first_look.jsonl a run.",
+        "one dense model with the demo's settings (`python -m benchmarks.first_look`, see its "
+        "docstring). Machine, versions and commit of each run: its line in first_look.jsonl.",
         "",
         table(cells),
     ]
     (machine.RESULTS / "first_look.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    print(table(cells))
 
 
 if __name__ == "__main__":
