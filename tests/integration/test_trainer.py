@@ -74,7 +74,7 @@ def same(a, b) -> bool:
 def whole(tmp_path_factory):
     """A run without interruption."""
     callback = sentei.PruningCallback(PLATON)
-    run = trainer(tmp_path_factory.mktemp("whole"), callback)
+    run = trainer(tmp_path_factory.mktemp("whole"), callback, save_steps=1)
     assert run.args.optim == "adamw_torch_fused"
     run.train()
     return run, callback
@@ -94,7 +94,7 @@ def test_every_checkpoint_has_the_sparsity_that_was_logged(whole):
     assert sorted(logged) == list(range(1, STEPS + 1))
     names = [site.name for site in callback.report.sites]
     checkpoints = sorted(Path(run.args.output_dir).glob("checkpoint-*"))
-    assert len(checkpoints) == 5
+    assert len(checkpoints) == STEPS
     for checkpoint in checkpoints:
         model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
         step = int(checkpoint.name.rpartition("-")[2])
@@ -103,7 +103,7 @@ def test_every_checkpoint_has_the_sparsity_that_was_logged(whole):
     assert logged[4] > 0 == logged[5] and logged[STEPS] == callback.report.sparsity
 
 
-@pytest.mark.parametrize("step", [5, 15, 20])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_resume_is_bit_for_bit(whole, step, tmp_path):
     run, callback = whole
     checkpoint = Path(run.args.output_dir, f"checkpoint-{step}")

@@ -63,12 +63,6 @@ def test_model_outputs():
     assert metrics.compute(["pearson"], [[1.0], [2.0]], [10, 20]) == pytest.approx({"pearson": 1})
 
 
-def test_headline_is_the_first():
-    values = metrics.compute(("f1", "accuracy"), [1, 0], [1, 0])
-    assert list(values) == ["f1", "accuracy"]
-    assert metrics.headline(values) == ("f1", 1.0)
-
-
 def test_errors():
     with pytest.raises(ValueError, match=r"no metric 'acuracy'; did you mean 'accuracy'\?"):
         metrics.compute(["acuracy"], [1], [1])

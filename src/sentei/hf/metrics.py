@@ -16,7 +16,7 @@ checkpoints false.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -120,8 +120,3 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
         raise ValueError(
             f"metrics need {error.name}, which is not installed: pip install 'sentei[metrics]'."
         ) from error
-
-
-def headline(values: Mapping[str, float]) -> tuple[str, float]:
-    """Name and value of the headline metric: the first of what :func:`compute` returned."""
-    return next(iter(values.items()))
