@@ -19,6 +19,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from sentei.parts.budget import Budget, Global
+from sentei.parts.distillation import Distillation
 from sentei.parts.masks import Mask, Project
 from sentei.parts.part import Part
 from sentei.parts.schedule import Schedule
@@ -46,6 +47,9 @@ class Recipe(Part):
 
     mask: Mask = Project()
     """How a decision reaches the weights."""
+
+    distill: Distillation | None = None
+    """What a teacher adds to the loss; None trains on the labels alone."""
 
     def check(self, total_steps: int) -> None:
         """Refuse what cannot work in ``total_steps`` optimizer steps.

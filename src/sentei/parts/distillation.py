@@ -1,0 +1,65 @@
+"""What a teacher is asked for while its student is pruned, and how much each answer weighs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sentei.parts.part import Part
+
+
+class Distillation(Part):
+    """The training loss, where a teacher takes part in it.
+
+    loss = labels * L_task + logits * L_logits + hidden * sum_l MSE(H_l) + attention * sum_l MSE(A_l)
+
+    L_task is the model's own loss on the labels; H are hidden states, the embedding output first; A
+    are attention scores before softmax. A weight of 0 leaves its term out, and the teacher is not
+    asked for it. The defaults are movement pruning's: half labels, half logits at temperature 2.
+    """
+
+    labels: float = Field(0.5, ge=0)
+    """Weight of the model's own loss on the labels."""
+
+    logits: float = Field(0.5, ge=0)
+    """Weight of the loss on the teacher's logits."""
+
+    logits_loss: Literal["kl", "cross_entropy", "mse"] = "kl"
+    """``kl``: T^2 KL(teacher || student), a mean over the batch (Hinton et al., movement pruning,
+    LEAP). ``cross_entropy``: a mean over batch and classes, without the T^2 (SparseBERT). ``mse``:
+    of the logits themselves. Regression always takes the squared error."""
+
+    temperature: float = Field(2.0, gt=0)
+    """Divides the logits of both before softmax."""
+
+    regression: Literal["teacher", "labels"] = "teacher"
+    """What a regression's logit is drawn to by the ``logits`` term: the teacher's, or the labels
+    (SparseBERT)."""
+
+    hidden: float = Field(0.0, ge=0)
+    """Weight of the hidden states: the sum over layers of their mean squared errors."""
+
+    attention: float = Field(0.0, ge=0)
+    """Weight of the attention scores: the sum over layers of their mean squared errors."""
+
+    padding: bool = False
+    """Whether hidden states and attention scores of padding count too, as in SparseBERT's and
+    LEAP's code."""
+
+    layers: tuple[int, ...] | None = None
+    """The teacher's layer for each of the student's, from 1. None spreads them evenly, the last to
+    the last."""
+
+    student: Literal["teacher", "pretrained"] = "teacher"
+    """Where a student of the teacher's own shape starts when the teacher was trained in the same
+    run: from the teacher's weights, or from those the teacher started from (SparseBERT)."""
+
+    teacher_dropout: bool = False
+    """Leave the teacher's dropout on, as SparseBERT's code does by oversight."""
+
+    @model_validator(mode="after")
+    def _some_term(self) -> Distillation:
+        if not (self.logits or self.hidden or self.attention):
+            raise ValueError("all of logits, hidden and attention are 0: the teacher has no say")
+        return self
