@@ -11,9 +11,17 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from sentei.methods.knowledge_aware import knowledge_aware
+from sentei.methods.l0 import l0
+from sentei.methods.leap import leap
 from sentei.methods.magnitude import magnitude
+from sentei.methods.mgpp import mgpp
+from sentei.methods.movement import movement
 from sentei.methods.platon import platon
+from sentei.methods.proximal import proximal
+from sentei.methods.random import random
 from sentei.methods.sensitivity import sensitivity
+from sentei.methods.soft_movement import soft_movement
 from sentei.pruner import Pruner, SenteiWarning
 from sentei.recipe import Recipe, dump, load, override
 
@@ -29,11 +37,19 @@ __all__ = [
     "SenteiWarning",
     "__version__",
     "dump",
+    "knowledge_aware",
+    "l0",
+    "leap",
     "load",
     "magnitude",
+    "mgpp",
+    "movement",
     "override",
     "platon",
+    "proximal",
+    "random",
     "sensitivity",
+    "soft_movement",
 ]
 
 

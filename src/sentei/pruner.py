@@ -1,6 +1,7 @@
 """The engine: observe, decide, apply, at the optimizer's own step hooks.
 
     loss.backward() --> before the step   observe: the score reads weight and gradient
+                                          penalties add to the gradient
     optimizer.step()                      the optimizer moves the weights
                     --> after the step    decide: schedule -> budget -> cut (on update steps)
                                           apply: the mask makes the weights sparse
@@ -11,33 +12,63 @@ does not count: micro-batches and skipped steps do not exist here.
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sentei import recipe as recipes
+from sentei import state as states
 from sentei.measure import count_zeros, histograms
-from sentei.parts.budget import Group
+from sentei.parts.budget import Emergent, Group, LearnedRatio
+from sentei.parts.masks import HardConcrete, Latent, Project
+from sentei.parts.part import Moment
+from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
 from sentei.parts.scope import Site
+from sentei.parts.scores import Learned
 from sentei.recipe import Recipe
 from sentei.record import PruningReport, SiteRecord, UpdateRecord
-from sentei.select import Bracket, Cut, Scores, find_cut, prune_, spans
+from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_, spans
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+
+NEAR = 0.005
+"""How far from the sparsity asked for a learned one may end without a warning."""
 
 
 class SenteiWarning(UserWarning):
     """Something was asked for that will not happen as asked."""
+
+
+@dataclass
+class Held:
+    """What is kept beside the weight of one site: the mask, and memory of score and mask."""
+
+    site: Site
+    number: int
+    keep: Tensor
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> Tensor:
+        """What the module holds."""
+        return self.site.parameter.data
+
+    @property
+    def dense(self) -> Tensor:
+        """The weight that training moves: the latent one, where the mask keeps one."""
+        return self.memory.get("latent", self.weight)
+
+    def swap(self) -> None:
+        """Exchange what the module holds with the latent weight, without copying either."""
+        parameter = self.site.parameter
+        parameter.data, self.memory["latent"] = self.memory["latent"], parameter.data
 
 
 class Pruner:
@@ -47,10 +78,11 @@ class Pruner:
         model: The model being trained; its parameters are changed in place by the mask.
         recipe: What to do.
         total_steps: Optimizer steps that training will take.
+        examples: Number of training examples, for recipes with a prior on the weights.
 
     Raises:
-        ValueError: The scope matches nothing or something that cannot be pruned, or the schedule
-            does not fit into ``total_steps``.
+        ValueError: The scope matches nothing or something that cannot be pruned, the schedule
+            does not fit into ``total_steps``, or ``examples`` is needed and missing.
 
     Example:
         >>> import torch, sentei
@@ -67,7 +99,16 @@ class Pruner:
         0.5
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, total_steps: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        total_steps: int,
+        examples: int | None = None,
+    ) -> None:
+        if examples is not None:
+            recipe = recipe.with_examples(examples)
         recipe.check(total_steps)
         self.recipe = recipe
         self.total_steps = total_steps
@@ -76,8 +117,8 @@ class Pruner:
         self._model = model
         self._sites: tuple[Site, ...] = recipe.scope.resolve(model).sites
         self._sizes = [site.parameter.numel() for site in self._sites]
-        self._memory: list[dict[str, Tensor]] = []
-        self._masks: list[Tensor] = []
+        self._held: list[Held] = []
+        self._budget = recipe.budget.start(self._sizes, total_steps, recipe.schedule.sparsity)
         self._scratch: Tensor | None = None
         self._groups: tuple[Group, ...] = ()
         self._brackets: dict[int, Bracket] = {}
@@ -85,7 +126,11 @@ class Pruner:
         self._updates: list[UpdateRecord] = []
         self._finished = False
         self._skipping = False
+        self._settled = False
+        self._sampled = False
         self._expected_weights: int | None = None
+        self._versions: list[int] = []
+        self._lr: dict[int, float] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     @property
@@ -111,7 +156,15 @@ class Pruner:
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks in force, by site name; True = kept. The pruner's own tensors, not copies."""
-        return {site.name: mask for site, mask in zip(self._sites, self._masks, strict=True)}
+        return {held.site.name: held.keep for held in self._held}
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Kept ratio of every site by name, where the budget learns them."""
+        if not isinstance(self.recipe.budget, LearnedRatio):
+            return {}
+        ratios = self.recipe.budget.ratios(self._budget).tolist()
+        return {site.name: ratio for site, ratio in zip(self._sites, ratios, strict=True)}
 
     def attach(self, optimizer: Optimizer) -> None:
         """Prune at every step of ``optimizer`` from now on. Nothing else in the loop changes.
@@ -138,15 +191,21 @@ class Pruner:
                 if len(missing) > 1
                 else f"{missing[0]} is not in the optimizer: add it, or exclude it from the scope"
             )
-        if not self._masks:
+        if not self._held:
             self._allocate()
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+        if isinstance(self.recipe.mask, HardConcrete):
+            self._hooks += [
+                self._model.register_forward_pre_hook(self._before_forward),
+                self._model.register_state_dict_pre_hook(self._before_saving),
+            ]
 
     def detach(self) -> None:
         """Stop pruning; the weights stay as they are and the state is kept."""
+        self._rest()
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -177,18 +236,31 @@ class Pruner:
                 SenteiWarning,
                 stacklevel=2,
             )
-        final = self.recipe.schedule.sparsity
-        decided = (self._updates[-1].step, self._updates[-1].target) if self._updates else None
-        if decided != (self.step, final):
-            self.recipe.score.check(self.step)
-            self._decide(final)
-            with torch.no_grad():
-                self._apply(updated=True)
+        if not self._idle:
+            self._decide_last()
         self.detach()
         report = self._report()
-        self._memory, self._masks, self._scratch = [], [], None
+        self._held, self._scratch = [], None
         self._finished = True
         return report
+
+    def _decide_last(self) -> None:
+        """Decide at the final sparsity, where the last step has not."""
+        end = self._moment(self.total_steps)
+        settled = self.recipe.budget.settled(end)
+        last = self._updates[-1] if self._updates else None
+        if not last or (last.step, last.target, last.settled) != (self.step, end.final, settled):
+            self.recipe.score.check(self.step)
+            self._decide(end)
+            self._write(end, updated=True)
+        if not settled and abs(self.pruned / self.prunable - end.final) > NEAR:
+            warnings.warn(
+                f"training ended at sparsity {self.pruned / self.prunable:.4f}, not {end.final:g}: "
+                f"this recipe leaves the sparsity as it comes. {_FASTER}; or set budget.settle for "
+                "the exact count",
+                SenteiWarning,
+                stacklevel=3,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs besides the weights: plain values and tensors, no copies.
@@ -196,20 +268,22 @@ class Pruner:
         Pass it to :meth:`load_state_dict` of a pruner with the same model, recipe and steps; the
         run then continues bit for bit.
         """
-        if not self._masks:
+        if not self._held:
             self._allocate()
-        names = [site.name for site in self._sites]
+        self._rest()
         return {
             "format": STATE_FORMAT,
             "recipe": recipes.to_dict(self.recipe),
             "total_steps": self.total_steps,
             "step": self.step,
             "pruned": self.pruned,
+            "settled": self._settled,
             "weights": self._checksum(),
             "brackets": {str(i): [b.low, b.high, b.threshold] for i, b in self._brackets.items()},
             "updates": [update.model_dump() for update in self._updates],
-            "masks": dict(zip(names, self._masks, strict=True)),
-            "memory": dict(zip(names, self._memory, strict=True)),
+            "masks": self.masks,
+            "memory": {held.site.name: held.memory for held in self._held},
+            "budget": self._budget,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -224,25 +298,29 @@ class Pruner:
             raise ValueError(
                 f"pruner state of format {state.get('format')}; this version reads {STATE_FORMAT}"
             )
-        difference = _first_difference(state["recipe"], recipes.to_dict(self.recipe), "recipe")
+        new = recipes.to_dict(self.recipe)
+        difference = states.first_difference(state["recipe"], new, "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
             difference = f"total_steps was {state['total_steps']}, is {self.total_steps}"
         difference = difference or self._scope_difference(state["masks"])
         difference = difference or self._memory_difference(state["memory"])
         if difference:
             raise ValueError(f"cannot resume: {difference}")
-        if not self._masks:
+        if not self._held:
             self._allocate()
-        for site, mask, memory in zip(self._sites, self._masks, self._memory, strict=True):
-            mask.copy_(state["masks"][site.name])
-            for name, tensor in memory.items():
-                tensor.copy_(state["memory"][site.name][name])
+        for held in self._held:
+            held.keep.copy_(state["masks"][held.site.name])
+            for name, tensor in held.memory.items():
+                tensor.copy_(state["memory"][held.site.name][name])
+        for name, tensor in self._budget.items():
+            tensor.copy_(state["budget"][name])
         self.step = state["step"]
         self.pruned = state["pruned"]
+        self._settled = state["settled"]
         self._expected_weights = state["weights"]
         self._brackets = {int(i): Bracket(*ends) for i, ends in state["brackets"].items()}
         self._updates = [UpdateRecord(**update) for update in state["updates"]]
-        self._groups, self._scores_changed = (), True
+        self._groups, self._scores_changed, self._versions = (), True, []
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`state_dict` as one safetensors file; an earlier file there stays whole
@@ -251,19 +329,7 @@ class Pruner:
         Raises:
             OSError: It could not be written.
         """
-        state = self.state_dict()
-        tensors = {f"mask:{name}": mask for name, mask in state.pop("masks").items()}
-        for site, memory in state.pop("memory").items():
-            tensors |= {f"{name}:{site}": tensor for name, tensor in memory.items()}
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            save_file(tensors, unfinished, metadata={"sentei": json.dumps(state)})
-            os.replace(unfinished, path)
-        except SafetensorError as error:
-            raise OSError(f"{path}: cannot write the pruner's state: {error}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        states.write(self.state_dict(), path)
 
     def load(self, path: str | Path) -> None:
         """Read a file of :meth:`save`.
@@ -273,45 +339,53 @@ class Pruner:
                 :meth:`load_state_dict`).
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads((file.metadata() or {})["sentei"])
-                state |= {"masks": {}, "memory": {site.name: {} for site in self._sites}}
-                for key in file.keys():
-                    name, _, site = key.partition(":")
-                    if name == "mask":
-                        state["masks"][site] = file.get_tensor(key)
-                    else:
-                        state["memory"].setdefault(site, {})[name] = file.get_tensor(key)
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: not a readable pruner state: {error}") from error
-        try:
-            self.load_state_dict(state)
+            self.load_state_dict(states.read(path))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            message = str(error)
+            raise ValueError(message if str(path) in message else f"{path}: {message}") from error
 
     # Observe, decide, apply.
+
+    @property
+    def _idle(self) -> bool:
+        """At sparsity 0 training is left alone: no score, no penalty, no mask."""
+        return self.recipe.schedule.sparsity == 0
+
+    def _moment(self, step: int, decision: int | None = None) -> Moment:
+        """Where training is at ``step``; ``decision`` is the step whose target holds."""
+        schedule, total = self.recipe.schedule, self.total_steps
+        return Moment(
+            step=step,
+            total=total,
+            sparsity=schedule.at(step if decision is None else decision, total),
+            final=schedule.sparsity,
+            reached=self.pruned / self.prunable,
+            ramp=schedule.ramp(step, total),
+        )
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._skipping = _overflowed(optimizer)
         if self._skipping:
+            self._rest()
+        if self._skipping or self._idle:
             return
-        if self._expected_weights is not None and self._expected_weights != self._checksum():
-            raise ValueError(
-                f"cannot resume at step {self.step}: {self._sites[0].name} is not what it was when "
-                "the pruner's state was saved; load the model's weights of the same checkpoint"
-            )
-        self._expected_weights = None
+        self._check_weights()
         _unscale_(optimizer)
-        if self.recipe.score.observes and not self.recipe.score.observes_new:
-            if next(iter(args[1:]), kwargs.get("closure")) is not None:
-                raise ValueError(
-                    "score.iterate='old' reads the gradient before the optimizer's step, but a "
-                    "closure computes it inside: use score.iterate='new'"
-                )
-            self._observe(self.step + 1)
-        for site, keep in zip(self._sites, self._masks, strict=True):
-            self.recipe.mask.before_step_(site.parameter.data, keep)
+        if self._reads_gradient and next(iter(args[1:]), kwargs.get("closure")) is not None:
+            raise ValueError(
+                "this recipe reads or changes gradients before the optimizer's step, but a closure "
+                "computes them inside: step without a closure, or (if its score is why) use "
+                "score.iterate='new'"
+            )
+        if any(isinstance(penalty, ProximalPenalty) for penalty in self.recipe.penalties):
+            groups = optimizer.param_groups
+            self._lr = {id(p): float(group["lr"]) for group in groups for p in group["params"]}
+        if self._reads_gradient:
+            self._work_on_gradients(self._moment(self.step + 1, decision=self.step))
+        if isinstance(self.recipe.mask, Latent):
+            for held in self._held:
+                held.swap()
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -325,42 +399,173 @@ class Pruner:
                 SenteiWarning,
                 stacklevel=2,
             )
+        if self._idle:
+            return
+        moment = self._moment(self.step)
+        if isinstance(self.recipe.mask, Latent):
+            for held in self._held:
+                held.swap()
+        self._shrink(moment)
         score = self.recipe.score
         if score.observes and score.observes_new:
             self._observe(self.step)
         self._scores_changed |= score.changes_at(self.step)
-        self._apply(updated=False)  # a held weight is zero when it is ranked
         if self.recipe.schedule.is_update(self.step, self.total_steps):
-            self._decide(self.target)
-            self._apply(updated=True)
+            if isinstance(self.recipe.mask, Project):
+                self._write(moment, updated=False)  # a held weight is zero when it is ranked
+            self._decide(moment)
+            self._write(moment, updated=True)
+        else:
+            self._write(moment, updated=False)
 
-    def _apply(self, *, updated: bool) -> None:
-        for site, keep in zip(self._sites, self._masks, strict=True):
-            self.recipe.mask.after_step_(site.parameter.data, keep, updated)
+    @property
+    def _reads_gradient(self) -> bool:
+        """Whether anything happens to gradients before the optimizer's step."""
+        recipe = self.recipe
+        return (
+            isinstance(recipe.mask, Latent)
+            or (recipe.score.observes and not recipe.score.observes_new)
+            or any(isinstance(penalty, WeightPenalty) for penalty in recipe.penalties)
+        )
+
+    def _work_on_gradients(self, moment: Moment) -> None:
+        """Observe; form a latent mask's gradients; add the penalties'; train scores and ratios."""
+        score, mask, budget = self.recipe.score, self.recipe.mask, self.recipe.budget
+        on_weights = [p for p in self.recipe.penalties if isinstance(p, WeightPenalty)]
+        on_scores = [p for p in self.recipe.penalties if isinstance(p, ScorePenalty)]
+        learns = budget.learned and not self._settled
+        kept = torch.zeros(len(self._held), dtype=torch.float64)
+        for held in self._held:
+            gradients = _gradient(held.site, moment.step)
+            share = 1 / (len(self._held) * gradients.numel())
+            total = torch.zeros((), dtype=_score_dtype(held.weight), device=held.weight.device)
+            for memory, dense, gradient, keep, scratch in self._pieces(held, gradients):
+                if score.observes and not score.observes_new:
+                    score.observe_(memory, dense, gradient, moment.step, scratch)
+                if isinstance(mask, Latent):
+                    scores = memory.get("score")
+                    noise = memory.get("noise") if self._sampled else None
+                    if isinstance(score, Learned):
+                        assert scores is not None
+                        mask.score_gradient_(scratch, gradient, dense, scores, noise)
+                        for penalty in on_scores:
+                            penalty.add_(scratch, scores, share, moment)
+                        score.learn_(memory, scratch, moment)
+                    mask.weight_gradient_(gradient, keep, scores, noise)
+                    if learns:
+                        total += torch.dot(gradient.to(total.dtype), dense.to(total.dtype))
+                for prior in on_weights:
+                    prior.add_(gradient, dense, moment, scratch)
+            kept[held.number] = total
+        if learns and isinstance(budget, LearnedRatio):
+            sizes = torch.tensor(self._sizes, dtype=torch.float64)
+            ratios = budget.ratios(self._budget)
+            pull = torch.zeros_like(ratios)
+            for term in self.recipe.penalties:
+                if isinstance(term, RatioPenalty):
+                    pull += term.gradient(ratios, sizes, moment)
+            budget.learn_(self._budget, kept, pull, moment)
 
     def _observe(self, step: int) -> None:
-        for site, memory in zip(self._sites, self._memory, strict=True):
-            gradient = site.parameter.grad
-            if gradient is None:
+        for held in self._held:
+            gradients = _gradient(held.site, step)
+            for memory, dense, gradient, _, scratch in self._pieces(held, gradients):
+                self.recipe.score.observe_(memory, dense, gradient, step, scratch)
+
+    def _shrink(self, moment: Moment) -> None:
+        proximal = [p for p in self.recipe.penalties if isinstance(p, ProximalPenalty)]
+        for held in self._held if proximal else ():
+            lr = self._lr[id(held.site.parameter)]
+            for _, dense, _, _, scratch in self._pieces(held, held.weight):
+                for penalty in proximal:
+                    penalty.shrink_(dense, lr, moment, scratch)
+
+    def _pieces(
+        self, held: Held, beside: Tensor
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Tensor]]:
+        """Flat pieces of memory, dense weight, the tensor given, mask, and free scratch."""
+        memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
+        dense, beside, keep = held.dense.view(-1), beside.view(-1), held.keep.view(-1)
+        for start, stop in spans(dense.numel(), dense.device):
+            yield (
+                {name: tensor[start:stop] for name, tensor in memory.items()},
+                dense[start:stop],
+                beside[start:stop],
+                keep[start:stop],
+                self._scratch_for(dense, stop - start),
+            )
+
+    @torch.no_grad()
+    def _write(self, moment: Moment, *, updated: bool) -> None:
+        """Make the weights sparse."""
+        mask = self.recipe.mask
+        if isinstance(mask, Project) and not (updated or mask.holds(moment)):
+            return
+        for held in self._held:
+            for memory, dense, weight, keep, _ in self._pieces(held, held.weight):
+                if isinstance(mask, Latent):
+                    mask.write_(weight, dense, keep, memory.get("score"))
+                elif isinstance(mask, Project):
+                    mask.write_(weight, keep)
+        self._sampled = False
+        self._draw()
+        if isinstance(mask, Latent):
+            self._versions = [held.site.parameter._version for held in self._held]
+
+    @torch.no_grad()
+    def _before_forward(self, module: nn.Module, args: Any) -> None:
+        """Write a sample of stochastic weights in training, the deterministic ones otherwise."""
+        mask = self.recipe.mask
+        if not module.training or self._settled or self._idle:
+            self._rest()
+            return
+        if self._sampled or not isinstance(mask, HardConcrete):
+            return
+        self._check_weights()
+        for held in self._held:
+            for memory, dense, weight, _, _ in self._pieces(held, held.weight):
+                mask.sample_(weight, dense, memory["score"], memory["noise"])
+        self._sampled = True
+
+    def _draw(self) -> None:
+        """Draw the noise of the step to come."""
+        mask = self.recipe.mask
+        if isinstance(mask, HardConcrete) and not self._settled:
+            for held in self._held:
+                mask.draw_(held.memory["noise"], self.step, held.number)
+
+    def _before_saving(self, module: nn.Module, prefix: str, keep_vars: bool) -> None:
+        self._rest()
+
+    def _rest(self) -> None:
+        """Leave the deterministic weights in the module."""
+        if self._sampled:
+            self._write(self._moment(self.step), updated=False)
+
+    def _check_weights(self) -> None:
+        """Refuse weights that somebody else has exchanged since the last step."""
+        if self._expected_weights is not None and self._expected_weights != self._checksum():
+            raise ValueError(
+                f"cannot resume at step {self.step}: {self._sites[0].name} is not what it was when "
+                "the pruner's state was saved; load the model's weights of the same checkpoint"
+            )
+        self._expected_weights = None
+        for held, version in zip(self._held, self._versions, strict=False):
+            if held.site.parameter._version != version:
                 raise ValueError(
-                    f"{site.name} has no gradient at step {step}, and the score needs one: exclude "
-                    "it from the scope if the loss does not reach it; with iterate='new', zero "
-                    "gradients after the optimizer's step, not inside it"
-                )
-            weight, gradient = site.parameter.data.view(-1), gradient.reshape(-1)
-            flat = {name: tensor.view(-1) for name, tensor in memory.items()}
-            for start, stop in spans(weight.numel(), weight.device):
-                self.recipe.score.observe_(
-                    {name: tensor[start:stop] for name, tensor in flat.items()},
-                    weight[start:stop],
-                    gradient[start:stop],
-                    step,
-                    self._scratch_for(weight, stop - start),
+                    f"{held.site.name} was written to between two steps of the optimizer, and this "
+                    "recipe would undo it, because it keeps the dense weights aside: load weights "
+                    "before pruner.attach, or with pruner.load_state_dict"
                 )
 
     @torch.no_grad()
-    def _decide(self, target: float) -> None:
-        groups = self.recipe.budget.split(self._sizes, target)
+    def _decide(self, moment: Moment) -> None:
+        budget = self.recipe.budget
+        settled = budget.settled(moment)
+        if settled and not self._settled and isinstance(budget, Emergent):
+            self._check_near(moment)
+        self._settled = settled
+        groups = budget.split(self._sizes, moment, self._budget)
         before, flips = self.pruned, 0
         threshold = self._updates[-1].threshold if self._updates else None
         if self._scores_changed or groups != self._groups:
@@ -378,23 +583,37 @@ class Pruner:
         self._updates.append(
             UpdateRecord(
                 step=self.step,
-                target=target,
+                target=moment.sparsity,
                 pruned=self.pruned,
+                settled=settled,
                 flips=flips,
                 overlap=(self.prunable - either) / kept_by_either if kept_by_either else 1.0,
                 threshold=threshold,
             )
         )
 
+    def _check_near(self, moment: Moment) -> None:
+        if abs(moment.reached - moment.sparsity) > NEAR:
+            warnings.warn(
+                f"at step {self.step} of {self.total_steps} the learned sparsity had reached "
+                f"{moment.reached:.4f}, not {moment.sparsity:g}: the count is fixed at once, by "
+                f"score. {_FASTER}",
+                SenteiWarning,
+                stacklevel=2,
+            )
+
     def _cut(self, number: int, group: Group) -> tuple[Cut, int]:
         scores = [self._scores(site) for site in group.sites]
         try:
-            cut, self._brackets[number] = find_cut(scores, group.count, self._brackets.get(number))
+            cut = cut_at(scores, group.threshold) if group.threshold is not None else None
+            if cut is None or cut.below + cut.ties > group.count:
+                bracket = self._brackets.get(number)
+                cut, self._brackets[number] = find_cut(scores, group.count, bracket)
             if group.strict:
                 cut = Cut(cut.threshold, cut.below, 0)
-            return cut, prune_([self._masks[site] for site in group.sites], scores, cut)
+            return cut, prune_([self._held[site].keep for site in group.sites], scores, cut)
         except FloatingPointError as error:
-            bad = [s.name for s in self._sites if not torch.isfinite(s.parameter.data).all()]
+            bad = [h.site.name for h in self._held if not torch.isfinite(h.dense).all()]
             where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
             raise FloatingPointError(
                 f"pruning cannot rank the weights at step {self.step}: {error} ({where}). Training "
@@ -402,8 +621,9 @@ class Pruner:
             ) from error
 
     def _scores(self, index: int) -> Scores:
-        weight = self._sites[index].parameter.data.view(-1)
-        memory = {name: tensor.view(-1) for name, tensor in self._memory[index].items()}
+        held = self._held[index]
+        weight = held.dense.view(-1)
+        memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
 
         def read(start: int, stop: int) -> Tensor:
             pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
@@ -423,15 +643,19 @@ class Pruner:
         return scratch[:size]
 
     def _allocate(self) -> None:
-        weights = [site.parameter.data for site in self._sites]
-        self._masks = [torch.ones_like(weight, dtype=torch.bool) for weight in weights]
-        self._memory = [
-            {
-                name: torch.zeros_like(weight, dtype=_score_dtype(weight))
-                for name in self.recipe.score.memory
-            }
-            for weight in weights
-        ]
+        names = (*self.recipe.score.memory, *self.recipe.mask.memory)
+        for number, site in enumerate(self._sites):
+            weight = site.parameter.data
+            held = Held(site, number, torch.ones_like(weight, dtype=torch.bool))
+            for name in names:
+                held.memory[name] = (
+                    weight.clone()
+                    if name == "latent"
+                    else torch.zeros_like(weight, dtype=_score_dtype(weight))
+                )
+            self.recipe.score.start_(held.memory, weight, number)
+            self._held.append(held)
+        self._draw()
 
     def _checksum(self) -> int:
         """Of the first site's bytes: tells one checkpoint's weights from another's."""
@@ -440,7 +664,7 @@ class Pruner:
 
     def _memory_difference(self, saved: Mapping[str, Mapping[str, Tensor]]) -> str | None:
         for site in self._sites:
-            for name in self.recipe.score.memory:
+            for name in (*self.recipe.score.memory, *self.recipe.mask.memory):
                 if name not in saved.get(site.name, {}):
                     return f"the saved state has no {name} of {site.name}"
         return None
@@ -463,8 +687,8 @@ class Pruner:
         zeros = [count_zeros(site.parameter) for site in self._sites]
         parameters = list(self._model.parameters())
         weights, scores = histograms(
-            [site.parameter.data for site in self._sites],
-            self._masks,
+            [held.weight for held in self._held],
+            [held.keep for held in self._held],
             [self._scores(index) for index in range(len(self._sites))],
         )
         return PruningReport(
@@ -492,6 +716,26 @@ class Pruner:
             weight_histogram=weights,
             score_histogram=scores,
         )
+
+
+def _gradient(site: Site, step: int) -> Tensor:
+    """The gradient of a site, contiguous, its own and not a copy."""
+    gradient = site.parameter.grad
+    if gradient is None:
+        raise ValueError(
+            f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
+            "it from the scope if the loss does not reach it; with iterate='new', zero "
+            "gradients after the optimizer's step, not inside it"
+        )
+    if not gradient.is_contiguous():
+        gradient = site.parameter.grad = gradient.contiguous()
+    return gradient
+
+
+_FASTER = (
+    "Train longer, raise the penalty's coefficient, or raise the learning rate of scores or ratios "
+    "(score.optimizer.lr, budget.optimizer.lr)"
+)
 
 
 def _score_dtype(weight: Tensor) -> torch.dtype:
@@ -541,13 +785,3 @@ def _unscale_(optimizer: Optimizer) -> None:
     ]
     torch._foreach_mul_(gradients, scale.double().reciprocal().item())
     optimizer.grad_scale = None  # type: ignore[attr-defined]
-
-
-def _first_difference(old: Any, new: Any, path: str) -> str | None:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(k for k in new if k not in old)]:
-            difference = _first_difference(old.get(key), new.get(key), f"{path}.{key}")
-            if difference:
-                return difference
-        return None
-    return None if old == new else f"{path} was {old!r}, is {new!r}"

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
-from sentei.parts.masks import Mask, Project
+from sentei.parts.masks import HardConcrete, Latent, Mask, Project
 from sentei.parts.part import Part
+from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
 from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Score
 
 
 class Recipe(Part):
-    """A pruning method, declared: scope x score x schedule x budget x mask."""
+    """A pruning method, declared: scope x score, schedule, budget, mask, penalties, teacher."""
 
     method: str = Field(min_length=1)
     """Its name, for people; the parts decide what happens."""
@@ -48,6 +49,9 @@ class Recipe(Part):
     mask: Mask = Project()
     """How a decision reaches the weights."""
 
+    penalties: tuple[Penalty, ...] = ()
+    """Terms of the objective on weights, scores and ratios."""
+
     distill: Distillation | None = None
     """What a teacher adds to the loss; None trains on the labels alone."""
 
@@ -62,11 +66,45 @@ class Recipe(Part):
             raise ValueError(f"total_steps={total_steps}: pruning needs an optimizer step")
         self.schedule.check(total_steps)
         self.score.check(self.schedule.first_update(total_steps))
+        for penalty in self.penalties:
+            penalty.check()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        latent = isinstance(self.mask, Latent)
+        if not latent and (self.score.learned or self.budget.learned):
+            part = "score" if self.score.learned else "budget"
+            raise ValueError(
+                f"a learned {part} needs the mask's gradient, which mask: latent forms; mask is "
+                f"{type(self.mask).__name__.lower()}"
+            )
+        if latent and self.score.observes_new:
+            raise ValueError(
+                "a latent mask takes gradients from pruned weights at the optimizer's step: "
+                "use score.iterate=old with it"
+            )
+        if isinstance(self.mask, HardConcrete) and not self.score.learned:
+            raise ValueError(
+                "mask: hard_concrete is a gate over learned scores: use score: learned"
+            )
+        for number, penalty in enumerate(self.penalties):
+            if isinstance(penalty, ScorePenalty) and not self.score.learned:
+                raise ValueError(f"penalties.{number} is on learned scores: use score: learned")
+            if isinstance(penalty, RatioPenalty) and not self.budget.learned:
+                raise ValueError(
+                    f"penalties.{number} is on learned ratios: use budget: learned_ratio"
+                )
+        return self
+
+    def with_examples(self, examples: int) -> Recipe:
+        """The recipe with the number of training examples where a penalty lacks it."""
+        penalties = tuple(penalty.with_examples(examples) for penalty in self.penalties)
+        return self.model_copy(update={"penalties": penalties})
 
     @property
     def bytes_per_weight(self) -> int:
-        """Memory the pruner keeps per prunable float32 weight: score memory and a bool mask."""
-        return 4 * len(self.score.memory) + 1
+        """Memory the pruner keeps per prunable float32 weight: score, mask, and a bool."""
+        return 4 * (len(self.score.memory) + len(self.mask.memory)) + 1
 
 
 def load(source: Mapping[str, Any] | str | Path) -> Recipe:
@@ -122,7 +160,8 @@ def third_party() -> tuple[Any, ...]:
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain data, every default included; :func:`load` takes it back."""
-    return _kind_first(recipe.model_dump(mode="json", serialize_as_any=True))
+    plain: dict[str, Any] = _kind_first(recipe.model_dump(mode="json", serialize_as_any=True))
+    return plain
 
 
 def dump(recipe: Recipe) -> str:
@@ -145,32 +184,43 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ValueError(f"--set {setting}: expected path=value, such as score.beta1=0.9")
-        place = data
+        place: Any = data
         for depth, key in enumerate(keys):
-            if not isinstance(place, dict) or key not in place:
-                known = list(place) if isinstance(place, dict) else []
+            entries = _entries(place)
+            if key not in entries:
                 raise ValueError(
                     f"--set {setting}: no setting {'.'.join(keys[: depth + 1])!r}"
-                    + _nearest(key, known)
+                    + _nearest(key, list(entries))
                 )
             if depth < len(keys) - 1:
-                place = place[key]
+                place = entries[key]
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ValueError(f"--set {setting}: the value is not valid YAML: {error}") from error
         if keys[-1] == "kind" and value != place["kind"]:
             place.clear()  # another kind has other fields: start from its defaults
-        place[keys[-1]] = value
+        place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value
         recipe = load(data)
         data = to_dict(recipe)  # a part of another kind has other settings from here on
     return recipe
 
 
-def _kind_first(data: dict[str, Any]) -> dict[str, Any]:
+def _entries(place: Any) -> dict[str, Any]:
+    """What can be set below a place: keys of a mapping, numbers of a list's items."""
+    if isinstance(place, list):
+        return {str(number): item for number, item in enumerate(place)}
+    return place if isinstance(place, dict) else {}
+
+
+def _kind_first(data: Any) -> Any:
     """Each part's kind before its numbers, for the reader of a dump."""
+    if isinstance(data, list):
+        return [_kind_first(item) for item in data]
+    if not isinstance(data, dict):
+        return data
     ordered = sorted(data.items(), key=lambda item: item[0] != "kind")
-    return {k: _kind_first(v) if isinstance(v, dict) else v for k, v in ordered}
+    return {key: _kind_first(value) for key, value in ordered}
 
 
 def explain(error: ValidationError) -> str:

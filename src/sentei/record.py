@@ -34,14 +34,16 @@ class SiteRecord(Record):
 class UpdateRecord(Record):
     """One decision.
 
-    ``flips`` counts mask entries that changed since the previous decision; ``overlap`` is the
-    Jaccard index of the kept sets before and after it (1 = nothing changed); ``threshold`` is the
-    score at the cut, None where there is one per site.
+    ``settled`` says that ``pruned`` is the exact count for ``target``, and not what a learned or
+    fixed threshold came to. ``flips`` counts mask entries that changed since the previous decision;
+    ``overlap`` is the Jaccard index of the kept sets before and after it (1 = nothing changed);
+    ``threshold`` is the score at the cut, None where there is one per site.
     """
 
     step: int
     target: float
     pruned: int
+    settled: bool = True
     flips: int
     overlap: float
     threshold: float | None

@@ -106,6 +106,22 @@ def find_cut(
     return cut, _next_bracket(cut.threshold, warm, 0.0005 * total, spacing)
 
 
+def cut_at(scores: Sequence[Scores], threshold: float) -> Cut:
+    """The cut at a given threshold, which prunes every score equal to it too.
+
+    Raises:
+        FloatingPointError: A score is NaN.
+    """
+    below = ties = 0
+    for site in scores:
+        for _, _, piece in site.pieces():
+            if bool(torch.isnan(piece).any()):
+                raise FloatingPointError("a score is NaN")
+            below += int(torch.count_nonzero(piece < threshold))
+            ties += int(torch.count_nonzero(piece == threshold))
+    return Cut(threshold, below, ties)
+
+
 def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
     """Write the masks of a cut: True where the weight is kept.
 

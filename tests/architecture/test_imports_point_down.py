@@ -10,7 +10,7 @@ import pytest
 import sentei
 
 LEVELS = [
-    {"select", "families", "record"},
+    {"select", "families", "record", "state"},
     {"parts", "measure"},
     {"recipe"},
     {"pruner", "methods", "distill"},
@@ -86,7 +86,7 @@ def test_level(path):
 def test_parts_do_not_know_one_another(path):
     if room(name(path)) == "parts":
         others = {module for module in imports(path) if module.startswith("sentei.parts")}
-        assert others <= {"sentei.parts.part"}
+        assert others <= {"sentei.parts.part", "sentei.parts.learning"}
 
 
 def test_the_reader_of_imports_sees_all_forms(tmp_path, monkeypatch):

@@ -312,7 +312,7 @@ def no_json(path):
 
 
 def without_a_tensor(path):
-    rewrite(path, drop="importance:blocks.3.weight")
+    rewrite(path, drop="memory:blocks.3.weight:importance")
 
 
 @pytest.mark.parametrize(

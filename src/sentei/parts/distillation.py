@@ -12,7 +12,7 @@ from sentei.parts.part import Part
 class Distillation(Part):
     """The training loss, where a teacher takes part in it.
 
-    loss = labels * L_task + logits * L_logits + hidden * sum_l MSE(H_l) + attention * sum_l MSE(A_l)
+    loss = labels L_task + logits L_logits + hidden sum_l MSE(H_l) + attention sum_l MSE(A_l)
 
     L_task is the model's own loss on the labels; H are hidden states, the embedding output first; A
     are attention scores before softmax. A weight of 0 leaves its term out, and the teacher is not

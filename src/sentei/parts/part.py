@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training is: what the engine tells parts whose work depends on it.
+
+    ``step`` of ``total`` is the optimizer step being taken, from 1. ``sparsity`` is what the
+    schedule asks of the decision in force (before the optimizer's step) or being made (after it),
+    ``final`` what it asks at the end, ``reached`` what the latest decision pruned. ``ramp`` is the
+    place of ``step`` on the schedule's ramp: 0 at its start, 1 at its end, below and above outside.
+    """
+
+    step: int
+    total: int
+    sparsity: float
+    final: float
+    reached: float
+    ramp: float
 
 
 class Part(BaseModel):

@@ -23,6 +23,12 @@ class Schedule(Part):
         """Sparsity asked for at ``step`` of ``total``, in [0, ``sparsity``]."""
 
     @abstractmethod
+    def ramp(self, step: int, total: int) -> float:
+        """Place of ``step`` on the way to the final sparsity: 0 where pruning starts, 1 where the
+        final sparsity is reached; below and above outside.
+        """
+
+    @abstractmethod
     def is_update(self, step: int, total: int) -> bool:
         """Whether a decision is made at ``step``."""
 
@@ -39,8 +45,8 @@ class Cubic(Schedule):
     """Zhu and Gupta's cubic ramp between a dense warm-up and a cool-down at the final sparsity.
 
     With warm-up t_i and cool-down t_f in steps of T: s = 0 up to t_i, then
-    s_T (1 - (1 - (t - t_i) / (T - t_i - t_f))^3), and s_T during the last t_f steps. The last
-    step of training always decides. (arXiv 1710.01878, eq. 1; PLATON's authors' code.)
+    s_T + (s_0 - s_T) (1 - (t - t_i) / (T - t_i - t_f))^3, and s_T during the last t_f steps. The
+    last step of training always decides. (arXiv 1710.01878, eq. 1; PLATON's authors' code.)
     """
 
     kind: Literal["cubic"] = "cubic"
@@ -52,47 +58,143 @@ class Cubic(Schedule):
     """Fraction of training after the ramp, spent at the final sparsity."""
 
     every: int = Field(10, ge=1)
-    """Optimizer steps between decisions on the ramp, made at its multiples."""
+    """Optimizer steps between decisions on the ramp."""
+
+    offset: int = Field(0, ge=0)
+    """Decisions on the ramp are made at multiples of ``every`` plus this: 0 counts steps from 1 as
+    PLATON's code does, 1 from 0 as MGPP's does."""
 
     cooldown_every: int = Field(1, ge=0)
-    """Optimizer steps between decisions in the cool-down; 0 decides once, at its first step."""
+    """Optimizer steps between decisions in the cool-down; 0 decides once, where the ramp ends."""
+
+    initial: float = Field(0.0, ge=0, lt=1)
+    """Sparsity at the ramp's start: a first jump, made at the last step of the warm-up."""
 
     def at(self, step: int, total: int) -> float:
         """Sparsity asked for at ``step`` of ``total``."""
-        start, end = self._ramp(total)
-        if step <= start:
+        place, initial = self.ramp(step, total), min(self.initial, self.sparsity)
+        if place < 0 or (place == 0 and not self._jumps(step)):
             return 0.0
-        if step >= end:
+        if place >= 1:
             return self.sparsity
-        return self.sparsity * (1 - (1 - (step - start) / (end - start)) ** 3)
+        return self.sparsity + (initial - self.sparsity) * (1 - place) ** 3
+
+    def ramp(self, step: int, total: int) -> float:
+        """Place of ``step`` between the end of the warm-up and the start of the cool-down."""
+        start, end = self._ends(total)
+        return (step - start) / (end - start)
 
     def is_update(self, step: int, total: int) -> bool:
-        """Multiples of ``every`` on the ramp, ``cooldown_every`` after it, and the last step."""
-        start, end = self._ramp(total)
+        """At the jump, every ``every`` steps on the ramp, ``cooldown_every`` after it, and last."""
+        start, end = self._ends(total)
         if step <= start:
-            return False
+            return step == start and self._jumps(step)
         if step == total:
             return True
+        if self.cooldown_every == 0:
+            return step == end or (step < end and self._on_grid(step))
         if step <= end:
-            return step % self.every == 0
-        passed = step - end - 1
-        return passed % self.cooldown_every == 0 if self.cooldown_every else passed == 0
+            return self._on_grid(step)
+        return (step - end - 1) % self.cooldown_every == 0
 
     def check(self, total: int) -> None:
         """Refuse a warm-up and cool-down that leave no ramp, and a ramp without a decision."""
-        start, end = self._ramp(total)
+        start, end = self._ends(total)
         if end <= start:
             raise ValueError(
                 f"schedule: a warm-up of {self.warmup:g} and a cool-down of {self.cooldown:g} "
                 f"leave none of the {total} training steps to prune in; their sum must be below 1"
             )
-        if not any(step % self.every == 0 for step in range(start + 1, end + 1)):
+        if not any(self._on_grid(step) for step in range(start + 1, end + 1)):
             raise ValueError(
                 f"schedule.every={self.every}: the ramp, steps {start + 1} to {end} of {total}, "
                 "holds no multiple of it, so all pruning would happen at once; train longer or "
                 f"set schedule.every to at most {end - start}"
             )
 
-    def _ramp(self, total: int) -> tuple[int, int]:
+    def _jumps(self, step: int) -> bool:
+        return self.initial > 0 and step > 0
+
+    def _on_grid(self, step: int) -> bool:
+        return step % self.every == self.offset % self.every
+
+    def _ends(self, total: int) -> tuple[int, int]:
         """The last step of the warm-up and the last step of the ramp."""
         return round(self.warmup * total), total - round(self.cooldown * total)
+
+
+class Stages(Schedule):
+    """The cubic ramp in a number of equal stages: s = s_T (1 - (1 - c / C)^3) after stage c of C.
+
+    Stages end evenly over training, the last with its last step. (SparseBERT's code, which stops
+    one stage, a millionth of the target, short.)
+    """
+
+    kind: Literal["stages"] = "stages"
+
+    stages: int = Field(100, ge=1)
+    """C: number of decisions."""
+
+    cooldown: float = Field(0.0, ge=0, lt=1)
+    """Fraction of training after the last stage, spent at the final sparsity."""
+
+    def at(self, step: int, total: int) -> float:
+        """Sparsity of the stages ended by ``step``."""
+        stage = self._stage(step, total)
+        return self.sparsity * (1 - (1 - stage / self.stages) ** 3)
+
+    def ramp(self, step: int, total: int) -> float:
+        """Place of ``step`` before the end of the last stage."""
+        return step / self._end(total)
+
+    def is_update(self, step: int, total: int) -> bool:
+        """Where a stage ends."""
+        return self._stage(step, total) > self._stage(step - 1, total)
+
+    def check(self, total: int) -> None:
+        """Refuse fewer steps than stages."""
+        if self._end(total) < self.stages:
+            raise ValueError(
+                f"schedule.stages={self.stages}: more than the {self._end(total)} steps to prune "
+                "in; train longer or use fewer stages"
+            )
+
+    def _stage(self, step: int, total: int) -> int:
+        return min(max(step, 0) * self.stages // self._end(total), self.stages)
+
+    def _end(self, total: int) -> int:
+        return total - round(self.cooldown * total)
+
+
+class Constant(Schedule):
+    """The final sparsity is asked for from the start: for budgets that find their own way there."""
+
+    kind: Literal["constant"] = "constant"
+
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Fraction of training before the first decision."""
+
+    every: int = Field(1, ge=1)
+    """Optimizer steps between decisions."""
+
+    def at(self, step: int, total: int) -> float:
+        """The final sparsity, once the warm-up is over."""
+        return self.sparsity if step >= self._start(total) else 0.0
+
+    def ramp(self, step: int, total: int) -> float:
+        """Place of ``step`` between the end of the warm-up and the end of training."""
+        start = self._start(total)
+        return (step - start) / (total - start)
+
+    def is_update(self, step: int, total: int) -> bool:
+        """Every ``every`` steps after the warm-up, and at the last step."""
+        passed = step - self._start(total)
+        return step == total or (passed > 0 and passed % self.every == 0)
+
+    def check(self, total: int) -> None:
+        """Refuse a warm-up that leaves no step."""
+        if self._start(total) >= total:
+            raise ValueError(f"schedule.warmup={self.warmup:g} leaves no step of {total} to prune")
+
+    def _start(self, total: int) -> int:
+        return round(self.warmup * total)

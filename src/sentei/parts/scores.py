@@ -2,7 +2,7 @@
 
 A score works on flat pieces of a site: everything here is elementwise, in place, and float32
 (float64 for float64 weights). Its memory is a dict of tensors shaped like the weight, owned by the
-pruner.
+pruner. Under a latent mask, "the weight" is the latent one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sentei.parts.part import Part
+from sentei.parts.learning import Adam
+from sentei.parts.part import Moment, Part
 
 Memory = Mapping[str, Tensor]
 
@@ -64,6 +65,13 @@ class Score(Part):
     observes: ClassVar[bool] = False
     """Whether it reads the gradient at every optimizer step."""
 
+    learned: ClassVar[bool] = False
+    """Whether it is trained by the gradient of the mask, which a latent mask forms."""
+
+    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
+        """Give the memory of site ``number`` its first values; it holds zeros."""
+        return None
+
     @property
     def observes_new(self) -> bool:
         """Whether it observes after the optimizer's step, with the weight the step made."""
@@ -85,7 +93,7 @@ class Score(Part):
 
     @abstractmethod
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
-        """The scores of ``weight``, written into ``out`` (same shape) and returned."""
+        """The scores of ``weight``, written into ``out`` (same shape) or standing in memory."""
 
 
 class Magnitude(Score):
@@ -96,6 +104,60 @@ class Magnitude(Score):
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
         """|w|."""
         return torch.abs(out.copy_(weight), out=out)
+
+
+class Random(Score):
+    """A number drawn once for every weight: what any method must beat."""
+
+    kind: Literal["random"] = "random"
+    memory: ClassVar[tuple[str, ...]] = ("draw",)
+
+    seed: int = 0
+    """Of the draw."""
+
+    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
+        """Draw, by site and seed."""
+        generator = torch.Generator(weight.device).manual_seed(self.seed * 10_007 + number)
+        memory["draw"].uniform_(generator=generator)
+
+    def changes_at(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """The draw."""
+        return memory["draw"]
+
+
+class Learned(Score):
+    """Scores trained beside the weights, by the gradient that a latent mask forms for them.
+
+    Movement pruning (Sanh et al. 2020, arXiv 2005.07683): from 0, gradient descent makes S the sum
+    of -lr g w, high for weights that move away from zero.
+    """
+
+    kind: Literal["learned"] = "learned"
+    memory: ClassVar[tuple[str, ...]] = ("score", "exp_avg", "exp_avg_sq")
+    learned: ClassVar[bool] = True
+
+    initial: float = 0.0
+    """Every score at the start."""
+
+    optimizer: Adam = Adam()
+    """Trains the scores."""
+
+    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
+        """Every score to ``initial``."""
+        memory["score"].fill_(self.initial)
+
+    def learn_(self, memory: Memory, gradient: Tensor, moment: Moment) -> None:
+        """Step the scores."""
+        averages = memory["exp_avg"], memory["exp_avg_sq"]
+        self.optimizer.step_(memory["score"], gradient, *averages, moment)
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """The scores."""
+        return memory["score"]
 
 
 class Windowed(Score):

@@ -1,0 +1,60 @@
+"""Random pruning: remove weights by lot.
+
+The control of every comparison, used as a baseline by Zhu and Gupta's successors (see Blalock et
+al. 2020, What is the state of neural network pruning?, arXiv 2003.03033): what a method gains over
+it is what its score knows. The draw is made once, so masks are nested, on the same schedule as
+magnitude pruning.
+
+Cost: 5 bytes a weight (the draw in float32, the mask), no gradient read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sentei.methods.method import Method
+from sentei.parts.budget import Uniform
+from sentei.parts.masks import Project
+from sentei.parts.schedule import Cubic
+from sentei.parts.scope import Scope
+from sentei.parts.scores import Random
+from sentei.recipe import Recipe
+
+
+def random(
+    sparsity: float = 0.8,
+    *,
+    seed: int = 0,
+    warmup: float = 0.1,
+    cooldown: float = 0.4,
+    every: int = 10,
+    scope: Scope | Mapping[str, object] | None = None,
+) -> Recipe:
+    """Random pruning's recipe.
+
+    Args:
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        seed: Of the draw.
+        warmup: Fraction of training before the first pruning.
+        cooldown: Fraction of training at the final sparsity.
+        every: Optimizer steps between decisions on the ramp.
+        scope: What to prune; by default the model family's attention and FFN matrices.
+    """
+    return Recipe(
+        method="random",
+        scope=Scope.model_validate(scope or {}),
+        score=Random(seed=seed),
+        schedule=Cubic(
+            sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every, cooldown_every=0
+        ),
+        budget=Uniform(),
+        mask=Project(hold=True),
+    )
+
+
+METHOD = Method(
+    name="random",
+    build=random,
+    summary="removes weights by lot: what every method must beat",
+    paper="Blalock et al., What is the state of neural network pruning?, 2020, arXiv 2003.03033",
+)

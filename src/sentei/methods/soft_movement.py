@@ -1,0 +1,80 @@
+r"""Soft movement pruning: learned scores against one rising threshold, under an L1 penalty.
+
+Sanh, Wolf and Rush 2020, arXiv 2005.07683, section 4.1; authors' code in huggingface/transformers,
+examples/research_projects/movement-pruning ("sigmoied_threshold").
+
+As movement pruning, but M = 1 where sigmoid(S) > tau, with one tau for all matrices, so that each
+finds its own sparsity. tau rises from 0 to ``threshold`` on the cubic schedule, and with it the
+weight of a penalty on the scores:
+
+    coefficient (tau / threshold) mean over matrices of mean sigmoid(S)
+
+What sparsity that gives depends on the task, the model and the length of training. By default the
+penalty rests while the pruned fraction has reached what the schedule asks for, and in the last
+tenth of training the count is exactly the one asked for; ``follow=False, settle=None`` leaves both
+to the coefficient, as the paper does.
+
+Cost: 17 bytes a weight (latent weight, score and Adam's two averages in float32; mask).
+
+Against the authors' code: as movement pruning. A matrix keeps at least 0.5 % and one weight, as
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sentei.methods.method import Method
+from sentei.parts.budget import Threshold
+from sentei.parts.learning import Adam
+from sentei.parts.masks import Latent
+from sentei.parts.penalties import ScoreL1
+from sentei.parts.schedule import Cubic
+from sentei.parts.scope import Scope
+from sentei.parts.scores import Learned
+from sentei.recipe import Recipe
+
+
+def soft_movement(
+    sparsity: float = 0.8,
+    *,
+    score_lr: float = 1e-2,
+    threshold: float = 0.1,
+    coefficient: float = 400.0,
+    follow: bool = True,
+    settle: float | None = 0.1,
+    warmup: float = 0.1,
+    cooldown: float = 0.2,
+    scope: Scope | Mapping[str, object] | None = None,
+) -> Recipe:
+    """Soft movement pruning's recipe.
+
+    Args:
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        score_lr: Peak learning rate of the scores.
+        threshold: Final threshold on sigmoid(score).
+        coefficient: Weight of the penalty on the scores.
+        follow: Let the penalty rest where the sparsity is reached, see
+            :class:`~sentei.parts.penalties.ScorePenalty`.
+        settle: Fraction of training at its end with the exact count; None for what comes out.
+        warmup: Fraction of training before the first pruning.
+        cooldown: Fraction of training at the final threshold.
+        scope: What to prune; by default the model family's attention and FFN matrices.
+    """
+    return Recipe(
+        method="soft_movement",
+        scope=Scope.model_validate(scope or {}),
+        score=Learned(optimizer=Adam(lr=score_lr)),
+        schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=1),
+        budget=Threshold(final=threshold, settle=settle),
+        mask=Latent(),
+        penalties=(ScoreL1(coefficient=coefficient, follow=follow),),
+    )
+
+
+METHOD = Method(
+    name="soft_movement",
+    build=soft_movement,
+    summary="movement pruning with one threshold for all matrices and a penalty on the scores",
+    paper="Sanh et al., Movement pruning, NeurIPS 2020, arXiv 2005.07683",
+)

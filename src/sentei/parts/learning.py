@@ -1,0 +1,71 @@
+"""How learned scores and thresholds are trained: an optimizer of their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, tensor
+from torch.optim.adamw import adamw
+
+from sentei.parts.part import Moment, Part
+
+
+class Adam(Part):
+    """Adam without weight decay, with a learning-rate schedule of its own.
+
+    Kingma and Ba 2015, arXiv 1412.6980.
+    """
+
+    lr: float = Field(1e-2, gt=0)
+    """Peak learning rate."""
+
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Fraction of training in which the learning rate rises linearly from 0."""
+
+    decay: Literal["linear", "none"] = "linear"
+    """What follows the warm-up: a straight line to 0 at the end, or nothing."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Weight of the past in the average of gradients."""
+
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Weight of the past in the average of squared gradients."""
+
+    eps: float = Field(1e-8, gt=0)
+    """Added to the root of that average."""
+
+    def lr_at(self, moment: Moment) -> float:
+        """Learning rate of the step being taken."""
+        warm, passed = round(self.warmup * moment.total), moment.step - 1
+        if passed < warm:
+            return self.lr * passed / warm
+        if self.decay == "none":
+            return self.lr
+        return self.lr * max(moment.total - passed, 0) / (moment.total - warm)
+
+    def step_(
+        self,
+        value: Tensor,
+        gradient: Tensor,
+        exp_avg: Tensor,
+        exp_avg_sq: Tensor,
+        moment: Moment,
+    ) -> None:
+        """Move ``value`` against ``gradient`` (all of one shape and dtype), in place."""
+        adamw(
+            [value],
+            [gradient],
+            [exp_avg],
+            [exp_avg_sq],
+            [],
+            [tensor(float(moment.step - 1), device=value.device)],
+            fused=True,
+            amsgrad=False,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            lr=self.lr_at(moment),
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
+        )
