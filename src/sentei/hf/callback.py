@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,12 @@ class PruningCallback(TrainerCallback):
                 "load_best_model_at_end=True would put back a checkpoint from before the final "
                 "sparsity: switch it off; the last checkpoint is the pruned model"
             )
-        pruner = Pruner(kwargs["model"], self.recipe, total_steps=state.max_steps)
+        pruner = Pruner(
+            kwargs["model"],
+            self.recipe,
+            total_steps=state.max_steps,
+            examples=_examples(kwargs.get("train_dataloader")),
+        )
         if state.global_step > 0:
             pruner.load(self._state_file(args, state))
         pruner.attach(kwargs["optimizer"])
@@ -136,3 +142,9 @@ class PruningCallback(TrainerCallback):
                 "start a new training from its model instead"
             )
         return folder / STATE_FILE
+
+
+def _examples(loader: Any) -> int | None:
+    """Number of training examples; None for data that does not know its length."""
+    dataset = getattr(loader, "dataset", None)
+    return len(dataset) if isinstance(dataset, Sized) else None
