@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from sentei.distill import Distiller, TeacherCache
 from sentei.methods.knowledge_aware import knowledge_aware
 from sentei.methods.l0 import l0
 from sentei.methods.leap import leap
@@ -22,6 +23,7 @@ from sentei.methods.proximal import proximal
 from sentei.methods.random import random
 from sentei.methods.sensitivity import sensitivity
 from sentei.methods.soft_movement import soft_movement
+from sentei.parts.distillation import Distillation
 from sentei.pruner import Pruner, SenteiWarning
 from sentei.recipe import Recipe, dump, load, override
 
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
 __version__ = version("sentei")
 
 __all__ = [
+    "Distillation",
+    "Distiller",
     "Pruner",
     "PruningCallback",
     "Recipe",
     "SenteiWarning",
+    "TeacherCache",
     "__version__",
     "dump",
     "knowledge_aware",

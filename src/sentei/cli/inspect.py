@@ -95,17 +95,24 @@ def _print(found: Inspection) -> None:
         f"{found.updates:,} pruning decisions\n"
     )
     output.print(_picture(found))
+    if found.teacher:
+        output.print(f"\nTeacher: {found.teacher.name}; {found.teacher.learns}")
+        for note in found.teacher.notes:
+            output.print(f"Note: {note}")
 
     memory = found.memory
     table = _table("memory in training (activations on top)", "bytes")
-    for what in ("weights", "gradients", "optimizer", "pruner"):
-        table.add_row(what, size(getattr(memory, what)))
+    for what in ("weights", "gradients", "optimizer", "pruner", "teacher"):
+        if what != "teacher" or found.teacher:
+            table.add_row(what, size(getattr(memory, what)))
     output.print(table)
     table = _table("weights on disk", "bytes")
     table.add_row("plain safetensors, dense or sparse", size(found.sizes.dense_file))
     table.add_row("bitmask and kept values", size(found.sizes.bitmask_same_dtype))
     table.add_row("the same, everything in 16 bits", size(found.sizes.bitmask_half))
     table.add_row("one checkpoint of this run", size(found.checkpoint_bytes))
+    if found.teacher and found.teacher.cache_bytes:
+        table.add_row("the teacher's answers to all texts", size(found.teacher.cache_bytes))
     output.print(table)
 
 

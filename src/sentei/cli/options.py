@@ -68,7 +68,7 @@ def make_settings(
     """
     if "model" not in given:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
-    built = make_recipe(method, sparsity, recipe, overrides or [])
+    built = make_recipe(method, sparsity, recipe, overrides or [], teacher="teacher" in given)
     try:
         return Settings(**given, recipe=recipes.to_dict(built))
     except ValidationError as error:

@@ -71,6 +71,11 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
         errors.print(f"Loading {settings.model} and its data ...")
     prepared = prepare(settings)
     check_disk(prepared, out)
+    if prepared.teacher and not json:
+        learns = prepared.teacher.match.describe()
+        errors.print(f"Teacher: {prepared.teacher.name}; {learns}", soft_wrap=True, markup=False)
+        for note in prepared.teacher.notes:
+            errors.print(f"Note: {note}", soft_wrap=True, markup=False)
     bar = ProgressBar(errors, prepared.corpus.metrics[0])
     try:
         found = run(prepared, out, resume=resume, watch=[] if json else [bar])

@@ -32,12 +32,25 @@ class SkippedRecord(Record):
 
 
 class MemoryRecord(Record):
-    """Bytes while training, by what holds them; activations come on top."""
+    """Bytes while training, by what holds them; activations come on top.
+
+    ``teacher`` is the weights of a teacher, which runs without gradients.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     pruner: int
+    teacher: int
+
+
+class TeacherRecord(Record):
+    """Who teaches and what: in words, the changes made for it, bytes of its answers on disk."""
+
+    name: str
+    learns: str
+    notes: tuple[str, ...]
+    cache_bytes: int
 
 
 class Inspection(Record):
@@ -72,6 +85,7 @@ class Inspection(Record):
     steps: int
     updates: int
     schedule: tuple[tuple[int, float], ...]
+    teacher: TeacherRecord | None
     memory: MemoryRecord
     sizes: SizeRecord
     checkpoint_bytes: int
@@ -81,7 +95,7 @@ def inspect(prepared: Prepared) -> Inspection:
     """Describe a prepared run."""
     selection, recipe, corpus = prepared.selection, prepared.recipe, prepared.corpus
     total, schedule = prepared.total_steps, recipe.schedule
-    target = schedule.sparsity
+    target, teacher = schedule.sparsity, prepared.teacher
     kept = selection.prunable - round(selection.prunable * target)
     dense = parameter_bytes(prepared.model)
     pruner = selection.prunable * recipe.bytes_per_weight
@@ -118,7 +132,21 @@ def inspect(prepared: Prepared) -> Inspection:
             (step, schedule.at(step, total))
             for step in sorted({round(total * i / 100) for i in range(101)})
         ),
-        memory=MemoryRecord(weights=dense, gradients=dense, optimizer=2 * dense, pruner=pruner),
+        teacher=TeacherRecord(
+            name=teacher.name,
+            learns=teacher.match.describe(),
+            notes=teacher.notes,
+            cache_bytes=teacher.cache_bytes,
+        )
+        if teacher
+        else None,
+        memory=MemoryRecord(
+            weights=dense,
+            gradients=dense,
+            optimizer=2 * dense,
+            pruner=pruner,
+            teacher=teacher.bytes if teacher else 0,
+        ),
         sizes=SizeRecord(
             dense_file=dense, sparse_file=dense, bitmask_same_dtype=bitmask, bitmask_half=half
         ),
@@ -129,17 +157,27 @@ def inspect(prepared: Prepared) -> Inspection:
 def check_disk(prepared: Prepared, out: Path) -> None:
     """Refuse a disk that cannot hold the run: three checkpoints at a time, and the model.
 
+    A teacher's answers need room on the disk of their own folder, less what is there already.
+
     Raises:
         ValueError: Too little is free; says how much is needed.
     """
     dense = parameter_bytes(prepared.model)
     pruner = prepared.selection.prunable * prepared.recipe.bytes_per_weight
-    needed = 3 * (3 * dense + pruner) + 2 * dense
-    parent = next(p for p in [out.absolute(), *out.absolute().parents] if p.exists())
+    _check_room(out, 3 * (3 * dense + pruner) + 2 * dense, "--out", "for its checkpoints")
+    folder = prepared.settings.teacher_cache
+    if folder and prepared.teacher:
+        present = sum(file.stat().st_size for file in folder.glob("*.bin"))
+        missing = prepared.teacher.cache_bytes - present
+        _check_room(folder, missing, "--teacher-cache", "for the teacher's answers")
+
+
+def _check_room(folder: Path, needed: int, option: str, purpose: str) -> None:
+    parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise ValueError(
-            f"--out {out}: the run needs {needed / 1e9:.1f} GB of disk for its checkpoints and "
+            f"{option} {folder}: the run needs {needed / 1e9:.1f} GB of disk {purpose} and "
             f"{free / 1e9:.1f} GB are free; make room or name a folder on another disk"
         )
 

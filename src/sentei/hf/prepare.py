@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,9 +19,12 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from sentei.distill import Match, match
+from sentei.distill.cache import expected_bytes
 from sentei.hf import data, demo, metrics, tasks
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tokens import Tokens, tokenise
+from sentei.parts.distillation import Distillation
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
 
@@ -38,11 +41,28 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """Who the student learns from.
+
+    ``name`` is ``dense``, ``self`` or what the user called it; ``model`` is None for the first
+    two, which are made when the run begins. ``bytes`` are its weights'; ``cache_bytes`` those of
+    all its answers on disk, 0 without a cache.
+    """
+
+    name: str
+    model: PreTrainedModel | None
+    match: Match
+    notes: tuple[str, ...]
+    bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A run ready to start.
 
     ``trained_head`` says that the checkpoint brought weights for every part of the model, so that
-    its metrics before pruning mean something.
+    its metrics before pruning mean something. ``folder`` is what ``from_pretrained`` takes.
     """
 
     settings: Settings
@@ -53,6 +73,8 @@ class Prepared:
     evaluation: Tokens
     model: PreTrainedModel
     model_name: str
+    folder: str
+    teacher: Teacher | None
     trained_head: bool
     selection: Selection
     total_steps: int
@@ -69,10 +91,11 @@ def prepare(settings: Settings) -> Prepared:
     for module in ("sklearn", "scipy"):
         if importlib.util.find_spec(module) is None:
             raise ValueError(f"metrics need {module}: pip install 'sentei[metrics]'")
-    corpus = load_corpus(settings)
+    chosen = choose_teacher(settings, recipe)
+    folder, name = locate_model(settings.model)
+    corpus, order = _in_order_of(load_corpus(settings), folder, chosen)
     total = optimizer_steps(len(corpus.train), settings.epochs, settings)
     recipe.check(total)
-    folder, name = locate_model(settings.model)
     tokenizer = load_tokenizer(folder)
     length = token_limit(settings, tokenizer)
     train = tokenise(corpus.train, tokenizer, length)
@@ -80,6 +103,16 @@ def prepare(settings: Settings) -> Prepared:
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
     precision(settings)
+    teacher = None
+    if chosen is not None and recipe.distill is not None:
+        if chosen == "self" and not trained_head:
+            raise ValueError(
+                f"the recipe learns from a teacher, and there is none: --model {settings.model} "
+                "has no head trained for this task. Fine-tune it first with --dense-epochs 3, or "
+                "name a fine-tuned model with --teacher"
+            )
+        teacher = _teacher(chosen, settings, recipe.distill, corpus, model, tokenizer, train)
+        teacher = replace(teacher, notes=(*order, *teacher.notes))
     return Prepared(
         settings=settings,
         recipe=recipe,
@@ -89,10 +122,109 @@ def prepare(settings: Settings) -> Prepared:
         evaluation=evaluation,
         model=model,
         model_name=name,
+        folder=folder,
+        teacher=teacher,
         trained_head=trained_head,
         selection=recipe.scope.resolve(model),
         total_steps=total,
         dense_steps=optimizer_steps(len(corpus.train), settings.dense_epochs, settings),
+    )
+
+
+def choose_teacher(settings: Settings, recipe: Recipe) -> str | None:
+    """``dense``, ``self``, or the model named; None where the recipe has no teacher.
+
+    Raises:
+        ValueError: A teacher is named that the recipe does not ask or that will not be there.
+    """
+    if recipe.distill is None:
+        for name in ("teacher", "teacher_cache"):
+            if value := getattr(settings, name):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {value}: the recipe has no `distill`, which says "
+                    "what a teacher is asked for"
+                )
+        return None
+    dense = settings.dense_epochs > 0
+    if settings.teacher == "dense" and not dense:
+        raise ValueError(
+            "--teacher dense: there is no dense training in this run; give it --dense-epochs, or "
+            "name a fine-tuned model"
+        )
+    if settings.teacher in (None, "self"):  # after dense training that is the model before pruning
+        return "dense" if dense else "self"
+    return settings.teacher
+
+
+def _in_order_of(
+    corpus: Corpus, folder: str, teacher: str | None
+) -> tuple[Corpus, tuple[str, ...]]:
+    """The corpus with its classes numbered as a model numbers them that is trained on them.
+
+    A teacher that was named must know every class; the model being pruned decides only where it
+    has the very same names.
+    """
+    if not corpus.train.label_names:
+        return corpus, ()
+    found, given = corpus.train.label_names, teacher not in (None, "dense", "self")
+    option = "teacher" if given else "model"
+    names = saved_labels(locate_model(str(teacher), option)[0] if given else folder, option)
+    if names == tuple(f"LABEL_{i}" for i in range(len(names))) or names == found:
+        if not given or names == found or len(names) != len(found):
+            return corpus, ()
+        return corpus, (
+            f"{teacher} does not name its classes: taken to be {', '.join(found)}, in this order",
+        )
+    if not given and set(names) != set(found):
+        return corpus, ()
+    both = corpus.train.relabel(names), corpus.evaluation.relabel(names)
+    return replace(corpus, train=both[0], evaluation=both[1]), ()
+
+
+def _teacher(
+    name: str,
+    settings: Settings,
+    asked: Distillation,
+    corpus: Corpus,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Tokens,
+) -> Teacher:
+    model, like, notes = None, student, list[str]()
+    if name not in ("dense", "self"):
+        folder, _ = locate_model(name, "teacher")
+        model, trained = load_model(folder, corpus, "teacher")
+        if not trained:
+            raise ValueError(
+                f"--teacher {name}: it has no head trained for this task; fine-tune it first, or "
+                "let --dense-epochs make a teacher"
+            )
+        if load_tokenizer(folder, "teacher").get_vocab() != tokenizer.get_vocab():
+            raise ValueError(
+                f"--teacher {name}: it reads other tokens than --model {settings.model}, and both "
+                "are given the same ones; choose a teacher with the model's tokenizer"
+            )
+        like = model
+    found = match(student, like, asked)
+    keeps = 0
+    if settings.teacher_cache:
+        keeps = cache_bytes(found, like, train)
+        notes.append(
+            f"the teacher's answers to {len(train):,} texts are kept in {settings.teacher_cache}: "
+            f"{keeps / 1e6:,.1f} MB when all are there"
+        )
+    return Teacher(name, model, found, (*found.notes, *notes), parameter_bytes(like), keeps)
+
+
+def cache_bytes(found: Match, teacher: PreTrainedModel, train: Tokens) -> int:
+    """Bytes of a teacher's answers to all training texts."""
+    config, layers = teacher.config, len(set(found.layers))
+    asked = found.distillation
+    return expected_bytes(
+        train.lengths,
+        labels=config.num_labels,
+        hidden=(layers + 1, config.hidden_size) if asked.hidden else (0, 0),
+        attention=(layers, config.num_attention_heads) if asked.attention else (0, 0),
     )
 
 
@@ -160,8 +292,12 @@ def optimizer_steps(examples: int, epochs: float, settings: Settings) -> int:
     return math.ceil(epochs * max(math.ceil(batches / settings.accumulate), 1))
 
 
-def locate_model(name: str) -> tuple[str, str]:
+def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     """What ``from_pretrained`` takes, and the name to print.
+
+    Args:
+        name: As the user gave it.
+        option: The option it was given with.
 
     Raises:
         ValueError: The demo's package is missing, or a path that is no model's folder.
@@ -172,13 +308,13 @@ def locate_model(name: str) -> tuple[str, str]:
     if path.is_dir() and not (path / "config.json").is_file():
         inside = path / "model"
         hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
-        raise ValueError(f"--model {name}: the folder holds no config.json{hint}")
+        raise ValueError(f"--{option} {name}: the folder holds no config.json{hint}")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
-        raise ValueError(f"--model {name}: no such folder")
+        raise ValueError(f"--{option} {name}: no such folder")
     return name, name
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, option: str = "model") -> PreTrainedTokenizerBase:
     """The model's tokenizer.
 
     Raises:
@@ -187,7 +323,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(_cannot_load(model, "tokenizer", error)) from error
+        raise ValueError(_cannot_load(model, "tokenizer", error, option)) from error
     return tokenizer
 
 
@@ -196,7 +332,7 @@ def token_limit(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> int:
     return settings.max_length or min(128, tokenizer.model_max_length)
 
 
-def load_model(model: str, corpus: Corpus) -> tuple[PreTrainedModel, bool]:
+def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTrainedModel, bool]:
     """The model with a head for the corpus; whether all its weights came from the checkpoint.
 
     Raises:
@@ -226,14 +362,14 @@ def load_model(model: str, corpus: Corpus) -> tuple[PreTrainedModel, bool]:
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(_cannot_load(model, "model", error)) from error
+        raise ValueError(_cannot_load(model, "model", error, option)) from error
     finally:
         transformers_logging.set_verbosity(level)
     fresh = [*report["missing_keys"], *report["mismatched_keys"]]
     return loaded, not fresh
 
 
-def saved_labels(model: str) -> tuple[str, ...] | None:
+def saved_labels(model: str, option: str = "model") -> tuple[str, ...]:
     """The class names that a fine-tuned model's config carries, in its order.
 
     Raises:
@@ -242,18 +378,18 @@ def saved_labels(model: str) -> tuple[str, ...] | None:
     try:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(_cannot_load(model, "config", error)) from error
+        raise ValueError(_cannot_load(model, "config", error, option)) from error
     return tuple(config.id2label[i] for i in range(config.num_labels))
 
 
-def _cannot_load(model: str, what: str, error: Exception) -> str:
+def _cannot_load(model: str, what: str, error: Exception, option: str) -> str:
     reason = str(error).strip().partition("\n")[0]
     fix = (
         "the files in this folder are damaged or of another kind"
         if Path(model).is_dir()
         else "check the name; without a network only folders and models in the cache load"
     )
-    return f"--model {model}: its {what} cannot be loaded ({reason}); {fix}"
+    return f"--{option} {model}: its {what} cannot be loaded ({reason}); {fix}"
 
 
 def precision(settings: Settings) -> str:

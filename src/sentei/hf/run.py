@@ -12,12 +12,14 @@ dense/           where dense fine-tuning came first: its model and checkpoints
 
 from __future__ import annotations
 
+import copy
 import platform
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +34,13 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
 import sentei
 from sentei import recipe as recipes
+from sentei.distill import Distiller, TeacherCache
 from sentei.hf import metrics
 from sentei.hf.callback import STATE_FILE, PruningCallback
 from sentei.hf.disk import explained, last_checkpoint, save_model
@@ -76,7 +80,9 @@ def prune(
         FloatingPointError: Training diverged.
     """
     started = time.perf_counter()
-    settings, model = prepared.settings, prepared.model
+    settings, model, distiller = prepared.settings, prepared.model, None
+    if prepared.teacher and not prepared.dense_steps:
+        distiller = _distiller(prepared, model, prepared.teacher.model or copy.deepcopy(model))
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
         settings.write(out / "run.yaml")
@@ -88,6 +94,9 @@ def prune(
         begun = time.perf_counter()
         model, dense = _dense(prepared, out / "dense", watch)
         seconds["dense"] = time.perf_counter() - begun
+        if prepared.teacher:
+            model, teacher = _student(prepared, model)
+            distiller = _distiller(prepared, model, teacher)
     elif prepared.trained_head:
         dense = evaluate(model, prepared.tokenizer, prepared.corpus, settings)
 
@@ -103,6 +112,7 @@ def prune(
         checkpoint=checkpoint,
         decisions=prepared.recipe.schedule.is_update,
         callbacks=[pruning, journal, *watch],
+        distiller=distiller,
     )
     seconds["train"] = time.perf_counter() - begun
     assert pruning.report is not None
@@ -172,6 +182,23 @@ def _dense(
     return model, evaluate(model, prepared.tokenizer, prepared.corpus, prepared.settings)
 
 
+def _student(prepared: Prepared, dense: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Student and teacher after dense training."""
+    assert prepared.teacher is not None and prepared.recipe.distill is not None
+    if prepared.teacher.model is not None:
+        return dense, prepared.teacher.model
+    if prepared.recipe.distill.student == "teacher":
+        return copy.deepcopy(dense), dense
+    set_seed(prepared.settings.seed)  # its head is drawn
+    return load_model(prepared.folder, prepared.corpus)[0], dense
+
+
+def _distiller(prepared: Prepared, student: PreTrainedModel, teacher: PreTrainedModel) -> Distiller:
+    folder = prepared.settings.teacher_cache
+    cache = TeacherCache(folder) if folder else None
+    return Distiller(student, teacher, prepared.recipe.distill, cache=cache)
+
+
 def _train(
     prepared: Prepared,
     model: PreTrainedModel,
@@ -181,6 +208,7 @@ def _train(
     checkpoint: Path | None,
     decisions: Callable[[int, int], bool],
     callbacks: Sequence[TrainerCallback],
+    distiller: Distiller | None = None,
 ) -> Trainer:
     """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
     settings = prepared.settings
@@ -221,7 +249,7 @@ def _train(
         callbacks=[saving, *callbacks],
     )
     trainer.remove_callback(transformers.PrinterCallback)  # progress is shown by the caller
-    with stopping_at_ctrl_c(saving), explained(folder, saving):
+    with stopping_at_ctrl_c(saving), explained(folder, saving), distiller or nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
     if state.global_step < state.max_steps:
@@ -269,6 +297,11 @@ def _report(
             "training data": corpus.train.source,
             "evaluation data": corpus.evaluation.source,
             **settings.model_dump(mode="json", exclude={"recipe"}, exclude_none=True),
+            **(
+                {"teacher": prepared.teacher.name, "learns": prepared.teacher.match.describe()}
+                if prepared.teacher
+                else {}
+            ),
         },
         environment=environment(settings),
         seconds=seconds,

@@ -13,6 +13,7 @@ from sentei import methods
 from sentei import recipe as recipes
 from sentei.hf import tasks
 from sentei.hf.tables import Layout, Quoting
+from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
 
 DEMO = "demo"
@@ -68,6 +69,13 @@ class Settings(BaseModel):
 
     recipe: dict[str, Any]
     """The pruning recipe, complete."""
+
+    teacher: str | None = None
+    """Model to learn from: a name on the hub, a folder, `dense` (what --dense-epochs makes) or
+    `self` (the model before pruning) [default: none; where the recipe has one, dense, else self]."""
+
+    teacher_cache: Path | None = None
+    """Folder that keeps the teacher's answers, so that each example asks it once [default: none]."""
 
     epochs: float = Field(3.0, gt=0)
     """Passes over the training data while pruning."""
@@ -151,8 +159,17 @@ def make_recipe(
     sparsity: float | None,
     recipe_file: Path | None,
     overrides: list[str],
+    *,
+    teacher: bool = False,
 ) -> Recipe:
     """The recipe a command line asks for: a method or a file, then single values.
+
+    Args:
+        method: Its name [default: platon].
+        sparsity: The final one.
+        recipe_file: YAML, instead of a method.
+        overrides: ``path=value``, applied last.
+        teacher: Whether one was named; a recipe without a teacher's loss then gets the default.
 
     Raises:
         ValueError: Both or neither source is given, or a value does not fit.
@@ -167,6 +184,8 @@ def make_recipe(
             recipe = chosen.build() if sparsity is None else chosen.build(sparsity)
     except ValidationError as error:
         raise ValueError(recipes.explain(error)) from None
+    if teacher and recipe.distill is None:
+        recipe = recipe.model_copy(update={"distill": Distillation()})
     if recipe_file and sparsity is not None:
         overrides = [f"schedule.sparsity={sparsity}", *overrides]
     return recipes.override(recipe, overrides)
