@@ -32,6 +32,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import sentei
 from benchmarks import machine
 from sentei import recipe as recipes
+from sentei.parts.masks import HardConcrete
 
 STEPS = 10
 TOTAL = 100_000
@@ -44,6 +45,9 @@ def cool_down(recipe: sentei.Recipe, *settings: str) -> sentei.Recipe:
     return recipes.override(recipe, [*shape, *settings])
 
 
+AT_ONCE = "score.optimizer.warmup=0"
+"""Scores that move from the first step: all that is timed lies within their warm-up."""
+
 VARIANTS: dict[str, Callable[[], sentei.Recipe]] = {
     "platon, a decision every step": lambda: cool_down(sentei.platon(0.9)),
     "platon, window 1, a decision every step": lambda: cool_down(
@@ -52,6 +56,17 @@ VARIANTS: dict[str, Callable[[], sentei.Recipe]] = {
     "sensitivity, a decision every step": lambda: cool_down(sentei.sensitivity(0.9)),
     "magnitude, a decision every step": lambda: cool_down(sentei.magnitude(0.9, hold=False)),
     "magnitude, held mask": lambda: sentei.magnitude(0.9, warmup=0.0001, cooldown=0.9997),
+    "mgpp, prior on, a decision every 10 steps": lambda: sentei.mgpp(0.9, warmup=0, cooldown=0),
+    "proximal, held mask": lambda: sentei.proximal(0.9, warmup=0.0001, cooldown=0.9997),
+    "movement, a decision every step": lambda: cool_down(sentei.movement(0.9), AT_ONCE),
+    "soft movement, a decision every step": lambda: cool_down(sentei.soft_movement(0.9), AT_ONCE),
+    "l0, a decision and a draw every step": lambda: cool_down(sentei.l0(0.9), AT_ONCE),
+    "leap, a decision every step": lambda: recipes.override(
+        sentei.leap(0.9, temperature=0.02), [AT_ONCE, "budget.optimizer.warmup=0"]
+    ),
+    "leap on magnitudes, a decision every step": lambda: recipes.override(
+        sentei.leap(0.9, score="magnitude", temperature=0.02), ["budget.optimizer.warmup=0"]
+    ),
 }
 PUBLISHED = {
     "published way: new tensors, concatenate, kthvalue, every step": 10,
@@ -112,16 +127,22 @@ class Variant:
             self.step = Published(self.weights, PUBLISHED[name]).step
         else:
             optimizer = Idle(self.model.parameters())
-            pruner = sentei.Pruner(self.model, VARIANTS[name](), total_steps=TOTAL)
+            pruner = sentei.Pruner(self.model, VARIANTS[name](), total_steps=TOTAL, examples=392702)
             pruner.attach(optimizer)
             self.pruner = pruner
-            self.step = optimizer.step
+
+            def step() -> None:
+                if isinstance(pruner.recipe.mask, HardConcrete):
+                    pruner._before_forward(self.model, ())  # as every forward pass does
+                optimizer.step()
+
+            self.step = step
 
     @torch.no_grad()
     def move(self, gradients: list[Tensor]) -> None:
         """Take a batch's gradients, and roughly what Adam does with them: at most lr a weight."""
         for weight, gradient in zip(self.weights.values(), gradients, strict=True):
-            weight.grad = gradient
+            weight.grad = gradient.clone()  # a latent mask writes into it
             weight.data.add_(torch.tanh(gradient / gradient.std()), alpha=-2e-5)
 
 
@@ -182,6 +203,7 @@ def measure_memory(name: str) -> dict[str, int]:
     for _ in range(2):
         variant.move(gradients)
         variant.step()
+    copied += sum(gradient.nbytes for gradient in gradients)
     state = _resident() - before - copied
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     level = _resident()
