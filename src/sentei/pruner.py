@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +24,16 @@ from torch.optim import Optimizer
 
 from sentei import recipe as recipes
 from sentei import state as states
+from sentei.engine import FASTER, NEAR, Engine, SenteiWarning
 from sentei.measure import count_zeros, histograms
-from sentei.parts.budget import Emergent, Group, LearnedRatio
+from sentei.parts.budget import LearnedRatio
 from sentei.parts.masks import HardConcrete, Latent, Project
 from sentei.parts.part import Moment
-from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
-from sentei.parts.scope import Site
-from sentei.parts.scores import Learned
 from sentei.recipe import Recipe
 from sentei.record import PruningReport, SiteRecord, UpdateRecord
-from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_, spans
+from sentei.select import Bracket
 
 STATE_FORMAT = 2
-
-NEAR = 0.005
-"""How far from the sparsity asked for a learned one may end without a warning."""
-
-
-class SenteiWarning(UserWarning):
-    """Something was asked for that will not happen as asked."""
-
-
-@dataclass
-class Held:
-    """What is kept beside the weight of one site: the mask, and memory of score and mask."""
-
-    site: Site
-    number: int
-    keep: Tensor
-    memory: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def weight(self) -> Tensor:
-        """What the module holds."""
-        return self.site.parameter.data
-
-    @property
-    def dense(self) -> Tensor:
-        """The weight that training moves: the latent one, where the mask keeps one."""
-        return self.memory.get("latent", self.weight)
-
-    def swap(self) -> None:
-        """Exchange what the module holds with the latent weight, without copying either."""
-        parameter = self.site.parameter
-        parameter.data, self.memory["latent"] = self.memory["latent"], parameter.data
 
 
 class Pruner:
@@ -113,21 +78,11 @@ class Pruner:
         self.recipe = recipe
         self.total_steps = total_steps
         self.step = 0
-        self.pruned = 0
         self._model = model
-        self._sites: tuple[Site, ...] = recipe.scope.resolve(model).sites
-        self._sizes = [site.parameter.numel() for site in self._sites]
-        self._held: list[Held] = []
-        self._budget = recipe.budget.start(self._sizes, total_steps, recipe.schedule.sparsity)
-        self._scratch: Tensor | None = None
-        self._groups: tuple[Group, ...] = ()
-        self._brackets: dict[int, Bracket] = {}
-        self._scores_changed = True
-        self._updates: list[UpdateRecord] = []
+        self._sites = recipe.scope.resolve(model).sites
+        self._engine = Engine(self._sites, recipe, total_steps)
         self._finished = False
         self._skipping = False
-        self._settled = False
-        self._sampled = False
         self._expected_weights: int | None = None
         self._versions: list[int] = []
         self._lr: dict[int, float] = {}
@@ -136,12 +91,21 @@ class Pruner:
     @property
     def prunable(self) -> int:
         """Number of prunable weights."""
-        return sum(self._sizes)
+        return self._engine.prunable
+
+    @property
+    def pruned(self) -> int:
+        """Number of weights that the latest decision pruned."""
+        return self._engine.pruned
 
     @property
     def sparsity(self) -> float:
         """Fraction of the prunable weights that are exactly zero now, counted (one pass)."""
         return sum(count_zeros(site.parameter) for site in self._sites) / self.prunable
+
+    @property
+    def _held(self) -> Any:
+        return self._engine.held
 
     @property
     def target(self) -> float:
@@ -151,19 +115,20 @@ class Pruner:
     @property
     def updates(self) -> Sequence[UpdateRecord]:
         """Every decision so far, oldest first."""
-        return self._updates
+        return self._engine.updates
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks in force, by site name; True = kept. The pruner's own tensors, not copies."""
-        return {held.site.name: held.keep for held in self._held}
+        masks: dict[str, Tensor] = self._engine.tensors()["masks"]
+        return masks
 
     @property
     def ratios(self) -> dict[str, float]:
         """Kept ratio of every site by name, where the budget learns them."""
         if not isinstance(self.recipe.budget, LearnedRatio):
             return {}
-        ratios = self.recipe.budget.ratios(self._budget).tolist()
+        ratios = self.recipe.budget.ratios(self._engine.budget).tolist()
         return {site.name: ratio for site, ratio in zip(self._sites, ratios, strict=True)}
 
     def attach(self, optimizer: Optimizer) -> None:
@@ -191,8 +156,7 @@ class Pruner:
                 if len(missing) > 1
                 else f"{missing[0]} is not in the optimizer: add it, or exclude it from the scope"
             )
-        if not self._held:
-            self._allocate()
+        self._engine.allocate()
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -240,26 +204,27 @@ class Pruner:
             self._decide_last()
         self.detach()
         report = self._report()
-        self._held, self._scratch = [], None
+        self._engine.release()
         self._finished = True
         return report
 
+    @torch.no_grad()
     def _decide_last(self) -> None:
         """Decide at the final sparsity, where the last step has not."""
-        end = self._moment(self.total_steps)
+        engine, end = self._engine, self._moment(self.total_steps)
         settled = self.recipe.budget.settled(end)
-        last = self._updates[-1] if self._updates else None
+        last = engine.updates[-1] if engine.updates else None
         if not last or (last.step, last.target, last.settled) != (self.step, end.final, settled):
             self.recipe.score.check(self.step)
-            self._decide(end)
-            self._write(end, updated=True)
+            engine.decide(end, self.step)
+            engine.write(end, updated=True)
         if not settled and abs(self.pruned / self.prunable - end.final) > NEAR:
             warnings.warn(
                 f"training ended at sparsity {self.pruned / self.prunable:.4f}, not {end.final:g}: "
-                f"this recipe leaves the sparsity as it comes. {_FASTER}; or set budget.settle for "
+                f"this recipe leaves the sparsity as it comes. {FASTER}; or set budget.settle for "
                 "the exact count",
                 SenteiWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -268,8 +233,7 @@ class Pruner:
         Pass it to :meth:`load_state_dict` of a pruner with the same model, recipe and steps; the
         run then continues bit for bit.
         """
-        if not self._held:
-            self._allocate()
+        self._engine.allocate()
         self._rest()
         return {
             "format": STATE_FORMAT,
@@ -277,13 +241,13 @@ class Pruner:
             "total_steps": self.total_steps,
             "step": self.step,
             "pruned": self.pruned,
-            "settled": self._settled,
+            "settled": self._engine.settled,
             "weights": self._checksum(),
-            "brackets": {str(i): [b.low, b.high, b.threshold] for i, b in self._brackets.items()},
-            "updates": [update.model_dump() for update in self._updates],
-            "masks": self.masks,
-            "memory": {held.site.name: held.memory for held in self._held},
-            "budget": self._budget,
+            "brackets": {
+                str(i): [b.low, b.high, b.threshold] for i, b in self._engine.brackets.items()
+            },
+            "updates": [update.model_dump() for update in self.updates],
+            **self._engine.tensors(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -302,25 +266,17 @@ class Pruner:
         difference = states.first_difference(state["recipe"], new, "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
             difference = f"total_steps was {state['total_steps']}, is {self.total_steps}"
-        difference = difference or self._scope_difference(state["masks"])
-        difference = difference or self._memory_difference(state["memory"])
+        difference = difference or self._engine.difference(state)
         if difference:
             raise ValueError(f"cannot resume: {difference}")
-        if not self._held:
-            self._allocate()
-        for held in self._held:
-            held.keep.copy_(state["masks"][held.site.name])
-            for name, tensor in held.memory.items():
-                tensor.copy_(state["memory"][held.site.name][name])
-        for name, tensor in self._budget.items():
-            tensor.copy_(state["budget"][name])
+        engine = self._engine
+        engine.allocate()
+        engine.restore(state)
+        engine.pruned, engine.settled = state["pruned"], state["settled"]
+        engine.brackets = {int(i): Bracket(*ends) for i, ends in state["brackets"].items()}
+        engine.updates = [UpdateRecord(**update) for update in state["updates"]]
         self.step = state["step"]
-        self.pruned = state["pruned"]
-        self._settled = state["settled"]
-        self._expected_weights = state["weights"]
-        self._brackets = {int(i): Bracket(*ends) for i, ends in state["brackets"].items()}
-        self._updates = [UpdateRecord(**update) for update in state["updates"]]
-        self._groups, self._scores_changed, self._versions = (), True, []
+        self._expected_weights, self._versions = state["weights"], []
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`state_dict` as one safetensors file; an earlier file there stays whole
@@ -372,20 +328,18 @@ class Pruner:
             return
         self._check_weights()
         _unscale_(optimizer)
-        if self._reads_gradient and next(iter(args[1:]), kwargs.get("closure")) is not None:
-            raise ValueError(
-                "this recipe reads or changes gradients before the optimizer's step, but a closure "
-                "computes them inside: step without a closure, or (if its score is why) use "
-                "score.iterate='new'"
-            )
-        if any(isinstance(penalty, ProximalPenalty) for penalty in self.recipe.penalties):
+        if self._engine.reads_gradient:
+            if next(iter(args[1:]), kwargs.get("closure")) is not None:
+                raise ValueError(
+                    "this recipe reads or changes gradients before the optimizer's step, but a "
+                    "closure computes them inside: step without a closure, or (where the score is "
+                    "why) use score.iterate='new'"
+                )
+            self._engine.learn(self._moment(self.step + 1, decision=self.step))
+        if self._engine.shrinks:
             groups = optimizer.param_groups
             self._lr = {id(p): float(group["lr"]) for group in groups for p in group["params"]}
-        if self._reads_gradient:
-            self._work_on_gradients(self._moment(self.step + 1, decision=self.step))
-        if isinstance(self.recipe.mask, Latent):
-            for held in self._held:
-                held.swap()
+        self._engine.swap()
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -401,146 +355,39 @@ class Pruner:
             )
         if self._idle:
             return
-        moment = self._moment(self.step)
-        if isinstance(self.recipe.mask, Latent):
-            for held in self._held:
-                held.swap()
-        self._shrink(moment)
-        score = self.recipe.score
-        if score.observes and score.observes_new:
-            self._observe(self.step)
-        self._scores_changed |= score.changes_at(self.step)
-        if self.recipe.schedule.is_update(self.step, self.total_steps):
+        engine, moment = self._engine, self._moment(self.step)
+        engine.swap()
+        if engine.shrinks:
+            engine.shrink(self._lr, moment)
+        if self.recipe.score.observes_new:
+            engine.observe(self.step)
+        engine.note_step(self.step)
+        updated = self.recipe.schedule.is_update(self.step, self.total_steps)
+        if updated:
             if isinstance(self.recipe.mask, Project):
-                self._write(moment, updated=False)  # a held weight is zero when it is ranked
-            self._decide(moment)
-            self._write(moment, updated=True)
-        else:
-            self._write(moment, updated=False)
-
-    @property
-    def _reads_gradient(self) -> bool:
-        """Whether anything happens to gradients before the optimizer's step."""
-        recipe = self.recipe
-        return (
-            isinstance(recipe.mask, Latent)
-            or (recipe.score.observes and not recipe.score.observes_new)
-            or any(isinstance(penalty, WeightPenalty) for penalty in recipe.penalties)
-        )
-
-    def _work_on_gradients(self, moment: Moment) -> None:
-        """Observe; form a latent mask's gradients; add the penalties'; train scores and ratios."""
-        score, mask, budget = self.recipe.score, self.recipe.mask, self.recipe.budget
-        on_weights = [p for p in self.recipe.penalties if isinstance(p, WeightPenalty)]
-        on_scores = [p for p in self.recipe.penalties if isinstance(p, ScorePenalty)]
-        learns = budget.learned and not self._settled
-        kept = torch.zeros(len(self._held), dtype=torch.float64)
-        for held in self._held:
-            gradients = _gradient(held.site, moment.step)
-            share = 1 / (len(self._held) * gradients.numel())
-            total = torch.zeros((), dtype=_score_dtype(held.weight), device=held.weight.device)
-            for memory, dense, gradient, keep, scratch in self._pieces(held, gradients):
-                if score.observes and not score.observes_new:
-                    score.observe_(memory, dense, gradient, moment.step, scratch)
-                if isinstance(mask, Latent):
-                    scores = memory.get("score")
-                    noise = memory.get("noise") if self._sampled else None
-                    if isinstance(score, Learned):
-                        assert scores is not None
-                        mask.score_gradient_(scratch, gradient, dense, scores, noise)
-                        for penalty in on_scores:
-                            penalty.add_(scratch, scores, share, moment)
-                        score.learn_(memory, scratch, moment)
-                    mask.weight_gradient_(gradient, keep, scores, noise)
-                    if learns:
-                        total += torch.dot(gradient.to(total.dtype), dense.to(total.dtype))
-                for prior in on_weights:
-                    prior.add_(gradient, dense, moment, scratch)
-            kept[held.number] = total
-        if learns and isinstance(budget, LearnedRatio):
-            sizes = torch.tensor(self._sizes, dtype=torch.float64)
-            ratios = budget.ratios(self._budget)
-            pull = torch.zeros_like(ratios)
-            for term in self.recipe.penalties:
-                if isinstance(term, RatioPenalty):
-                    pull += term.gradient(ratios, sizes, moment)
-            budget.learn_(self._budget, kept, pull, moment)
-
-    def _observe(self, step: int) -> None:
-        for held in self._held:
-            gradients = _gradient(held.site, step)
-            for memory, dense, gradient, _, scratch in self._pieces(held, gradients):
-                self.recipe.score.observe_(memory, dense, gradient, step, scratch)
-
-    def _shrink(self, moment: Moment) -> None:
-        proximal = [p for p in self.recipe.penalties if isinstance(p, ProximalPenalty)]
-        for held in self._held if proximal else ():
-            lr = self._lr[id(held.site.parameter)]
-            for _, dense, _, _, scratch in self._pieces(held, held.weight):
-                for penalty in proximal:
-                    penalty.shrink_(dense, lr, moment, scratch)
-
-    def _pieces(
-        self, held: Held, beside: Tensor
-    ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Tensor]]:
-        """Flat pieces of memory, dense weight, the tensor given, mask, and free scratch."""
-        memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
-        dense, beside, keep = held.dense.view(-1), beside.view(-1), held.keep.view(-1)
-        for start, stop in spans(dense.numel(), dense.device):
-            yield (
-                {name: tensor[start:stop] for name, tensor in memory.items()},
-                dense[start:stop],
-                beside[start:stop],
-                keep[start:stop],
-                self._scratch_for(dense, stop - start),
-            )
-
-    @torch.no_grad()
-    def _write(self, moment: Moment, *, updated: bool) -> None:
-        """Make the weights sparse."""
-        mask = self.recipe.mask
-        if isinstance(mask, Project) and not (updated or mask.holds(moment)):
-            return
-        for held in self._held:
-            for memory, dense, weight, keep, _ in self._pieces(held, held.weight):
-                if isinstance(mask, Latent):
-                    mask.write_(weight, dense, keep, memory.get("score"))
-                elif isinstance(mask, Project):
-                    mask.write_(weight, keep)
-        self._sampled = False
-        self._draw()
-        if isinstance(mask, Latent):
-            self._versions = [held.site.parameter._version for held in self._held]
+                engine.write(moment, updated=False)  # a held weight is zero when it is ranked
+            engine.decide(moment, self.step)
+        engine.write(moment, updated=updated)
+        if isinstance(self.recipe.mask, Latent):
+            self._versions = [site.parameter._version for site in self._sites]
 
     @torch.no_grad()
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         """Write a sample of stochastic weights in training, the deterministic ones otherwise."""
-        mask = self.recipe.mask
-        if not module.training or self._settled or self._idle:
+        if module.training and not self._idle:
+            self._check_weights()
+            self._engine.sample()
+        else:
             self._rest()
-            return
-        if self._sampled or not isinstance(mask, HardConcrete):
-            return
-        self._check_weights()
-        for held in self._held:
-            for memory, dense, weight, _, _ in self._pieces(held, held.weight):
-                mask.sample_(weight, dense, memory["score"], memory["noise"])
-        self._sampled = True
-
-    def _draw(self) -> None:
-        """Draw the noise of the step to come."""
-        mask = self.recipe.mask
-        if isinstance(mask, HardConcrete) and not self._settled:
-            for held in self._held:
-                mask.draw_(held.memory["noise"], self.step, held.number)
 
     def _before_saving(self, module: nn.Module, prefix: str, keep_vars: bool) -> None:
         self._rest()
 
+    @torch.no_grad()
     def _rest(self) -> None:
         """Leave the deterministic weights in the module."""
-        if self._sampled:
-            self._write(self._moment(self.step), updated=False)
+        if self._engine.sampled:
+            self._engine.write(self._moment(self.step), updated=False)
 
     def _check_weights(self) -> None:
         """Refuse weights that somebody else has exchanged since the last step."""
@@ -550,146 +397,31 @@ class Pruner:
                 "the pruner's state was saved; load the model's weights of the same checkpoint"
             )
         self._expected_weights = None
-        for held, version in zip(self._held, self._versions, strict=False):
-            if held.site.parameter._version != version:
+        for site, version in zip(self._sites, self._versions, strict=False):
+            if site.parameter._version != version:
                 raise ValueError(
-                    f"{held.site.name} was written to between two steps of the optimizer, and this "
+                    f"{site.name} was written to between two steps of the optimizer, and this "
                     "recipe would undo it, because it keeps the dense weights aside: load weights "
                     "before pruner.attach, or with pruner.load_state_dict"
                 )
-
-    @torch.no_grad()
-    def _decide(self, moment: Moment) -> None:
-        budget = self.recipe.budget
-        settled = budget.settled(moment)
-        if settled and not self._settled and isinstance(budget, Emergent):
-            self._check_near(moment)
-        self._settled = settled
-        groups = budget.split(self._sizes, moment, self._budget)
-        before, flips = self.pruned, 0
-        threshold = self._updates[-1].threshold if self._updates else None
-        if self._scores_changed or groups != self._groups:
-            cuts = []
-            for number, group in enumerate(groups):
-                cut, changed = self._cut(number, group)
-                cuts.append(cut)
-                flips += changed
-            self.pruned = sum(cut.below + cut.ties for cut in cuts)
-            threshold = cuts[0].threshold if len(cuts) == 1 and self.pruned else None
-        self._groups, self._scores_changed = groups, False
-        either = (before + self.pruned + flips) // 2
-        both = (before + self.pruned - flips) // 2
-        kept_by_either = self.prunable - both
-        self._updates.append(
-            UpdateRecord(
-                step=self.step,
-                target=moment.sparsity,
-                pruned=self.pruned,
-                settled=settled,
-                flips=flips,
-                overlap=(self.prunable - either) / kept_by_either if kept_by_either else 1.0,
-                threshold=threshold,
-            )
-        )
-
-    def _check_near(self, moment: Moment) -> None:
-        if abs(moment.reached - moment.sparsity) > NEAR:
-            warnings.warn(
-                f"at step {self.step} of {self.total_steps} the learned sparsity had reached "
-                f"{moment.reached:.4f}, not {moment.sparsity:g}: the count is fixed at once, by "
-                f"score. {_FASTER}",
-                SenteiWarning,
-                stacklevel=2,
-            )
-
-    def _cut(self, number: int, group: Group) -> tuple[Cut, int]:
-        scores = [self._scores(site) for site in group.sites]
-        try:
-            cut = cut_at(scores, group.threshold) if group.threshold is not None else None
-            if cut is None or cut.below + cut.ties > group.count:
-                bracket = self._brackets.get(number)
-                cut, self._brackets[number] = find_cut(scores, group.count, bracket)
-            if group.strict:
-                cut = Cut(cut.threshold, cut.below, 0)
-            return cut, prune_([self._held[site].keep for site in group.sites], scores, cut)
-        except FloatingPointError as error:
-            bad = [h.site.name for h in self._held if not torch.isfinite(h.dense).all()]
-            where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
-            raise FloatingPointError(
-                f"pruning cannot rank the weights at step {self.step}: {error} ({where}). Training "
-                "has probably diverged: lower the learning rate; the last checkpoint is untouched"
-            ) from error
-
-    def _scores(self, index: int) -> Scores:
-        held = self._held[index]
-        weight = held.dense.view(-1)
-        memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
-
-        def read(start: int, stop: int) -> Tensor:
-            pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
-            out = self._scratch_for(weight, stop - start)
-            return self.recipe.score.value(pieces, weight[start:stop], out)
-
-        return Scores(weight.numel(), weight.device, read)
-
-    def _scratch_for(self, weight: Tensor, size: int) -> Tensor:
-        """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
-        dtype = _score_dtype(weight)
-        scratch = self._scratch
-        if scratch is None or scratch.numel() < size or scratch.dtype != dtype:
-            scratch = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
-        elif scratch.device != weight.device:
-            scratch = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
-        return scratch[:size]
-
-    def _allocate(self) -> None:
-        names = (*self.recipe.score.memory, *self.recipe.mask.memory)
-        for number, site in enumerate(self._sites):
-            weight = site.parameter.data
-            held = Held(site, number, torch.ones_like(weight, dtype=torch.bool))
-            for name in names:
-                held.memory[name] = (
-                    weight.clone()
-                    if name == "latent"
-                    else torch.zeros_like(weight, dtype=_score_dtype(weight))
-                )
-            self.recipe.score.start_(held.memory, weight, number)
-            self._held.append(held)
-        self._draw()
 
     def _checksum(self) -> int:
         """Of the first site's bytes: tells one checkpoint's weights from another's."""
         weight = self._sites[0].parameter.detach().cpu()
         return zlib.crc32(weight.view(-1).view(torch.uint8).numpy().data)
 
-    def _memory_difference(self, saved: Mapping[str, Mapping[str, Tensor]]) -> str | None:
-        for site in self._sites:
-            for name in (*self.recipe.score.memory, *self.recipe.mask.memory):
-                if name not in saved.get(site.name, {}):
-                    return f"the saved state has no {name} of {site.name}"
-        return None
-
-    def _scope_difference(self, saved: Mapping[str, Tensor]) -> str | None:
-        shapes = {site.name: tuple(site.parameter.shape) for site in self._sites}
-        for name, mask in saved.items():
-            if name not in shapes:
-                return f"{name} was pruned and is not in the scope now"
-            if tuple(mask.shape) != shapes[name]:
-                return f"{name} was {tuple(mask.shape)} and is {shapes[name]} now"
-        new = next((name for name in shapes if name not in saved), None)
-        return f"{new} is in the scope now and was not pruned" if new else None
-
     @torch.no_grad()
     def _report(self) -> PruningReport:
         for site in self._sites:
             if not torch.isfinite(site.parameter.data).all():
                 raise FloatingPointError(f"{site.name} holds NaN or infinite weights")
+        engine = self._engine
         zeros = [count_zeros(site.parameter) for site in self._sites]
         parameters = list(self._model.parameters())
         weights, scores = histograms(
-            [held.weight for held in self._held],
-            [held.keep for held in self._held],
-            [self._scores(index) for index in range(len(self._sites))],
+            [held.weight for held in engine.held],
+            [held.keep for held in engine.held],
+            [engine.scores(index) for index in range(len(self._sites))],
         )
         return PruningReport(
             method=self.recipe.method,
@@ -710,37 +442,12 @@ class Pruner:
                     weights=size,
                     pruned=zero,
                 )
-                for site, size, zero in zip(self._sites, self._sizes, zeros, strict=True)
+                for site, size, zero in zip(self._sites, engine.sizes, zeros, strict=True)
             ),
-            updates=tuple(self._updates),
+            updates=tuple(engine.updates),
             weight_histogram=weights,
             score_histogram=scores,
         )
-
-
-def _gradient(site: Site, step: int) -> Tensor:
-    """The gradient of a site, contiguous, its own and not a copy."""
-    gradient = site.parameter.grad
-    if gradient is None:
-        raise ValueError(
-            f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
-            "it from the scope if the loss does not reach it; with iterate='new', zero "
-            "gradients after the optimizer's step, not inside it"
-        )
-    if not gradient.is_contiguous():
-        gradient = site.parameter.grad = gradient.contiguous()
-    return gradient
-
-
-_FASTER = (
-    "Train longer, raise the penalty's coefficient, or raise the learning rate of scores or ratios "
-    "(score.optimizer.lr, budget.optimizer.lr)"
-)
-
-
-def _score_dtype(weight: Tensor) -> torch.dtype:
-    """Scores are products near 1e-16: float32 at least."""
-    return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

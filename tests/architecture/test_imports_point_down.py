@@ -13,6 +13,7 @@ LEVELS = [
     {"select", "families", "record", "state"},
     {"parts", "measure"},
     {"recipe"},
+    {"engine"},
     {"pruner", "methods", "distill"},
     {"hf", "shrink", "pack", "runtime", "export", "report", "testing"},
     {"cli"},

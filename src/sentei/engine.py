@@ -1,0 +1,406 @@
+"""What the pruner keeps beside the weights, and the work on it: observe, learn, decide, write.
+
+Everything runs over cache-sized pieces, site by site, in place. When each thing is done is the
+pruner's affair; a :class:`~sentei.parts.part.Moment` tells the parts where training is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentei.parts.budget import Emergent, Group, LearnedRatio
+from sentei.parts.masks import HardConcrete, Latent, Project
+from sentei.parts.part import Moment
+from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
+from sentei.parts.scope import Site
+from sentei.parts.scores import Learned
+from sentei.recipe import Recipe
+from sentei.record import UpdateRecord
+from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_, spans
+
+NEAR = 0.005
+"""How far from the sparsity asked for a learned one may end without a warning."""
+
+FASTER = (
+    "Train longer, raise the penalty's coefficient, or raise the learning rate of scores or ratios "
+    "(score.optimizer.lr, budget.optimizer.lr)"
+)
+
+
+class SenteiWarning(UserWarning):
+    """Something was asked for that will not happen as asked."""
+
+
+@dataclass
+class Held:
+    """What is kept beside the weight of one site: the mask, and memory of score and mask."""
+
+    site: Site
+    number: int
+    keep: Tensor
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> Tensor:
+        """What the module holds."""
+        return self.site.parameter.data
+
+    @property
+    def dense(self) -> Tensor:
+        """The weight that training moves: the latent one, where the mask keeps one."""
+        return self.memory.get("latent", self.weight)
+
+    def swap(self) -> None:
+        """Exchange what the module holds with the latent weight, without copying either."""
+        parameter = self.site.parameter
+        parameter.data, self.memory["latent"] = self.memory["latent"], parameter.data
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch."""
+
+    dense: Tensor
+    keep: Tensor
+    memory: dict[str, Tensor]
+    scratch: Tensor
+    span: slice
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The same slice of another tensor of the site."""
+        return tensor.view(-1)[self.span]
+
+
+class Engine:
+    """The state of one pruning, and what is done to it.
+
+    Args:
+        sites: The prunable weights; their parameters are changed in place.
+        recipe: What to do.
+        total: Optimizer steps of training.
+    """
+
+    def __init__(self, sites: Sequence[Site], recipe: Recipe, total: int) -> None:
+        self.recipe = recipe
+        self.sites = sites
+        self.sizes = [site.parameter.numel() for site in sites]
+        self.held: list[Held] = []
+        self.budget = recipe.budget.start(self.sizes, total, recipe.schedule.sparsity)
+        self.pruned = 0
+        self.settled = False
+        self.sampled = False
+        self.updates: list[UpdateRecord] = []
+        self.brackets: dict[int, Bracket] = {}
+        self._groups: tuple[Group, ...] = ()
+        self._scores_changed = True
+        self._scratch: Tensor | None = None
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        return sum(self.sizes)
+
+    @property
+    def reads_gradient(self) -> bool:
+        """Whether :meth:`learn` has anything to do."""
+        recipe = self.recipe
+        return (
+            isinstance(recipe.mask, Latent)
+            or (recipe.score.observes and not recipe.score.observes_new)
+            or any(isinstance(penalty, WeightPenalty) for penalty in recipe.penalties)
+        )
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether :meth:`shrink` has anything to do."""
+        return any(isinstance(penalty, ProximalPenalty) for penalty in self.recipe.penalties)
+
+    def allocate(self) -> None:
+        """Make the memory, from the weights as they are now; once."""
+        if self.held:
+            return
+        names = (*self.recipe.score.memory, *self.recipe.mask.memory)
+        for number, site in enumerate(self.sites):
+            weight = site.parameter.data
+            held = Held(site, number, torch.ones_like(weight, dtype=torch.bool))
+            for name in names:
+                held.memory[name] = (
+                    weight.clone()
+                    if name == "latent"
+                    else torch.zeros_like(weight, dtype=score_dtype(weight))
+                )
+            self.recipe.score.start_(held.memory, weight, number)
+            self.held.append(held)
+        self._draw(0)
+
+    def release(self) -> None:
+        """Drop the memory."""
+        self.held, self._scratch = [], None
+
+    # Before the optimizer's step.
+
+    def learn(self, moment: Moment) -> None:
+        """Observe; form a latent mask's gradients; train scores and ratios; add penalties'."""
+        kept = torch.zeros(len(self.held), dtype=torch.float64)
+        for held in self.held:
+            kept[held.number] = self._learn_site(held, _gradient(held.site, moment.step), moment)
+        budget = self.recipe.budget
+        if isinstance(budget, LearnedRatio) and not self.settled:
+            sizes, ratios = (
+                torch.tensor(self.sizes, dtype=torch.float64),
+                budget.ratios(self.budget),
+            )
+            pull = torch.zeros_like(ratios)
+            for penalty in self.recipe.penalties:
+                if isinstance(penalty, RatioPenalty):
+                    pull += penalty.gradient(ratios, sizes, moment)
+            budget.learn_(self.budget, kept, pull, moment)
+
+    def _learn_site(self, held: Held, gradients: Tensor, moment: Moment) -> Tensor:
+        """Return the sum of the mask's gradient over what is kept, if a budget learns from it."""
+        recipe, score, mask = self.recipe, self.recipe.score, self.recipe.mask
+        on_scores = [p for p in recipe.penalties if isinstance(p, ScorePenalty)]
+        on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
+        share = 1 / (len(self.held) * gradients.numel())
+        kept = torch.zeros((), dtype=score_dtype(held.weight), device=held.weight.device)
+        for piece in self._pieces(held):
+            gradient, memory = piece.of(gradients), piece.memory
+            if score.observes and not score.observes_new:
+                score.observe_(memory, piece.dense, gradient, moment.step, piece.scratch)
+            if isinstance(mask, Latent):
+                scores = memory.get("score")
+                noise = memory.get("noise") if self.sampled else None
+                if isinstance(score, Learned):
+                    assert scores is not None
+                    mask.score_gradient_(piece.scratch, gradient, piece.dense, scores, noise)
+                    for penalty in on_scores:
+                        penalty.add_(piece.scratch, scores, share, moment)
+                    score.learn_(memory, piece.scratch, moment)
+                mask.weight_gradient_(gradient, piece.keep, scores, noise)
+                if recipe.budget.learned and not self.settled:
+                    kept += torch.dot(gradient.to(kept.dtype), piece.dense.to(kept.dtype))
+            for prior in on_weights:
+                prior.add_(gradient, piece.dense, moment, piece.scratch)
+        return kept
+
+    def swap(self) -> None:
+        """Exchange the module's weights with the latent ones, if there are any."""
+        if isinstance(self.recipe.mask, Latent):
+            for held in self.held:
+                held.swap()
+
+    # After the optimizer's step.
+
+    def observe(self, step: int) -> None:
+        """Let the score see the weights that the step has made."""
+        for held in self.held:
+            gradients = _gradient(held.site, step)
+            for piece in self._pieces(held):
+                self.recipe.score.observe_(
+                    piece.memory, piece.dense, piece.of(gradients), step, piece.scratch
+                )
+
+    def note_step(self, step: int) -> None:
+        """Remember whether the scores have changed since the last decision."""
+        self._scores_changed |= self.recipe.score.changes_at(step)
+
+    def shrink(self, lr: Mapping[int, float], moment: Moment) -> None:
+        """Apply proximal penalties; ``lr`` is the learning rate of every parameter, by its id."""
+        proximal = [p for p in self.recipe.penalties if isinstance(p, ProximalPenalty)]
+        for held in self.held:
+            for piece in self._pieces(held):
+                for penalty in proximal:
+                    penalty.shrink_(piece.dense, lr[id(held.site.parameter)], moment, piece.scratch)
+
+    def write(self, moment: Moment, *, updated: bool) -> None:
+        """Make the module's weights sparse; ``updated`` says that a decision has just been made."""
+        mask = self.recipe.mask
+        if isinstance(mask, Project) and not (updated or mask.holds(moment)):
+            return
+        for held in self.held:
+            for piece in self._pieces(held):
+                weight = piece.of(held.weight)
+                if isinstance(mask, Latent):
+                    mask.write_(weight, piece.dense, piece.keep, piece.memory.get("score"))
+                elif isinstance(mask, Project):
+                    mask.write_(weight, piece.keep)
+        self.sampled = False
+        self._draw(moment.step)
+
+    def _draw(self, step: int) -> None:
+        """Draw the noise of the step after ``step``, where gates are stochastic."""
+        mask = self.recipe.mask
+        if isinstance(mask, HardConcrete) and not self.settled:
+            for held in self.held:
+                mask.draw_(held.memory["noise"], step, held.number)
+
+    def sample(self) -> None:
+        """Write a sample of stochastic weights into the module, for training."""
+        mask = self.recipe.mask
+        if self.sampled or self.settled or not isinstance(mask, HardConcrete):
+            return
+        for held in self.held:
+            for piece in self._pieces(held):
+                score, noise = piece.memory["score"], piece.memory["noise"]
+                mask.sample_(piece.of(held.weight), piece.dense, score, noise)
+        self.sampled = True
+
+    def decide(self, moment: Moment, step: int) -> None:
+        """Choose the weights to keep, and record the decision as made at ``step``."""
+        budget = self.recipe.budget
+        settled = budget.settled(moment)
+        if settled and not self.settled and isinstance(budget, Emergent):
+            self._check_near(moment)
+        self.settled = settled
+        groups = budget.split(self.sizes, moment, self.budget)
+        before, flips = self.pruned, 0
+        threshold = self.updates[-1].threshold if self.updates else None
+        if self._scores_changed or groups != self._groups:
+            cuts = []
+            for number, group in enumerate(groups):
+                cut, changed = self._cut(number, group, step)
+                cuts.append(cut)
+                flips += changed
+            self.pruned = sum(cut.below + cut.ties for cut in cuts)
+            threshold = cuts[0].threshold if len(cuts) == 1 and self.pruned else None
+        self._groups, self._scores_changed = groups, False
+        either = (before + self.pruned + flips) // 2
+        both = (before + self.pruned - flips) // 2
+        kept_by_either = self.prunable - both
+        self.updates.append(
+            UpdateRecord(
+                step=step,
+                target=moment.sparsity,
+                pruned=self.pruned,
+                settled=settled,
+                flips=flips,
+                overlap=(self.prunable - either) / kept_by_either if kept_by_either else 1.0,
+                threshold=threshold,
+            )
+        )
+
+    def _check_near(self, moment: Moment) -> None:
+        if abs(moment.reached - moment.sparsity) > NEAR:
+            warnings.warn(
+                f"at step {moment.step} of {moment.total} the learned sparsity had reached "
+                f"{moment.reached:.4f}, not {moment.sparsity:g}: the count is fixed at once, by "
+                f"score. {FASTER}",
+                SenteiWarning,
+                stacklevel=2,
+            )
+
+    def _cut(self, number: int, group: Group, step: int) -> tuple[Cut, int]:
+        scores = [self.scores(site) for site in group.sites]
+        try:
+            cut = cut_at(scores, group.threshold) if group.threshold is not None else None
+            if cut is None or cut.below + cut.ties > group.count:
+                bracket = self.brackets.get(number)
+                cut, self.brackets[number] = find_cut(scores, group.count, bracket)
+            if group.strict:
+                cut = Cut(cut.threshold, cut.below, 0)
+            return cut, prune_([self.held[site].keep for site in group.sites], scores, cut)
+        except FloatingPointError as error:
+            bad = [h.site.name for h in self.held if not torch.isfinite(h.dense).all()]
+            where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
+            raise FloatingPointError(
+                f"pruning cannot rank the weights at step {step}: {error} ({where}). Training "
+                "has probably diverged: lower the learning rate; the last checkpoint is untouched"
+            ) from error
+
+    def scores(self, index: int) -> Scores:
+        """The scores of one site, readable in pieces."""
+        held = self.held[index]
+        weight = held.dense.view(-1)
+        memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
+
+        def read(start: int, stop: int) -> Tensor:
+            pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
+            out = self._scratch_for(weight, stop - start)
+            return self.recipe.score.value(pieces, weight[start:stop], out)
+
+        return Scores(weight.numel(), weight.device, read)
+
+    # State.
+
+    def tensors(self) -> dict[str, Any]:
+        """Masks, memory and the budget's state: the engine's own tensors, by name."""
+        return {
+            "masks": {held.site.name: held.keep for held in self.held},
+            "memory": {held.site.name: held.memory for held in self.held},
+            "budget": self.budget,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over :meth:`tensors` of another run, copied."""
+        for held in self.held:
+            held.keep.copy_(state["masks"][held.site.name])
+            for name, tensor in held.memory.items():
+                tensor.copy_(state["memory"][held.site.name][name])
+        for name, tensor in self.budget.items():
+            tensor.copy_(state["budget"][name])
+        self._groups, self._scores_changed = (), True
+
+    def difference(self, state: Mapping[str, Any]) -> str | None:
+        """Why :meth:`tensors` of another run do not fit, naming the first site; None if they do."""
+        shapes = {site.name: tuple(site.parameter.shape) for site in self.sites}
+        for name, mask in state["masks"].items():
+            if name not in shapes:
+                return f"{name} was pruned and is not in the scope now"
+            if tuple(mask.shape) != shapes[name]:
+                return f"{name} was {tuple(mask.shape)} and is {shapes[name]} now"
+        for name in shapes:
+            if name not in state["masks"]:
+                return f"{name} is in the scope now and was not pruned"
+            for tensor in (*self.recipe.score.memory, *self.recipe.mask.memory):
+                if tensor not in state["memory"].get(name, {}):
+                    return f"the saved state has no {tensor} of {name}"
+        return next(
+            (f"the saved state has no {n}" for n in self.budget if n not in state["budget"]), None
+        )
+
+    def _pieces(self, held: Held) -> Iterator[Piece]:
+        memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
+        dense, keep = held.dense.view(-1), held.keep.view(-1)
+        for start, stop in spans(dense.numel(), dense.device):
+            yield Piece(
+                dense=dense[start:stop],
+                keep=keep[start:stop],
+                memory={name: tensor[start:stop] for name, tensor in memory.items()},
+                scratch=self._scratch_for(dense, stop - start),
+                span=slice(start, stop),
+            )
+
+    def _scratch_for(self, weight: Tensor, size: int) -> Tensor:
+        """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
+        dtype = score_dtype(weight)
+        scratch = self._scratch
+        if scratch is None or scratch.numel() < size or scratch.dtype != dtype:
+            scratch = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
+        elif scratch.device != weight.device:
+            scratch = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
+        return scratch[:size]
+
+
+def score_dtype(weight: Tensor) -> torch.dtype:
+    """Scores are products near 1e-16: float32 at least."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def _gradient(site: Site, step: int) -> Tensor:
+    """The gradient of a site: contiguous, and the parameter's own, to be written to."""
+    gradient = site.parameter.grad
+    if gradient is None:
+        raise ValueError(
+            f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
+            "it from the scope if the loss does not reach it; with iterate='new', zero "
+            "gradients after the optimizer's step, not inside it"
+        )
+    if not gradient.is_contiguous():
+        gradient = site.parameter.grad = gradient.contiguous()
+    return gradient
