@@ -85,6 +85,19 @@ def test_the_precision_asked_for_is_the_one_trained_in(finished, data, tmp_path)
     assert not all(same)
 
 
+def test_accumulated_batches_make_one_step_of_the_same_size(task, tmp_path):
+    """The loss of a step is a mean over its examples, in however many batches they come."""
+    first = {}
+    for size, times in ((32, 1), (8, 4)):
+        out = tmp_path / str(times)
+        options = ["--batch-size", size, "--accumulate", times, "--epochs", 2, "--out", out]
+        done = sentei("prune", *task, *FAST, *options)
+        assert done.exit_code == 0, done.output
+        line = (out / "metrics.jsonl").read_text().splitlines()[0]
+        first[times] = json.loads(line)["loss"]
+    assert first[4] == pytest.approx(first[1], rel=0.1) == pytest.approx(0.69, rel=0.1)
+
+
 def test_verify_holds_and_notices_a_weight_that_moved(finished, tmp_path):
     done = sentei("verify", finished)
     assert done.exit_code == 0 and "FAILS" not in done.output
@@ -347,6 +360,6 @@ def test_full_disk_harms_no_earlier_checkpoint(task, tmp_path, limit):
 
 def test_help_and_version():
     assert sentei("--version").output.strip()
-    for name in ("prune", "demo", "inspect", "evaluate", "methods", "report", "verify"):
+    for name in ("augment", "prune", "demo", "inspect", "evaluate", "methods", "report", "verify"):
         done = sentei(name, "--help")
         assert done.exit_code == 0 and "Usage" in done.output

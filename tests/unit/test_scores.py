@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sentei.parts.learning import Adam
+from sentei.parts.part import Moment
 from sentei.parts.scores import (
+    Learned,
     Magnitude,
+    Random,
     Score,
     Sensitivity,
     Signal,
@@ -96,8 +100,41 @@ def test_iterate_says_when_to_observe(iterate):
     assert Uncertainty(iterate=iterate).observes_new == (iterate == "new")
 
 
+def drawn(seed, number, dtype=torch.float32):
+    score = Random(seed=seed)
+    memory = {name: torch.zeros(4, 1000, dtype=dtype) for name in score.memory}
+    score.start_(memory, torch.zeros(4, 1000), number)
+    return score.value(memory, torch.ones(4, 1000), torch.empty(4, 1000))
+
+
+def test_random_scores_are_drawn_by_seed_and_site():
+    first = drawn(1, 2)
+    assert torch.equal(first, drawn(1, 2))
+    for other in (drawn(2, 2), drawn(1, 3), drawn(2**32 - 1, 2)):
+        assert not torch.equal(first, other)
+    assert 0 <= first.min() < 0.01 and 0.99 < first.max() <= 1
+    assert first.mean().item() == pytest.approx(0.5, abs=4 * 0.289 / 4000**0.5)
+    state = torch.random.get_rng_state()
+    drawn(1, 2)
+    assert torch.equal(torch.random.get_rng_state(), state), "the loop's own draws stand"
+    assert not Random().changes_at(3) and not Random().observes and not Random().learned
+
+
+def test_learned_scores_start_at_their_initial_value_and_go_against_the_gradient():
+    score = Learned(initial=2.5, optimizer=Adam(lr=0.1, warmup=0, decay="none"))
+    memory = {name: torch.zeros(3) for name in score.memory}
+    score.start_(memory, torch.rand(3), 0)
+    out = torch.empty(3)
+    assert score.value(memory, torch.rand(3), out).tolist() == [2.5] * 3
+    now = Moment(step=1, total=9, sparsity=0.0, final=0.5, reached=0.0, ramp=0.0)
+    score.learn_(memory, torch.tensor([4.0, -1e-3, 0.0]), now)
+    assert memory["score"].tolist() == pytest.approx([2.4, 2.6, 2.5], abs=1e-5)
+    assert memory["exp_avg"].tolist() == pytest.approx([0.4, -1e-4, 0.0])
+    assert score.learned and score.changes_at(3) and not score.observes
+
+
 def test_kinds():
-    assert set(Score.kinds()) >= {"magnitude", "smoothed", "uncertainty"}
+    assert set(Score.kinds()) >= {"magnitude", "smoothed", "uncertainty", "random", "learned"}
     assert set(Signal.kinds()) >= {"sensitivity", "squared_sensitivity"}
     squared = Score.model_validate({"kind": "smoothed", "signal": "squared_sensitivity"})
     assert squared == Smoothed(signal=SquaredSensitivity())

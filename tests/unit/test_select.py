@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentei import select
-from sentei.select import Bracket, Scores, find_cut, prune_
+from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_
 
 CPU = torch.device("cpu")
 
@@ -140,3 +142,29 @@ def test_nan_is_refused(arithmetic, nan, warm):
 def test_count_out_of_range(count):
     with pytest.raises(ValueError, match=f"cannot prune {count} of 4"):
         find_cut(stored(torch.ones(4)), count)
+
+
+@settings(max_examples=300, deadline=None)
+@given(score_sets(), VALUES)
+def test_cut_at_prunes_what_is_no_higher(case, threshold):
+    tensors, _ = case
+    cut = cut_at(stored(*tensors), threshold)
+    expected = [tensor > threshold for tensor in tensors]
+    masks = [torch.ones(t.numel(), dtype=torch.bool) for t in tensors]
+    prune_(masks, stored(*tensors), cut)
+    assert all(torch.equal(m, e) for m, e in zip(masks, expected, strict=True))
+    assert cut.below + cut.ties == sum(int((~e).sum()) for e in expected)
+    assert cut.below == sum(int((tensor < threshold).sum()) for tensor in tensors)
+
+
+def test_cut_at_by_hand():
+    scores = stored(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, -2.0]))
+    assert cut_at(scores, 2.0) == Cut(2.0, 2, 2)
+    assert cut_at(scores, 0.0) == Cut(0.0, 1, 0)
+    assert cut_at(scores, -math.inf) == Cut(-math.inf, 0, 0)
+
+
+@pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
+def test_cut_at_refuses_nan(nan):
+    with pytest.raises(FloatingPointError):
+        cut_at(stored(torch.tensor([1.0, nan])), 0.5)

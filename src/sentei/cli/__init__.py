@@ -1,6 +1,17 @@
 """The command ``sentei``: argv in, words out. One verb a file; nothing here computes."""
 
-from sentei.cli import demo, evaluate, inspect, methods, prune, report, verify
+from sentei.cli import augment, demo, evaluate, inspect, methods, prune, report, verify
 from sentei.cli.app import app, main
 
-__all__ = ["app", "demo", "evaluate", "inspect", "main", "methods", "prune", "report", "verify"]
+__all__ = [
+    "app",
+    "augment",
+    "demo",
+    "evaluate",
+    "inspect",
+    "main",
+    "methods",
+    "prune",
+    "report",
+    "verify",
+]

@@ -127,12 +127,21 @@ def load_files(
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
     train = Path(train)
-    examples = _training(_examples(read(train, layout, ("train",)), layout))
+    examples = load_training(train, layout)
     if evaluation is None:
         if not (train.is_dir() and saved_splits(train).intersection(_EVAL_SPLITS)):
             return split(examples, eval_fraction, seed)
         evaluation = train
     return examples, load_file(evaluation, layout, label_names=examples.label_names)
+
+
+def load_training(train: Path, layout: Layout) -> Examples:
+    """All training examples of a file or saved dataset; its labels make the class names.
+
+    Raises:
+        ValueError: If the data cannot be used; the message names the place and the fix.
+    """
+    return _training(_examples(read(Path(train), layout, ("train",)), layout))
 
 
 def load_hub(task: TextTask) -> tuple[Examples, Examples]:

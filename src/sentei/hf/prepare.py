@@ -6,6 +6,7 @@ import importlib.util
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -218,7 +219,8 @@ def _teacher(
 
 def cache_bytes(found: Match, teacher: PreTrainedModel, train: Tokens) -> int:
     """Bytes of a teacher's answers to all training texts."""
-    config, layers = teacher.config, len(set(found.layers))
+    config: Any = teacher.config
+    layers = len(set(found.layers))
     asked = found.distillation
     return expected_bytes(
         train.lengths,

@@ -18,8 +18,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +248,9 @@ def _train(
         compute_metrics=_measure(prepared.corpus),
         callbacks=[saving, *callbacks],
     )
+    # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
+    # any keyword. Most classifiers take it and do not divide: then it must.
+    trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(transformers.PrinterCallback)  # progress is shown by the caller
     with stopping_at_ctrl_c(saving), explained(folder, saving), distiller or nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -72,10 +72,10 @@ class Settings(BaseModel):
 
     teacher: str | None = None
     """Model to learn from: a name on the hub, a folder, `dense` (what --dense-epochs makes) or
-    `self` (the model before pruning) [default: none; where the recipe has one, dense, else self]."""
+    `self` (the model before pruning) [default: if the recipe learns from one, dense, else self]."""
 
     teacher_cache: Path | None = None
-    """Folder that keeps the teacher's answers, so that each example asks it once [default: none]."""
+    """Folder to keep the teacher's answers in, so that each text asks it once [default: none]."""
 
     epochs: float = Field(3.0, gt=0)
     """Passes over the training data while pruning."""
