@@ -10,9 +10,11 @@ from pydantic import ValidationError
 
 import sentei
 from sentei.methods import known
-from sentei.parts.budget import Uniform
-from sentei.parts.masks import Project
-from sentei.parts.scores import Magnitude, Smoothed, SquaredSensitivity, Uncertainty
+from sentei.parts.budget import LearnedRatio, Uniform
+from sentei.parts.masks import HardConcrete, Latent, Project
+from sentei.parts.penalties import ExcessRatio, ExpectedL0, MixtureGaussian, ReweightedL1, ScoreL1
+from sentei.parts.schedule import Cubic
+from sentei.parts.scores import Learned, Magnitude, Smoothed, SquaredSensitivity, Uncertainty
 from sentei.recipe import Recipe, dump, load, override, to_dict
 
 PLATON = sentei.platon(0.8)
@@ -41,7 +43,10 @@ def test_any_values_round_trip(sparsity, beta1, window, include):
 
 def test_dump_is_complete_with_kinds_first():
     data = yaml.safe_load(dump(PLATON))
-    assert list(data) == ["method", "scope", "score", "schedule", "budget", "mask"]
+    assert list(data) == [
+        *("method", "scope", "score", "schedule", "budget", "mask", "penalties", "distill")
+    ]
+    assert data["penalties"] == [] and data["distill"] is None
     assert data["score"] == {
         "kind": "uncertainty",
         "signal": {"kind": "sensitivity"},
@@ -180,3 +185,174 @@ def test_check_needs_a_score_before_the_first_decision():
     with pytest.raises(ValueError, match="leave none of the 100 training steps"):
         sentei.platon(0.8, warmup=0.5, cooldown=0.5).check(100)
     PLATON.check(100)
+
+
+# Parts that need one another.
+
+
+def made(**parts):
+    plain = {"method": "mine", "score": Magnitude(), "schedule": Cubic(sparsity=0.5)}
+    return Recipe(**{**plain, **parts})
+
+
+REFUSED = {
+    "a learned score without its gradient": (
+        {"score": Learned()},
+        "a learned score needs the mask's gradient, which mask: latent forms; mask is project",
+    ),
+    "a learned budget without its gradient": (
+        {"budget": LearnedRatio()},
+        "a learned budget needs the mask's gradient, which mask: latent forms; mask is project",
+    ),
+    "gradients of weights that the mask has changed": (
+        {"score": Uncertainty(), "mask": Latent()},
+        "use score.iterate=old with it",
+    ),
+    "a gate without log-odds": (
+        {"mask": HardConcrete()},
+        "hard_concrete is a gate over learned scores: use score: learned",
+    ),
+    "a penalty on scores that are not learned": (
+        {"penalties": (ReweightedL1(), ScoreL1(coefficient=1))},
+        "penalties.1 is on learned scores: use score: learned",
+    ),
+    "a penalty on gates that are not learned": (
+        {"penalties": (ExpectedL0(coefficient=1),)},
+        "penalties.0 is on learned scores: use score: learned",
+    ),
+    "a penalty on ratios that are not learned": (
+        {"score": Learned(), "mask": Latent(), "penalties": (ExcessRatio(),)},
+        "penalties.0 is on learned ratios: use budget: learned_ratio",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_parts_that_do_not_fit(parts, message):
+    with pytest.raises(ValueError) as caught:
+        made(**parts)
+    assert message in str(caught.value)
+    plain = {name: to_dict_of(part) for name, part in parts.items()}
+    data = {"method": "x", "score": "magnitude", "schedule": {"kind": "cubic", "sparsity": 0.5}}
+    with pytest.raises(ValueError) as caught:
+        load({**data, **plain})
+    assert str(caught.value).startswith("recipe: ") and message in str(caught.value)
+    assert not isinstance(caught.value, ValidationError)
+
+
+def to_dict_of(part):
+    if isinstance(part, tuple):
+        return [to_dict_of(one) for one in part]
+    return part.model_dump(serialize_as_any=True)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"score": Learned(), "mask": Latent()},
+        {"score": Learned(), "mask": HardConcrete(), "budget": LearnedRatio()},
+        {"budget": LearnedRatio(), "mask": Latent(), "penalties": (ExcessRatio(),)},
+        {"score": Uncertainty(iterate="old"), "mask": Latent()},
+        {"score": Uncertainty(), "penalties": (MixtureGaussian(), ReweightedL1())},
+        {
+            "score": Learned(),
+            "mask": Latent(surrogate="sigmoid"),
+            "penalties": (MixtureGaussian(examples=9), ScoreL1(coefficient=2, follow=False)),
+        },
+    ],
+)
+def test_parts_combine_freely(parts):
+    recipe = made(**parts)
+    assert load(dump(recipe)) == load(to_dict(recipe)) == recipe
+
+
+# Penalties are a list.
+
+
+def test_penalties_by_kind_and_by_number():
+    text = """
+    method: mine
+    score: magnitude
+    schedule: {kind: cubic, sparsity: 0.5}
+    penalties: [mixture_gaussian, {kind: reweighted_l1, coefficient: 3}]
+    """
+    recipe = load(text)
+    assert recipe.penalties == (MixtureGaussian(), ReweightedL1(coefficient=3))
+    changed = override(
+        recipe, ["penalties.1.coefficient=4", "penalties.0.spike=1e-9", "schedule.sparsity=0.6"]
+    )
+    assert changed.penalties == (MixtureGaussian(spike=1e-9), ReweightedL1(coefficient=4))
+    assert changed.schedule.sparsity == 0.6
+
+
+@pytest.mark.parametrize(
+    ("settings", "penalties"),
+    [
+        (["penalties.0.coefficient=3"], (ReweightedL1(coefficient=3, epsilon=0.5),)),
+        (["penalties.0=mixture_gaussian"], (MixtureGaussian(),)),
+        (["penalties.0.kind=mixture_gaussian"], (MixtureGaussian(),)),
+        (["penalties.0.kind=reweighted_l1"], (ReweightedL1(epsilon=0.5),)),
+        (["penalties=[]"], ()),
+        (["penalties=[reweighted_l1, mixture_gaussian]"], (ReweightedL1(), MixtureGaussian())),
+        (["penalties=[mixture_gaussian]", "penalties.0.slab=0.1"], (MixtureGaussian(slab=0.1),)),
+    ],
+)
+def test_override_of_penalties(settings, penalties):
+    recipe = made(penalties=(ReweightedL1(epsilon=0.5),))
+    assert override(recipe, settings).penalties == penalties
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("penalties.1.coefficient=3", r"no setting 'penalties\.1'"),
+        ("penalties.-1.coefficient=3", r"no setting 'penalties\.-1'"),
+        ("penalties.kind=score_l1", r"no setting 'penalties\.kind'"),
+        ("penalties.0.coeficient=3", r"'penalties\.0\.coeficient'; did you mean 'coefficient'\?"),
+        ("penalties.0.coefficient=-1", r"penalties\.0\.coefficient=-1"),
+        ("penalties.0=reweighted", r"penalties\.0.*did you mean 'reweighted_l1'\?"),
+        ("penalties=reweighted_l1", "penalties='reweighted_l1'"),
+        ("penalties.0.kind=score_l1", "coefficient is missing"),
+        ("penalties.0={kind: score_l1, coefficient: 1}", "penalties.0 is on learned scores"),
+    ],
+)
+def test_wrong_overrides_of_penalties(setting, message):
+    with pytest.raises(ValueError, match=message):
+        override(made(penalties=(ReweightedL1(),)), [setting])
+
+
+def test_with_examples_fills_what_is_missing():
+    recipe = made(penalties=(MixtureGaussian(), ReweightedL1(), MixtureGaussian(examples=5)))
+    told = recipe.with_examples(77)
+    assert told.penalties == (
+        MixtureGaussian(examples=77),
+        ReweightedL1(),
+        MixtureGaussian(examples=5),
+    )
+    assert recipe.penalties[0].examples is None
+    with pytest.raises(ValueError, match="needs the number of training examples"):
+        recipe.check(100)
+    told.check(100)
+    assert load(dump(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [
+        (sentei.magnitude(), 1),
+        (sentei.mgpp(), 1),
+        (sentei.proximal(), 1),
+        (sentei.knowledge_aware(), 1),
+        (sentei.random(), 5),
+        (sentei.leap(score="magnitude"), 5),
+        (sentei.sensitivity(), 9),
+        (sentei.platon(), 13),
+        (sentei.movement(), 17),
+        (sentei.soft_movement(), 17),
+        (sentei.leap(), 17),
+        (sentei.l0(), 21),
+    ],
+    ids=lambda value: getattr(value, "method", value),
+)
+def test_bytes_per_weight_are_those_of_the_cards(recipe, count):
+    assert recipe.bytes_per_weight == count

@@ -96,6 +96,7 @@ def prepare(settings: Settings) -> Prepared:
     folder, name = locate_model(settings.model)
     corpus, order = _in_order_of(load_corpus(settings), folder, chosen)
     total = optimizer_steps(len(corpus.train), settings.epochs, settings)
+    recipe = recipe.with_examples(len(corpus.train))
     recipe.check(total)
     tokenizer = load_tokenizer(folder)
     length = token_limit(settings, tokenizer)

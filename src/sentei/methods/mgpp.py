@@ -20,9 +20,9 @@ Cost: 1 byte a weight (the mask); one pass over weights and gradients a step, no
 
 Against the authors' code: the prior joins after clipping (their scripts do not clip), and is exact
 under accumulation; as a sigmoid in float32, where theirs overflows. Two codings: PTMGP, the
-default, anneals lambda and ends the prior with the ramp; BayesianPruner keeps both
-(``slab_probability=1e-3, anneal=1, until="end"``, ramp from 10 % to 90 %). Their scripts leave no
-cool-down and decide every 100 steps of far longer runs.
+default, anneals lambda; BayesianPruner keeps it (``slab_probability=1e-3, anneal=1``), with a
+ramp from 10 % to 90 % of training. PTMGP's scripts leave no cool-down and decide every 100 steps
+of far longer runs.
 """
 
 from __future__ import annotations
