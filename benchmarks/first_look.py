@@ -164,8 +164,8 @@ def _write(cells: list[dict[str, Any]]) -> None:
         "text is 0.06 points of MRPC's accuracy (1,725 test pairs), 0.23 of BBC news' (426). MRPC "
         "for 2 epochs (510 steps), STS-B for 1.5 (540 steps), BBC news with the demo's settings, "
         "each from one dense model (start); dense is that model trained as long again. Same data, "
-        "steps, batch and learning rate for all, every method's own defaults otherwise. `python -m benchmarks.first_look --data "
-        "...`, see its docstring. Machine, versions and commit of each run: its line in "
+        "steps, batch and learning rate for all, every method's own defaults otherwise. `python "
+        "-m benchmarks.first_look --data ...`, see its docstring. Machine, versions and commit of each run: its line in "
         "first_look.jsonl.",
         "",
         table(cells),

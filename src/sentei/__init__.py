@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from sentei.distill import Distiller, TeacherCache
+from sentei.engine import SenteiWarning
 from sentei.methods.knowledge_aware import knowledge_aware
 from sentei.methods.l0 import l0
 from sentei.methods.leap import leap
@@ -24,7 +25,7 @@ from sentei.methods.random import random
 from sentei.methods.sensitivity import sensitivity
 from sentei.methods.soft_movement import soft_movement
 from sentei.parts.distillation import Distillation
-from sentei.pruner import Pruner, SenteiWarning
+from sentei.pruner import Pruner
 from sentei.recipe import Recipe, dump, load, override
 
 if TYPE_CHECKING:

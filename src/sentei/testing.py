@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sentei import recipe as recipes
+from sentei.engine import SenteiWarning
 from sentei.methods import Method, find
-from sentei.pruner import Pruner, SenteiWarning
+from sentei.pruner import Pruner
 from sentei.recipe import Recipe
 from sentei.record import PruningReport
 

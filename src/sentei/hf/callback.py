@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sentei.pruner import Pruner, SenteiWarning
+from sentei.engine import SenteiWarning
+from sentei.pruner import Pruner
 from sentei.recipe import Recipe
 from sentei.record import PruningReport
 

@@ -1,0 +1,188 @@
+"""``sentei augment`` with a tiny masked language model, and training on what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from typer.testing import CliRunner
+
+from sentei import cli
+from sentei.distill.augment import replaceable
+from sentei.hf.augment import MaskedLM, Neighbours, whole_words
+
+WORDS = [
+    "good",
+    "fine",
+    "great",
+    "bad",
+    "poor",
+    "awful",
+    "film",
+    "book",
+    "meal",
+    "un",
+    "the",
+    "was",
+]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##bad", "##film", "7", "."]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A masked language model that knows words in whole and in pieces."""
+    folder = tmp_path_factory.mktemp("lm")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(PIECES),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    lm = BertForMaskedLM(config)
+    with torch.no_grad():  # good is nearest to fine, then to great; unbad's pieces to bad
+        matrix = lm.get_input_embeddings().weight
+        vector = {word: matrix[PIECES.index(word)] for word in PIECES}
+        vector["fine"].copy_(vector["good"] + 0.01 * vector["bad"])
+        vector["great"].copy_(vector["good"] + 0.1 * vector["bad"])
+        vector["un"].copy_(vector["poor"])
+        vector["##bad"].copy_(vector["poor"])
+    lm.save_pretrained(folder)
+    vocabulary = {word: number for number, word in enumerate(PIECES)}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
+    return folder
+
+
+def test_whole_words_are_not_pieces_numbers_or_signs(model):
+    words = whole_words(BertTokenizer.from_pretrained(model))
+    assert sorted(words.values()) == sorted(WORDS)
+    assert all(PIECES[number] == word for number, word in words.items())
+
+
+def test_neighbours_are_the_nearest_words(model):
+    near = Neighbours(str(model), 2)
+    assert near("Good") == ["fine", "great"]
+    assert near("unbad")[0] == "poor"  # two pieces, both where poor is
+    assert near("zebra") == []
+
+
+def test_the_language_model_says_what_it_finds_likeliest(model):
+    lm = MaskedLM(str(model), 4)
+    text = "the film was good"
+    words = replaceable(text)
+    found = lm(text, words)
+    plain = BertForMaskedLM.from_pretrained(model).eval()
+    tokenizer = BertTokenizer.from_pretrained(model)
+    for word, choices in zip(words, found, strict=True):
+        masked = text.replace(word.text, "[MASK]")
+        ids = tokenizer(masked, text, return_tensors="pt")
+        at = ids["input_ids"][0].tolist().index(PIECES.index("[MASK]"))
+        with torch.no_grad():
+            order = plain(**ids).logits[0, at].argsort(descending=True).tolist()
+        expected = [PIECES[i] for i in order if PIECES[i] in WORDS and PIECES[i] != word.text]
+        assert choices == expected[:4]
+    assert lm.knows("good") and not lm.knows("unbad") and not lm.knows("zebra")
+
+
+def test_a_text_too_long_falls_back(model):
+    text = " ".join(["the"] * 80 + ["good"])
+    assert MaskedLM(str(model), 4)(text, replaceable(text)) == [[]]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def train(tmp_path) -> Path:
+    path = tmp_path / "in.tsv"
+    path.write_text("sentence\tlabel\nthe film was good .\tyes\nthe meal was unbad\tno\n")
+    return path
+
+
+def test_a_file_is_written(model, train, tmp_path):
+    out = tmp_path / "out.jsonl"
+    options = ["--model", model, "--train", train, "--text-column", "sentence", "--replace", 0.9]
+    told = run("augment", *options, "--lm", model, "--out", out, "--copies", 6)
+    assert told.exit_code == 0, told.output
+    found = lines(out)
+    originals = [{"sentence": "the film was good .", "label": "yes"}]
+    originals += [{"sentence": "the meal was unbad", "label": "no"}]
+    assert all(row in found for row in originals) and len(found) > 8
+    assert f"{len(found)} rows, 2 of them the originals" in told.output
+    texts = [row["sentence"] for row in found]
+    assert len(set(texts)) == len(texts)
+    for row in found:
+        words = row["sentence"].split()
+        assert words[0] == "the" and words[2] == "was"
+        assert (words[-1] == ".") == (row["label"] == "yes")
+    again = tmp_path / "again.jsonl"
+    assert run("augment", *options, "--lm", model, "--out", again, "--copies", 6).exit_code == 0
+    assert again.read_bytes() == out.read_bytes()
+    other = tmp_path / "other.jsonl"
+    run("augment", *options, "--lm", model, "--out", other, "--copies", 6, "--seed", 1)
+    assert other.read_bytes() != out.read_bytes()
+    alone = tmp_path / "alone.jsonl"
+    told = run("augment", *options, "--out", alone, "--copies", 6, "--candidates", 1, "--json")
+    assert json.loads(told.stdout)["rows"] == len(lines(alone))
+    near = Neighbours(str(model), 1)
+    likely = {word: near(word) for word in ("film", "good", "meal", "unbad")}
+    words = {word for row in lines(alone) for word in row["sentence"].split()}
+    assert words == {"the", "was", ".", *likely, *(word for [word] in likely.values())}
+    refused = run("augment", *options, "--out", out)
+    assert refused.exit_code == 2 and "it exists already" in refused.stderr
+
+
+def test_pairs_are_written_and_read_again(model, tmp_path, tiny_model):
+    train, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    rows = ["film good,the book was bad,0", "meal poor,the meal was fine,1"] * 2
+    train.write_text("question1,question2,label\n" + "\n".join(rows) + "\n")
+    done = run("augment", "--model", model, "--train", train, "--out", out, "--copies", 30)
+    assert done.exit_code == 0, done.output
+    found = lines(out)
+    assert set(found[0]) == {"sentence1", "sentence2", "label"}
+    for label, first, second in (("0", "film", "book"), ("1", "meal", "meal")):
+        mine = [row for row in found if row["label"] == label]
+        assert any(not row["sentence1"].startswith(first) for row in mine)
+        assert any(row["sentence2"].split()[1] != second for row in mine)
+    looked = run(
+        "inspect", "--model", tiny_model, "--train", out, "--eval", train,
+        "--text-column", "sentence1", "--pair-column", "sentence2", "--json",
+    )  # fmt: skip
+    assert "question1" in json.loads(looked.stdout)["error"]  # the evaluation file's own columns
+    short = ["--set", "schedule.every=1", "--set", "score.window=1", "--epochs", 40]
+    looked = run("inspect", "--model", tiny_model, "--train", out, *short, "--json")
+    assert json.loads(looked.stdout)["labels"].keys() == {"0", "1"}, looked.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "out.csv"], "name a .jsonl file"),
+        (["--out", "out.jsonl", "--lm", "./missing"], "--lm ./missing: no such folder"),
+        (["--out", "out.jsonl", "--text-column", "sentense"], "sentense"),
+        (["--out", "out.jsonl", "--train", "missing.tsv"], "missing.tsv"),
+    ],
+)
+def test_bad_options(options, message, model, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--model", model, "--train", train, "--text-column", "sentence"]
+    done = run("augment", *given, *options)
+    assert done.exit_code == 2 and message in done.stderr, done.output
+    assert {path.name for path in tmp_path.iterdir()} == {"in.tsv"}
+
+
+def test_a_model_without_a_language_models_head(tiny_model, train, tmp_path):
+    given = ["--lm", tiny_model, "--train", train, "--text-column", "sentence"]
+    done = run("augment", *given, "--out", tmp_path / "out.jsonl")
+    assert done.exit_code == 2 and "name a masked language model" in done.stderr
