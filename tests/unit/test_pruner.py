@@ -16,10 +16,24 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sentei
+from sentei.methods import known
+from sentei.parts.masks import Latent
 from sentei.testing import STEPS, Training
 
 PLATON = sentei.platon(0.7, window=2, every=2)
 MAGNITUDE = sentei.magnitude(0.7, every=2)
+MOVEMENT = sentei.movement(0.7)
+LATENT = {
+    "movement": MOVEMENT,
+    "soft_movement": sentei.soft_movement(0.7),
+    "l0": sentei.l0(0.7),
+    "leap": sentei.leap(0.7),
+    "leap of magnitudes": sentei.leap(0.7, score="magnitude"),
+    "platon": sentei.platon(0.7, window=2, every=2, iterate="old").model_copy(
+        update={"mask": Latent()}
+    ),
+}
+latent = pytest.mark.parametrize("recipe", LATENT.values(), ids=LATENT.keys())
 
 
 def same(a, b):
@@ -32,9 +46,9 @@ def snapshot(pruner):
 
 def unchanged(pruner, state):
     now = pruner.state_dict()
-    tensors = same(now["masks"], state["masks"])
+    tensors = same(now["masks"], state["masks"]) and same(now["budget"], state["budget"])
     tensors &= all(same(now["memory"][site], state["memory"][site]) for site in state["memory"])
-    plain = [name for name in state if name not in ("masks", "memory")]
+    plain = [name for name in state if name not in ("masks", "memory", "budget")]
     return tensors and all(now[name] == state[name] for name in plain)
 
 
@@ -258,9 +272,10 @@ def test_file_resumes_bit_for_bit(recipe, tmp_path):
     assert second.finish() == whole.finish()
 
 
-def test_wrong_weights_are_refused_at_the_next_step():
-    first, state = stopped()
-    second = Training(PLATON)
+@pytest.mark.parametrize("recipe", [PLATON, MOVEMENT, LATENT["l0"]], ids=lambda r: r.method)
+def test_wrong_weights_are_refused_at_the_next_step(recipe):
+    first, state = stopped(recipe)
+    second = Training(recipe)
     second.pruner.load_state_dict(state)
     before = second.weights()
     with pytest.raises(
@@ -269,7 +284,9 @@ def test_wrong_weights_are_refused_at_the_next_step():
         second.step()
     assert same(before, second.weights())
     second.model.load_state_dict(first.model.state_dict())
-    second.optimizer.step()
+    second.optimizer.zero_grad()
+    second.step()
+    assert second.pruner.step == 21
 
 
 @pytest.fixture
@@ -428,6 +445,128 @@ def test_magnitude_needs_no_gradient():
     assert training.finish().pruned == round(0.7 * training.pruner.prunable)
 
 
+# Weights that a latent mask keeps aside.
+
+
+@latent
+@pytest.mark.parametrize("steps", [0, 5])
+def test_weights_exchanged_under_a_latent_mask_are_refused(recipe, steps):
+    """Between two steps, and between attaching and the first: the dense weights are elsewhere."""
+    training = Training(recipe).run(steps)
+    weights = {n: 2 * w for n, w in training.model.state_dict().items()}
+    training.model.load_state_dict(weights)
+    with pytest.raises(ValueError, match=r"blocks\.0\.weight was written to between two steps"):
+        training.step()
+    assert training.pruner.step == steps
+
+
+@pytest.mark.parametrize("recipe", [PLATON, MAGNITUDE], ids=["platon", "magnitude"])
+def test_without_one_they_may_be(recipe):
+    training = Training(recipe).run(5)
+    training.model.load_state_dict({n: w / 2 for n, w in training.model.state_dict().items()})
+    training.step()
+    assert training.pruner.step == 6
+
+
+@latent
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+def test_weights_loaded_before_attaching_are_the_latent_ones(recipe):
+    training = Training(None)
+    pruner = sentei.Pruner(training.model, recipe, total_steps=STEPS)
+    weights = {n: w / 2 for n, w in training.model.state_dict().items()}
+    training.model.load_state_dict(weights)
+    pruner.attach(training.optimizer)
+    memory = pruner.state_dict()["memory"]
+    assert all(torch.equal(memory[name]["latent"], weights[name]) for name in memory)
+
+
+@latent
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+def test_the_module_keeps_its_parameters(recipe):
+    """Optimizers, DDP and compiled graphs hold on to the objects and their storage."""
+    training = Training(recipe)
+    parameters = {n: (id(p), p.data_ptr()) for n, p in training.model.named_parameters()}
+    for _ in range(STEPS):
+        training.step()
+        now = {n: (id(p), p.data_ptr()) for n, p in training.model.named_parameters()}
+        assert now == parameters
+    training.finish()
+
+
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+def test_a_deep_copy_of_the_model_is_a_plain_one():
+    """Averages of weights and teachers are made so."""
+    training = Training(LATENT["l0"]).run(10)
+    copied = copy.deepcopy(training.model).train()
+    saved, x = copied.state_dict(), training.inputs[0]
+    expected = training.model.eval()(x)
+    assert torch.equal(copied(x), expected)
+    copied.load_state_dict({name: tensor * 0 for name, tensor in saved.items()})
+    assert not copied(x).any()
+    training.model.train()
+    training.step()
+
+
+# Sparsity 0.
+
+
+@pytest.mark.parametrize("method", known(), ids=lambda method: method.name)
+def test_at_sparsity_zero_nothing_happens(method):
+    stages = {"stages": 10} if method.name == "knowledge_aware" else {}
+    training, dense = Training(method.build(0.0, **stages)), Training(None)
+    for number in range(STEPS):
+        closure, dense_closure = closure_of(training), closure_of(dense)
+        assert torch.equal(training.optimizer.step(closure), dense.optimizer.step(dense_closure))
+        if number == 20:
+            training.model.load_state_dict(training.model.state_dict())
+        assert same(training.weights(), dense.weights())
+    assert training.pruner.updates == [] and training.pruner.sparsity == 0
+    assert all(mask.all() for mask in training.pruner.masks.values())
+    assert training.finish().pruned == 0
+
+
+# Sparsity that is learned.
+
+
+def test_ratios():
+    training = Training(sentei.leap(0.7, settle=None, initial=3.0)).run(8)
+    ratios = training.pruner.ratios
+    assert list(ratios) == list(training.pruner.masks)
+    kept = [mask.float().mean().item() for mask in training.pruner.masks.values()]
+    assert list(ratios.values()) == pytest.approx(kept, abs=1 / 256)
+    assert Training(MAGNITUDE).pruner.ratios == {}
+
+
+@pytest.mark.parametrize(("away", "warns"), [(0.004, False), (0.02, True)])
+def test_the_count_is_fixed_with_a_warning_where_it_was_far(away, warns, recwarn):
+    """The last step before: a threshold in the middle of scores that stand still."""
+    recipe = sentei.soft_movement(0.5, settle=0.1, coefficient=0.0, score_lr=1e-12)
+    training = Training(recipe).run(30)
+    for held in training.pruner._held:
+        held.memory["score"].copy_(torch.linspace(-1, 1, 256).view(16, 16))
+        held.memory["exp_avg"].zero_()
+    # sigmoid(score) <= 0.1 prunes nothing; shift the scores so that 0.5 + away fall under it.
+    shift = torch.logit(torch.tensor(0.1)) + 1 - 2 * (0.5 + away)
+    for held in training.pruner._held:
+        held.memory["score"].add_(shift)
+    recwarn.clear()
+    for _ in range(10):
+        training.gradients()
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+        training.count += 1
+    told = [str(w.message) for w in recwarn if issubclass(w.category, sentei.SenteiWarning)]
+    assert len(told) == warns
+    assert training.pruner.updates[-1].pruned == 512
+
+
+def test_a_sparsity_left_as_it_comes_is_told_at_the_end():
+    training = Training(sentei.soft_movement(0.7, settle=None)).run()
+    with pytest.warns(sentei.SenteiWarning, match=r"ended at sparsity .*, not 0\.7: .*settle"):
+        report = training.finish()
+    assert report.pruned == training.pruner.pruned != round(0.7 * 1024)
+
+
 # Optimizers and their steps.
 
 
@@ -460,6 +599,25 @@ def test_closures(by_name):
     assert report.pruned == round(0.7 * report.prunable)
 
 
+@pytest.mark.parametrize(
+    "recipe", [*LATENT.values(), sentei.mgpp(0.7, every=2)], ids=[*LATENT, "mgpp"]
+)
+def test_closures_where_gradients_are_changed(recipe):
+    training = Training(recipe)
+    before = training.weights()
+    with pytest.raises(ValueError, match="a closure computes them inside: step without a closure"):
+        training.optimizer.step(closure_of(training))
+    assert same(before, training.weights()) and training.pruner.step == 0
+
+
+@pytest.mark.parametrize("recipe", [sentei.proximal(0.7, every=2), sentei.random(0.7, every=2)])
+def test_closures_where_they_are_not(recipe):
+    training = Training(recipe)
+    for _ in range(STEPS):
+        training.optimizer.step(closure_of(training))
+    assert training.finish().pruned == round(0.7 * 1024)
+
+
 @pytest.mark.parametrize("spelling", [lambda o: o.step(None), lambda o: o.step(closure=None)])
 def test_no_closure_is_no_closure(spelling):
     training = Training(sentei.platon(0.7, window=2, every=2, iterate="old"))
@@ -482,7 +640,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("recipe", [PLATON, MAGNITUDE], ids=["platon", "magnitude"])
+@pytest.mark.parametrize("recipe", [PLATON, MAGNITUDE, MOVEMENT], ids=lambda r: r.method)
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_optimizers(make, recipe):
     training = Training(None)
