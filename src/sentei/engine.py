@@ -95,6 +95,7 @@ class Engine:
         self.pruned = 0
         self.settled = False
         self.sampled = False
+        self.noisy = False
         self.updates: list[UpdateRecord] = []
         self.brackets: dict[int, Bracket] = {}
         self._groups: tuple[Group, ...] = ()
@@ -175,14 +176,15 @@ class Engine:
                 score.observe_(memory, piece.dense, gradient, moment.step, piece.scratch)
             if isinstance(mask, Latent):
                 scores = memory.get("score")
-                noise = memory.get("noise") if self.sampled else None
+                noise = memory.get("noise") if self.noisy else None
                 if isinstance(score, Learned):
                     assert scores is not None
                     mask.score_gradient_(piece.scratch, gradient, piece.dense, scores, noise)
                     for penalty in on_scores:
                         penalty.add_(piece.scratch, scores, share, moment)
-                    score.learn_(memory, piece.scratch, moment)
                 mask.weight_gradient_(gradient, piece.keep, scores, noise)
+                if isinstance(score, Learned):
+                    score.learn_(memory, piece.scratch, moment)
                 if recipe.budget.learned and not self.settled:
                     kept += torch.dot(gradient.to(kept.dtype), piece.dense.to(kept.dtype))
             for prior in on_weights:
@@ -226,7 +228,9 @@ class Engine:
         for held in self.held:
             for piece in self._pieces(held):
                 weight = piece.of(held.weight)
-                if isinstance(mask, Latent):
+                if isinstance(mask, Latent) and moment.step == 0:
+                    weight.copy_(piece.dense)  # nothing has been decided yet
+                elif isinstance(mask, Latent):
                     mask.write_(weight, piece.dense, piece.keep, piece.memory.get("score"))
                 elif isinstance(mask, Project):
                     mask.write_(weight, piece.keep)
@@ -249,7 +253,7 @@ class Engine:
             for piece in self._pieces(held):
                 score, noise = piece.memory["score"], piece.memory["noise"]
                 mask.sample_(piece.of(held.weight), piece.dense, score, noise)
-        self.sampled = True
+        self.sampled = self.noisy = True
 
     def decide(self, moment: Moment, step: int) -> None:
         """Choose the weights to keep, and record the decision as made at ``step``."""
@@ -345,6 +349,7 @@ class Engine:
         for name, tensor in self.budget.items():
             tensor.copy_(state["budget"][name])
         self._groups, self._scores_changed = (), True
+        self.sampled = self.noisy = False
 
     def difference(self, state: Mapping[str, Any]) -> str | None:
         """Why :meth:`tensors` of another run do not fit, naming the first site; None if they do."""

@@ -35,6 +35,26 @@ from sentei.select import Bracket
 
 STATE_FORMAT = 2
 
+_STATE = ("recipe", "total_steps", "step", "pruned", "settled", "weights", "brackets", "updates")
+_STATE += ("masks", "memory", "budget")
+
+
+class _Hook:
+    """A hook of one module that deep copies and pickles of it do not carry."""
+
+    def __init__(self, act: Any = None) -> None:
+        self.act = act
+
+    def __call__(self, *args: Any) -> None:
+        if self.act is not None:
+            self.act(*args)
+
+    def __deepcopy__(self, memo: Any) -> "_Hook":
+        return _Hook()
+
+    def __reduce__(self) -> Any:
+        return _Hook, ()
+
 
 class Pruner:
     """Prunes a model while somebody else trains it.
@@ -157,14 +177,16 @@ class Pruner:
                 else f"{missing[0]} is not in the optimizer: add it, or exclude it from the scope"
             )
         self._engine.allocate()
+        if isinstance(self.recipe.mask, Latent) and not self._versions and not self._idle:
+            self._versions = [site.parameter._version for site in self._sites]
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
         if isinstance(self.recipe.mask, HardConcrete):
             self._hooks += [
-                self._model.register_forward_pre_hook(self._before_forward),
-                self._model.register_state_dict_pre_hook(self._before_saving),
+                self._model.register_forward_pre_hook(_Hook(self._before_forward)),
+                self._model.register_state_dict_pre_hook(_Hook(self._before_saving)),
             ]
 
     def detach(self) -> None:
@@ -262,6 +284,9 @@ class Pruner:
             raise ValueError(
                 f"pruner state of format {state.get('format')}; this version reads {STATE_FORMAT}"
             )
+        for key in _STATE:
+            if key not in state:
+                raise ValueError(f"not a whole pruner state: it has no {key!r}")
         new = recipes.to_dict(self.recipe)
         difference = states.first_difference(state["recipe"], new, "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
@@ -324,6 +349,7 @@ class Pruner:
         self._skipping = _overflowed(optimizer)
         if self._skipping:
             self._rest()
+            self._engine.noisy = False
         if self._skipping or self._idle:
             return
         self._check_weights()
@@ -368,6 +394,7 @@ class Pruner:
                 engine.write(moment, updated=False)  # a held weight is zero when it is ranked
             engine.decide(moment, self.step)
         engine.write(moment, updated=updated)
+        engine.noisy = False
         if isinstance(self.recipe.mask, Latent):
             self._versions = [site.parameter._version for site in self._sites]
 

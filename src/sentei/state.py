@@ -51,6 +51,8 @@ def read(path: str | Path) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             state: State = json.loads((file.metadata() or {})["sentei"])
+            if not isinstance(state, dict):
+                raise KeyError("sentei")
             for key in file.keys():
                 *above, last = key.split(":")
                 place = state

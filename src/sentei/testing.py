@@ -270,7 +270,9 @@ def check_scaled_step(method: Method) -> None:
             scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10_000)
             for x, y in zip(training.inputs, training.targets, strict=True):
                 scaler.scale(nn.functional.mse_loss(training.model(x), y)).backward()
-                scaler.step(training.optimizer)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", SenteiWarning)
+                    scaler.step(training.optimizer)
                 scaler.update()
                 training.optimizer.zero_grad()
             runs.append(training.weights())

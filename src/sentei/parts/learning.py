@@ -42,7 +42,7 @@ class Adam(Part):
             return self.lr * passed / warm
         if self.decay == "none":
             return self.lr
-        return self.lr * max(moment.total - passed, 0) / (moment.total - warm)
+        return self.lr * max(moment.total - passed, 0) / max(moment.total - warm, 1)
 
     def step_(
         self,

@@ -124,7 +124,7 @@ class HardConcrete(Latent):
         Seeded by its arguments alone, so that resuming and ranks agree without further state.
         """
         generator = torch.Generator(noise.device)
-        generator.manual_seed((self.seed * 1_000_003 + step) * 10_007 + number)
+        generator.manual_seed(((self.seed * 1_000_003 + step) * 10_007 + number) % 2**63)
         noise.uniform_(generator=generator).clamp_(1e-4, 1 - 1e-4).logit_()
 
     def score_gradient_(

@@ -1,0 +1,76 @@
+"""The optimizer of scores and ratios is torch's AdamW under Hugging Face's linear schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from sentei.parts.learning import Adam
+from sentei.parts.part import Moment
+
+
+def moment(step, total):
+    return Moment(step=step, total=total, sparsity=0.0, final=0.0, reached=0.0, ramp=0.0)
+
+
+@pytest.mark.parametrize("decay", ["linear", "none"])
+@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 0), (0.1, 5), (0.33, 16), (0.98, 49)])
+def test_equals_adamw_without_decay(decay, warmup, steps):
+    total = 50
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(30, generator=generator, dtype=torch.float64)
+    numbers = {"lr": 0.05, "eps": 1e-6}
+    part = Adam(warmup=warmup, decay=decay, beta1=0.8, beta2=0.95, **numbers)
+    value, averages = start.clone(), [torch.zeros_like(start) for _ in range(2)]
+    theirs = torch.nn.Parameter(start.clone())
+    adamw = torch.optim.AdamW([theirs], betas=(0.8, 0.95), weight_decay=0.0, **numbers)
+    schedule = (
+        get_linear_schedule_with_warmup(adamw, steps, total)
+        if decay == "linear"
+        else get_constant_schedule_with_warmup(adamw, steps)
+    )
+    for step in range(1, total + 1):
+        assert part.lr_at(moment(step, total)) == pytest.approx(adamw.param_groups[0]["lr"])
+        gradient = torch.randn(30, generator=generator, dtype=torch.float64) * 10 ** (step % 5 - 3)
+        part.step_(value, gradient, *averages, moment(step, total))
+        theirs.grad = gradient.clone()
+        adamw.step()
+        schedule.step()
+        torch.testing.assert_close(value, theirs.data, rtol=0, atol=1e-12)
+    assert not torch.allclose(value, start, atol=0.1)
+
+
+def test_learning_rate_by_hand():
+    part = Adam(lr=0.1, warmup=0.2)
+    found = [part.lr_at(moment(step, 10)) for step in range(1, 11)]
+    falling = [0.1 * left / 8 for left in range(8, 0, -1)]
+    assert found == pytest.approx([0.0, 0.05, *falling])
+    assert part.lr_at(moment(15, 10)) == 0, "past the end"
+
+
+@pytest.mark.parametrize("decay", ["linear", "none"])
+def test_a_warm_up_that_rounds_to_all_of_training(decay):
+    part = Adam(lr=0.1, warmup=0.96, decay=decay)
+    assert part.lr_at(moment(10, 10)) == pytest.approx(0.09)
+    assert 0 <= part.lr_at(moment(11, 10)) <= 0.1, "past the end"
+
+
+def test_a_piece_is_stepped_like_the_whole():
+    start, gradient = torch.randn(2, 10, generator=torch.manual_seed(0))
+    whole = [start.clone(), torch.zeros(10), torch.zeros(10)]
+    halves = [tensor.clone() for tensor in whole]
+    for step in (1, 2, 3):
+        Adam().step_(whole[0], gradient, *whole[1:], moment(step, 10))
+        for half in (slice(0, 3), slice(3, 10)):
+            value, *averages = (tensor[half] for tensor in halves)
+            Adam().step_(value, gradient[half], *averages, moment(step, 10))
+    for a, b in zip(whole, halves, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(whole[0], start)
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"warmup": 1}, {"beta2": 1}, {"eps": 0}])
+def test_ranges(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Adam(**wrong)
