@@ -165,8 +165,8 @@ def _write(cells: list[dict[str, Any]]) -> None:
         "for 2 epochs (510 steps), STS-B for 1.5 (540 steps), BBC news with the demo's settings, "
         "each from one dense model (start); dense is that model trained as long again. Same data, "
         "steps, batch and learning rate for all, every method's own defaults otherwise. `python "
-        "-m benchmarks.first_look --data ...`, see its docstring. Machine, versions and commit of each run: its line in "
-        "first_look.jsonl.",
+        "-m benchmarks.first_look --data ...`, see its docstring. Machine, versions and commit of "
+        "each run: its line in first_look.jsonl.",
         "",
         table(cells),
     ]

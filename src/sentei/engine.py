@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sentei.parts.budget import Emergent, Group, LearnedRatio
-from sentei.parts.masks import HardConcrete, Latent, Project
+from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
 from sentei.parts.scope import Site
@@ -95,7 +95,9 @@ class Engine:
         self.pruned = 0
         self.settled = False
         self.sampled = False
-        self.noisy = False
+        """Whether the module holds a random sample of its weights now."""
+        self.from_sample = False
+        """Whether the gradients of the step under way come from one."""
         self.updates: list[UpdateRecord] = []
         self.brackets: dict[int, Bracket] = {}
         self._groups: tuple[Group, ...] = ()
@@ -112,7 +114,7 @@ class Engine:
         """Whether :meth:`learn` has anything to do."""
         recipe = self.recipe
         return (
-            isinstance(recipe.mask, Latent)
+            isinstance(recipe.mask, Gated)
             or (recipe.score.observes and not recipe.score.observes_new)
             or any(isinstance(penalty, WeightPenalty) for penalty in recipe.penalties)
         )
@@ -174,16 +176,15 @@ class Engine:
             gradient, memory = piece.of(gradients), piece.memory
             if score.observes and not score.observes_new:
                 score.observe_(memory, piece.dense, gradient, moment.step, piece.scratch)
-            if isinstance(mask, Latent):
-                scores = memory.get("score")
-                noise = memory.get("noise") if self.noisy else None
+            if isinstance(mask, Gated):
                 if isinstance(score, Learned):
-                    assert scores is not None
-                    mask.score_gradient_(piece.scratch, gradient, piece.dense, scores, noise)
+                    mask.score_gradient_(
+                        piece.scratch, gradient, piece.dense, memory, self.from_sample
+                    )
                     for penalty in on_scores:
-                        penalty.add_(piece.scratch, scores, share, moment)
-                mask.weight_gradient_(gradient, piece.keep, scores, noise)
-                if isinstance(score, Learned):
+                        penalty.add_(piece.scratch, memory["score"], share, moment)
+                mask.weight_gradient_(gradient, piece.keep, memory, self.from_sample)
+                if isinstance(score, Learned):  # last: gates are those of the forward pass
                     score.learn_(memory, piece.scratch, moment)
                 if recipe.budget.learned and not self.settled:
                     kept += torch.dot(gradient.to(kept.dtype), piece.dense.to(kept.dtype))
@@ -193,7 +194,7 @@ class Engine:
 
     def swap(self) -> None:
         """Exchange the module's weights with the latent ones, if there are any."""
-        if isinstance(self.recipe.mask, Latent):
+        if isinstance(self.recipe.mask, Gated):
             for held in self.held:
                 held.swap()
 
@@ -223,17 +224,15 @@ class Engine:
     def write(self, moment: Moment, *, updated: bool) -> None:
         """Make the module's weights sparse; ``updated`` says that a decision has just been made."""
         mask = self.recipe.mask
-        if isinstance(mask, Project) and not (updated or mask.holds(moment)):
+        if not (updated or mask.holds(moment)):
             return
         for held in self.held:
             for piece in self._pieces(held):
                 weight = piece.of(held.weight)
-                if isinstance(mask, Latent) and moment.step == 0:
-                    weight.copy_(piece.dense)  # nothing has been decided yet
-                elif isinstance(mask, Latent):
-                    mask.write_(weight, piece.dense, piece.keep, piece.memory.get("score"))
-                elif isinstance(mask, Project):
-                    mask.write_(weight, piece.keep)
+                if moment.step:
+                    mask.write_(weight, piece.dense, piece.keep, piece.memory)
+                else:  # nothing has been decided yet
+                    weight.copy_(piece.dense)
         self.sampled = False
         self._draw(moment.step)
 
@@ -251,9 +250,8 @@ class Engine:
             return
         for held in self.held:
             for piece in self._pieces(held):
-                score, noise = piece.memory["score"], piece.memory["noise"]
-                mask.sample_(piece.of(held.weight), piece.dense, score, noise)
-        self.sampled = self.noisy = True
+                mask.sample_(piece.of(held.weight), piece.dense, piece.memory)
+        self.sampled = self.from_sample = True
 
     def decide(self, moment: Moment, step: int) -> None:
         """Choose the weights to keep, and record the decision as made at ``step``."""
@@ -349,7 +347,7 @@ class Engine:
         for name, tensor in self.budget.items():
             tensor.copy_(state["budget"][name])
         self._groups, self._scores_changed = (), True
-        self.sampled = self.noisy = False
+        self.sampled = self.from_sample = False
 
     def difference(self, state: Mapping[str, Any]) -> str | None:
         """Why :meth:`tensors` of another run do not fit, naming the first site; None if they do."""

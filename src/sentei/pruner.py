@@ -27,7 +27,7 @@ from sentei import state as states
 from sentei.engine import FASTER, NEAR, Engine, SenteiWarning
 from sentei.measure import count_zeros, histograms
 from sentei.parts.budget import LearnedRatio
-from sentei.parts.masks import HardConcrete, Latent, Project
+from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
 from sentei.recipe import Recipe
 from sentei.record import PruningReport, SiteRecord, UpdateRecord
@@ -35,12 +35,13 @@ from sentei.select import Bracket
 
 STATE_FORMAT = 2
 
-_STATE = ("recipe", "total_steps", "step", "pruned", "settled", "weights", "brackets", "updates")
-_STATE += ("masks", "memory", "budget")
+_STATE = frozenset(
+    "recipe total_steps step pruned settled weights brackets updates masks memory budget".split()
+)
 
 
 class _Hook:
-    """A hook of one module that deep copies and pickles of it do not carry."""
+    """A hook of one module, which its deep copies and pickles do not carry on."""
 
     def __init__(self, act: Any = None) -> None:
         self.act = act
@@ -49,7 +50,7 @@ class _Hook:
         if self.act is not None:
             self.act(*args)
 
-    def __deepcopy__(self, memo: Any) -> "_Hook":
+    def __deepcopy__(self, memo: Any) -> _Hook:
         return _Hook()
 
     def __reduce__(self) -> Any:
@@ -124,10 +125,6 @@ class Pruner:
         return sum(count_zeros(site.parameter) for site in self._sites) / self.prunable
 
     @property
-    def _held(self) -> Any:
-        return self._engine.held
-
-    @property
     def target(self) -> float:
         """Sparsity that the schedule asks for at the current step."""
         return self.recipe.schedule.at(self.step, self.total_steps)
@@ -177,7 +174,7 @@ class Pruner:
                 else f"{missing[0]} is not in the optimizer: add it, or exclude it from the scope"
             )
         self._engine.allocate()
-        if isinstance(self.recipe.mask, Latent) and not self._versions and not self._idle:
+        if isinstance(self.recipe.mask, Gated) and not self._versions and not self._idle:
             self._versions = [site.parameter._version for site in self._sites]
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -185,8 +182,8 @@ class Pruner:
         ]
         if isinstance(self.recipe.mask, HardConcrete):
             self._hooks += [
-                self._model.register_forward_pre_hook(_Hook(self._before_forward)),
-                self._model.register_state_dict_pre_hook(_Hook(self._before_saving)),
+                _unwrapped(self._model).register_forward_pre_hook(_Hook(self._before_forward)),
+                _unwrapped(self._model).register_state_dict_pre_hook(_Hook(self._before_saving)),
             ]
 
     def detach(self) -> None:
@@ -284,9 +281,8 @@ class Pruner:
             raise ValueError(
                 f"pruner state of format {state.get('format')}; this version reads {STATE_FORMAT}"
             )
-        for key in _STATE:
-            if key not in state:
-                raise ValueError(f"not a whole pruner state: it has no {key!r}")
+        if missing := sorted(_STATE - state.keys()):
+            raise ValueError(f"not a whole pruner state: it has no {missing[0]!r}")
         new = recipes.to_dict(self.recipe)
         difference = states.first_difference(state["recipe"], new, "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
@@ -349,7 +345,7 @@ class Pruner:
         self._skipping = _overflowed(optimizer)
         if self._skipping:
             self._rest()
-            self._engine.noisy = False
+            self._engine.from_sample = False
         if self._skipping or self._idle:
             return
         self._check_weights()
@@ -390,12 +386,12 @@ class Pruner:
         engine.note_step(self.step)
         updated = self.recipe.schedule.is_update(self.step, self.total_steps)
         if updated:
-            if isinstance(self.recipe.mask, Project):
+            if not isinstance(self.recipe.mask, Gated):
                 engine.write(moment, updated=False)  # a held weight is zero when it is ranked
             engine.decide(moment, self.step)
         engine.write(moment, updated=updated)
-        engine.noisy = False
-        if isinstance(self.recipe.mask, Latent):
+        engine.from_sample = False
+        if isinstance(self.recipe.mask, Gated):
             self._versions = [site.parameter._version for site in self._sites]
 
     @torch.no_grad()
@@ -475,6 +471,13 @@ class Pruner:
             weight_histogram=weights,
             score_histogram=scores,
         )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module that is called and saved, under DDP and ``torch.compile``."""
+    children = dict(model.named_children())
+    inner = children.get("module", children.get("_orig_mod"))
+    return _unwrapped(inner) if len(children) == 1 and inner is not None else model
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
-from sentei.parts.masks import HardConcrete, Latent, Mask, Project
+from sentei.parts.masks import Gated, HardConcrete, Mask, Project
 from sentei.parts.part import Part
 from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
 from sentei.parts.schedule import Schedule
@@ -71,7 +71,7 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
-        latent = isinstance(self.mask, Latent)
+        latent = isinstance(self.mask, Gated)
         if not latent and (self.score.learned or self.budget.learned):
             part = "score" if self.score.learned else "budget"
             raise ValueError(

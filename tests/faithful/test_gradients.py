@@ -36,30 +36,30 @@ def test_latent(surrogate):
     gate = by_score if surrogate == "straight_through" else torch.sigmoid(by_score)
     (g * latent * gate).sum().backward()
     out = torch.full((SIZE,), 7.0, dtype=torch.float64)
-    mask.score_gradient_(out, g, latent, score, None)
+    mask.score_gradient_(out, g, latent, {"score": score}, False)
     same(out, by_score.grad)
     by_weight = latent.clone().requires_grad_()
     (g * by_weight * keep).sum().backward()
     gradient = g.clone()
-    mask.weight_gradient_(gradient, keep, score, None)
+    mask.weight_gradient_(gradient, keep, {"score": score}, False)
     assert torch.equal(gradient, by_weight.grad)
 
 
-@pytest.mark.parametrize("noisy", [True, False])
-def test_hard_concrete(noisy):
+@pytest.mark.parametrize("sampled", [True, False])
+def test_hard_concrete(sampled):
     mask = HardConcrete()
     g, latent, score = draw(seed=1), draw(seed=2), draw(seed=3, scale=3.0)
     noise = torch.logit(torch.rand(SIZE, dtype=torch.float64, generator=torch.manual_seed(0)))
     by_score, by_weight = score.clone().requires_grad_(), latent.clone().requires_grad_()
-    logits = (by_score + noise) / (2 / 3) if noisy else by_score
+    logits = (by_score + noise) / (2 / 3) if sampled else by_score
     gate = torch.clamp(torch.sigmoid(logits) * 1.2 - 0.1, 0.0, 1.0)
     (g * by_weight * gate).sum().backward()
     shut, wide = (int((gate == end).sum()) for end in (0, 1))
     assert shut > 100 and wide > 100 and shut + wide < SIZE - 100
     out, gradient = torch.empty_like(g), g.clone()
-    given = noise if noisy else None
-    mask.score_gradient_(out, g, latent, score, given)
-    mask.weight_gradient_(gradient, gate > 0, score, given)
+    memory = {"score": score, "noise": noise}
+    mask.score_gradient_(out, g, latent, memory, sampled)
+    mask.weight_gradient_(gradient, gate > 0, memory, sampled)
     same(out, by_score.grad)
     same(gradient, by_weight.grad)
 
@@ -82,7 +82,7 @@ def test_expected_l0(ends):
     drawn = []
     for step in range(50):
         mask.draw_(noise, step, 0)
-        mask.sample_(weight, one, score, noise)
+        mask.sample_(weight, one, {"score": score, "noise": noise})
         drawn.append((weight > 0).double().mean().item())
     assert sum(drawn) / 50 == pytest.approx(opened.mean().item(), abs=5e-3)
 

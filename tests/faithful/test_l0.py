@@ -36,7 +36,7 @@ def recipe(coefficient, **more):
 
 
 def draws(run):
-    return [held.memory["noise"].clone() for held in run.pruner._held]
+    return [held.memory["noise"].clone() for held in run.pruner._engine.held]
 
 
 @pytest.mark.parametrize("coefficient", [0.0, 10.0])

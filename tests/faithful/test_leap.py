@@ -63,6 +63,7 @@ def test_equals_an_autograd_gated_network_at_every_step(
         score=score,
         score_lr=0.05,
         ratio_lr=0.5 * temperature,
+        ratio_beta2=0.999,
         temperature=temperature,
         initial=initial,
         form=form,

@@ -45,7 +45,7 @@ def test_project(hold, held):
     mask = Project(hold=hold)
     assert [mask.holds(at(ramp)) for ramp in (-0.1, 0.5, 1.0, 1.01)] == held
     weight, keep, expected = example()
-    mask.write_(weight, keep)
+    mask.write_(weight, weight, keep, {})
     assert torch.equal(weight, expected)
 
 
@@ -59,7 +59,7 @@ def test_latent_writes_what_is_kept_and_keeps_the_rest(dtype):
     latent, keep, expected = example(dtype)
     latent[0, 0] = -5.0  # pruned: +0.0 is written, so that bits and counts agree
     weight, before = torch.full_like(latent, 9.0), latent.clone()
-    Latent().write_(weight, latent, keep, None)
+    Latent().write_(weight, latent, keep, {})
     assert torch.equal(weight, expected) and torch.equal(latent, before)
     assert not torch.signbit(weight).any()
 
@@ -70,12 +70,13 @@ def test_latent_gradients(dtype):
     latent = torch.tensor([0.5, 0.5, -4.0], dtype=dtype)
     score, keep = torch.tensor([0.0, 2.0, -2.0]), torch.tensor([True, False, True])
     out = torch.empty(3)
-    Latent().score_gradient_(out, gradient, latent, score, None)
+    memory = {"score": score}
+    Latent().score_gradient_(out, gradient, latent, memory, False)
     assert out.tolist() == [0.5, -1.0, -12.0]
-    Latent(surrogate="sigmoid").score_gradient_(out, gradient, latent, score, None)
+    Latent(surrogate="sigmoid").score_gradient_(out, gradient, latent, memory, False)
     slope = math.exp(2) / (1 + math.exp(2)) ** 2
     assert out.tolist() == pytest.approx([0.125, -slope, -12 * slope], rel=1e-6)
-    Latent().weight_gradient_(gradient, keep, score, None)
+    Latent().weight_gradient_(gradient, keep, memory, False)
     assert gradient.tolist() == [1.0, 0.0, 3.0]
 
 
@@ -85,11 +86,11 @@ def test_hard_concrete_gates_by_hand():
     latent = torch.tensor([2.0, 2.0, -2.0, 1.0], dtype=torch.float64)
     keep, weight = score > math.log(1 / 11), torch.empty(4, dtype=torch.float64)
     mask = HardConcrete()
-    mask.write_(weight, latent, keep, score)
+    mask.write_(weight, latent, keep, {"score": score})
     assert weight.tolist() == pytest.approx([1.0, 0.0, -2.0, 0.8], abs=1e-12)
     # With log(u / (1 - u)) = log(3) / 1.5 - S the sample's sigmoid is 3 / 4.
     noise = math.log(3) / 1.5 - score
-    mask.sample_(weight, latent, score, noise)
+    mask.sample_(weight, latent, {"score": score, "noise": noise})
     assert weight.tolist() == pytest.approx([1.6, 1.6, -1.6, 0.8], abs=1e-12)
 
 
@@ -97,7 +98,7 @@ def test_what_is_kept_is_no_zero_and_what_is_pruned_is():
     """A budget that fixes the count keeps gates that are shut, and prunes gates that are open."""
     score, latent = torch.tensor([-9.0, 9.0]), torch.tensor([0.5, 0.5])
     weight = torch.empty(2)
-    HardConcrete().write_(weight, latent, torch.tensor([True, False]), score)
+    HardConcrete().write_(weight, latent, torch.tensor([True, False]), {"score": score})
     assert 0 < weight[0] < 1e-5 and weight[1] == 0
 
 
@@ -115,10 +116,6 @@ def test_draws_are_seeded_by_seed_step_and_site():
     state = torch.random.get_rng_state()
     draw(1, 2, 3)
     assert torch.equal(torch.random.get_rng_state(), state), "the loop's own draws stand"
-
-
-def test_only_stochastic_gates_draw():
-    assert HardConcrete().draws and not Latent().draws
 
 
 @pytest.mark.parametrize("wrong", [{"low": 0.1}, {"high": 0.9}, {"temperature": 0}])

@@ -21,18 +21,25 @@ def moment(*, sparsity=0.4, reached=0.0, ramp=0.5, final=0.8):
 
 
 @pytest.mark.parametrize(
-    ("reached", "follow", "acts"),
-    [(0.3, True, True), (0.4, True, False), (0.9, True, False), (0.9, False, True)],
+    ("reached", "follow", "share"),
+    [
+        (0.3, True, 1.0),
+        (0.39, True, 0.2),
+        (0.4, True, 0.0),
+        (0.41, True, -0.2),
+        (0.9, True, -1.0),
+        (0.9, False, 1.0),
+    ],
 )
-def test_a_penalty_that_follows_rests_where_the_sparsity_is_reached(reached, follow, acts):
+def test_a_penalty_that_follows_is_as_strong_as_the_sparsity_is_behind(reached, follow, share):
     now = moment(reached=reached)
     gated = ExpectedL0(coefficient=8.0, follow=follow)
     rising = ScoreL1(coefficient=8.0, follow=follow)
-    assert gated.strength(now) == (8.0 if acts else 0.0)
-    assert rising.strength(now) == pytest.approx(4.0 if acts else 0.0)
+    assert gated.strength(now) == pytest.approx(8.0 * share)
+    assert rising.strength(now) == pytest.approx(4.0 * share)
     gradient = torch.zeros(3)
     rising.add_(gradient, torch.zeros(3), 0.5, now)
-    assert gradient.tolist() == pytest.approx([0.5 if acts else 0.0] * 3)
+    assert gradient.tolist() == pytest.approx([0.5 * share] * 3)
 
 
 @pytest.mark.parametrize("until", ["ramp", "end"])

@@ -542,12 +542,12 @@ def test_the_count_is_fixed_with_a_warning_where_it_was_far(away, warns, recwarn
     """The last step before: a threshold in the middle of scores that stand still."""
     recipe = sentei.soft_movement(0.5, settle=0.1, coefficient=0.0, score_lr=1e-12)
     training = Training(recipe).run(30)
-    for held in training.pruner._held:
+    for held in training.pruner._engine.held:
         held.memory["score"].copy_(torch.linspace(-1, 1, 256).view(16, 16))
         held.memory["exp_avg"].zero_()
     # sigmoid(score) <= 0.1 prunes nothing; shift the scores so that 0.5 + away fall under it.
     shift = torch.logit(torch.tensor(0.1)) + 1 - 2 * (0.5 + away)
-    for held in training.pruner._held:
+    for held in training.pruner._engine.held:
         held.memory["score"].add_(shift)
     recwarn.clear()
     for _ in range(10):

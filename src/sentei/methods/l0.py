@@ -13,8 +13,8 @@ where S <= log(1/11). The penalty is coefficient x mean sigmoid(S - temperature 
 expected fraction of open gates.
 
 What sparsity that gives depends on the task, the model and the length of training. By default the
-penalty follows a cubic schedule: it rests while the pruned fraction has reached what the schedule
-asks for; and in the last tenth of training gates are deterministic and the count is exact.
+penalty follows a cubic schedule, as strong as the pruned fraction is behind it; and in the last
+tenth of training gates are deterministic and the count is exact.
 ``follow=False, settle=None`` leaves the sparsity to the coefficient, as the papers do.
 
 Cost: 21 bytes a weight (latent weight, log-odds, Adam's two averages and the draw in float32;
@@ -59,7 +59,7 @@ def l0(
         score_lr: Peak learning rate of the log-odds.
         coefficient: Weight of the expected fraction of open gates.
         initial: Log-odds at the start; 2.197 opens a gate with probability 0.9.
-        follow: Let the penalty rest where the sparsity is reached, see
+        follow: Let the penalty follow the schedule, see
             :class:`~sentei.parts.penalties.ScorePenalty`.
         settle: Fraction of training at its end with the exact count; None for what comes out.
         warmup: Fraction of training before the schedule asks for sparsity.

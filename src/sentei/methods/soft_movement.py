@@ -10,8 +10,8 @@ weight of a penalty on the scores:
     coefficient (tau / threshold) mean over matrices of mean sigmoid(S)
 
 What sparsity that gives depends on the task, the model and the length of training. By default the
-penalty rests while the pruned fraction has reached what the schedule asks for, and in the last
-tenth of training the count is exactly the one asked for; ``follow=False, settle=None`` leaves both
+penalty is as strong as the pruned fraction is behind the schedule, and in the last tenth of
+training the count is exactly the one asked for; ``follow=False, settle=None`` leaves both
 to the coefficient, as the paper does.
 
 Cost: 17 bytes a weight (latent weight, score and Adam's two averages in float32; mask).
@@ -54,7 +54,7 @@ def soft_movement(
         score_lr: Peak learning rate of the scores.
         threshold: Final threshold on sigmoid(score).
         coefficient: Weight of the penalty on the scores.
-        follow: Let the penalty rest where the sparsity is reached, see
+        follow: Let the penalty follow the schedule, see
             :class:`~sentei.parts.penalties.ScorePenalty`.
         settle: Fraction of training at its end with the exact count; None for what comes out.
         warmup: Fraction of training before the first pruning.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -10,17 +12,28 @@ from torch import Tensor
 
 from sentei.parts.part import Moment, Part
 
+Memory = Mapping[str, Tensor]
+
 
 class Mask(Part):
-    """The form of *apply*.
-
-    Every method works on flat pieces of a site, all of one size.
-    """
+    """The form of *apply*. Its methods work on flat pieces of a site, all of one size."""
 
     axis: ClassVar[str] = "mask"
 
     memory: ClassVar[tuple[str, ...]] = ()
     """Names of the tensors it keeps, each of the weight's shape."""
+
+    @abstractmethod
+    def holds(self, moment: Moment) -> bool:
+        """Whether the weights are written after a step that has not decided, too."""
+
+    @abstractmethod
+    def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
+        """Make ``weight`` sparse where ``keep`` is False.
+
+        ``weight`` is what the module holds, ``dense`` what training moves: the same tensor, unless
+        the mask keeps a latent weight. ``memory`` is the mask's and the score's.
+        """
 
 
 class Project(Mask):
@@ -35,56 +48,76 @@ class Project(Mask):
     it."""
 
     def holds(self, moment: Moment) -> bool:
-        """Whether zeros are written at ``moment`` without a decision."""
+        """As ``hold`` says."""
         return moment.ramp > 1 if self.hold == "cooldown" else self.hold
 
-    def write_(self, weight: Tensor, keep: Tensor) -> None:
+    def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
         """Zero what is pruned."""
         zero_pruned_(weight, keep)
 
 
-class Latent(Mask):
-    """Keep the dense weights aside, as latent ones: the module holds latent x mask.
+class Gated(Mask):
+    """A mask that keeps the dense weights aside, as latent ones: the module holds latent x gate.
 
-    The optimizer steps the latent weights. With g the gradient of what the module holds, theirs is
-    g x mask, and the gradient of the scores is straight-through, g x latent, as if the mask were
-    the score itself (Bengio et al. 2013, arXiv 1308.3432; movement pruning, arXiv 2005.07683, eq.
-    6). A pruned weight keeps its value, and comes back with it when its score does.
+    The optimizer steps the latent weights. A pruned weight keeps its value, and comes back with it
+    when its score does. Gradients of the latent weights and of the scores are formed from the one
+    of what the module holds, ``gradient``; ``sampled`` says that this was a random sample.
+    """
+
+    memory: ClassVar[tuple[str, ...]] = ("latent",)
+
+    def holds(self, moment: Moment) -> bool:
+        """Always: the optimizer has moved the latent weights."""
+        return True
+
+    @abstractmethod
+    def score_gradient_(
+        self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
+    ) -> None:
+        """Write the gradient of the scores into ``out``, float32 (float64)."""
+
+    @abstractmethod
+    def weight_gradient_(
+        self, gradient: Tensor, keep: Tensor, memory: Memory, sampled: bool
+    ) -> None:
+        """Turn ``gradient`` into the latent weights', in place."""
+
+
+class Latent(Gated):
+    """The gate is the mask; scores learn straight through it.
+
+    With g the gradient of what the module holds, the latent weights' is g x mask, and the scores' g
+    x latent, as if the mask were the score itself (Bengio et al. 2013, arXiv 1308.3432; movement
+    pruning, arXiv 2005.07683, eq. 6).
     """
 
     kind: Literal["latent"] = "latent"
-    memory: ClassVar[tuple[str, ...]] = ("latent",)
 
     surrogate: Literal["straight_through", "sigmoid"] = "straight_through"
     """What stands for the mask in the scores' gradient: the score, or its sigmoid."""
 
-    @property
-    def draws(self) -> bool:
-        """Whether the module holds a random sample while it trains."""
-        return False
-
     def score_gradient_(
-        self, out: Tensor, gradient: Tensor, latent: Tensor, score: Tensor, noise: Tensor | None
+        self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
     ) -> None:
-        """Write the gradient of the scores into ``out``."""
-        _product_(out, gradient, latent)
+        """G x latent, times the surrogate's slope."""
+        _product_(out, gradient, dense)
         if self.surrogate == "sigmoid":
-            gate = torch.sigmoid(score)
+            gate = torch.sigmoid(memory["score"])
             out.mul_(gate * (1 - gate))
 
     def weight_gradient_(
-        self, gradient: Tensor, keep: Tensor, score: Tensor | None, noise: Tensor | None
+        self, gradient: Tensor, keep: Tensor, memory: Memory, sampled: bool
     ) -> None:
-        """Turn the gradient of what the module holds into the latent weights', in place."""
+        """The gradient x mask."""
         zero_pruned_(gradient, keep)
 
-    def write_(self, weight: Tensor, latent: Tensor, keep: Tensor, score: Tensor | None) -> None:
-        """Write latent x mask into ``weight``."""
+    def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
+        """Latent x mask."""
         bits = _BITS[weight.element_size()]
-        torch.mul(latent.view(bits), keep, out=weight.view(bits))
+        torch.mul(dense.view(bits), keep, out=weight.view(bits))
 
 
-class HardConcrete(Latent):
+class HardConcrete(Gated):
     """Gates between 0 and 1 around the mask: stochastic in training, deterministic otherwise.
 
     With score S (log-odds) and u uniform, drawn once an optimizer step: s = sigmoid((log(u / (1 -
@@ -98,9 +131,6 @@ class HardConcrete(Latent):
     kind: Literal["hard_concrete"] = "hard_concrete"
     memory: ClassVar[tuple[str, ...]] = ("latent", "noise")
 
-    surrogate: Literal["straight_through"] = "straight_through"
-    """Unused: the gate has a gradient of its own."""
-
     low: float = Field(-0.1, lt=0)
     """Lower end of the stretched gate."""
 
@@ -113,11 +143,6 @@ class HardConcrete(Latent):
     seed: int = 0
     """Of the draws."""
 
-    @property
-    def draws(self) -> bool:
-        """True."""
-        return True
-
     def draw_(self, noise: Tensor, step: int, number: int) -> None:
         """Fill ``noise`` with log(u / (1 - u)) of optimizer step ``step`` for site ``number``.
 
@@ -128,44 +153,42 @@ class HardConcrete(Latent):
         noise.uniform_(generator=generator).clamp_(1e-4, 1 - 1e-4).logit_()
 
     def score_gradient_(
-        self, out: Tensor, gradient: Tensor, latent: Tensor, score: Tensor, noise: Tensor | None
+        self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
     ) -> None:
         """Through the gate: g x latent x d gate / d S."""
-        s = self._sigmoid(score, noise)
+        s = self._sigmoid(memory, sampled)
         stretched = s * (self.high - self.low) + self.low
         slope = s * (1 - s) * (self.high - self.low)
-        if noise is not None:
+        if sampled:
             slope /= self.temperature
-        _product_(out, gradient, latent)
+        _product_(out, gradient, dense)
         out.mul_(slope).mul_((stretched >= 0) & (stretched <= 1))
 
     def weight_gradient_(
-        self, gradient: Tensor, keep: Tensor, score: Tensor | None, noise: Tensor | None
+        self, gradient: Tensor, keep: Tensor, memory: Memory, sampled: bool
     ) -> None:
-        """G x gate."""
-        assert score is not None
-        gradient.mul_(self._gate(score, keep, noise))
+        """The gradient x gate."""
+        gradient.mul_(self._gate(memory, True) if sampled else self._final_gate(keep, memory))
 
-    def write_(self, weight: Tensor, latent: Tensor, keep: Tensor, score: Tensor | None) -> None:
+    def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
         """Latent x deterministic gate."""
-        assert score is not None
-        weight.copy_(latent * self._gate(score, keep, None))
+        weight.copy_(dense * self._final_gate(keep, memory))
 
-    def sample_(self, weight: Tensor, latent: Tensor, score: Tensor, noise: Tensor) -> None:
+    def sample_(self, weight: Tensor, dense: Tensor, memory: Memory) -> None:
         """Latent x stochastic gate."""
-        weight.copy_(latent * self._gate(score, None, noise))
+        weight.copy_(dense * self._gate(memory, True))
 
-    def _sigmoid(self, score: Tensor, noise: Tensor | None) -> Tensor:
-        if noise is None:
-            return torch.sigmoid(score)
-        return torch.sigmoid((score + noise) / self.temperature)
+    def _sigmoid(self, memory: Memory, sampled: bool) -> Tensor:
+        if sampled:
+            return torch.sigmoid((memory["score"] + memory["noise"]) / self.temperature)
+        return torch.sigmoid(memory["score"])
 
-    def _gate(self, score: Tensor, keep: Tensor | None, noise: Tensor | None) -> Tensor:
-        gate = (self._sigmoid(score, noise) * (self.high - self.low) + self.low).clamp_(0, 1)
-        if noise is None and keep is not None:
-            # Mask and gate agree on what is zero, however rounding falls at the boundary.
-            gate.clamp_(min=1e-6).mul_(keep)
-        return gate
+    def _gate(self, memory: Memory, sampled: bool) -> Tensor:
+        return (self._sigmoid(memory, sampled) * (self.high - self.low) + self.low).clamp_(0, 1)
+
+    def _final_gate(self, keep: Tensor, memory: Memory) -> Tensor:
+        """Zero where the mask is, and there only, however rounding falls at the boundary."""
+        return self._gate(memory, False).clamp_(min=1e-6).mul_(keep)
 
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -57,14 +57,16 @@ class ScorePenalty(Penalty):
     """Weight of the term."""
 
     follow: bool = True
-    """Rest while the pruned fraction has reached what the schedule asks for, so that the sparsity
-    follows the schedule. False pushes on, and the sparsity is what comes of it (the papers)."""
+    """Follow the schedule: the coefficient counts in full where 5 points of sparsity are missing,
+    in proportion where it is less, and pushes the other way beyond what is asked for. False pushes
+    on in full, and the sparsity is what comes of it (the papers)."""
 
     def strength(self, moment: Moment) -> float:
         """The coefficient in force."""
-        if self.follow and moment.reached >= moment.sparsity:
-            return 0.0
-        return self.coefficient
+        if not self.follow:
+            return self.coefficient
+        missing = (moment.sparsity - moment.reached) / 0.05
+        return self.coefficient * min(max(missing, -1.0), 1.0)
 
     @abstractmethod
     def add_(self, gradient: Tensor, score: Tensor, share: float, moment: Moment) -> None:
