@@ -21,8 +21,8 @@ Against the code: it has no temperature (``temperature=1, initial=10``), which l
 gradient of 5e-5 at the start; the paper's T suits its 220 000 steps. Here ``temperature=None``
 chooses the T with which the ratios can reach the target in the first half of training. The
 penalty's gradient falls with the cube of the excess, and an Adam that remembers the first ones
-(``ratio_beta2=0.999``, the authors') stalls in a short run, at 0.76 to 0.80 for 0.9 over 200 to
-1500 steps of a small network; 0.9 does not. Thresholds and scores are not clipped. In the last
+(``ratio_beta2=0.999``, the authors') stalls in a short run: at 0.76 of 0.9 after 1000 steps of a
+small network, where 0.9 comes to 0.896. Thresholds and scores are not clipped. In the last
 tenth of training the count is exact, in the proportions
 learned; ``settle=None`` leaves it as it comes, a little above the target.
 """
