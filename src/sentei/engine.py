@@ -150,20 +150,18 @@ class Engine:
 
     def learn(self, moment: Moment) -> None:
         """Observe; form a latent mask's gradients; train scores and ratios; add penalties'."""
-        kept = torch.zeros(len(self.held), dtype=torch.float64)
-        for held in self.held:
-            kept[held.number] = self._learn_site(held, _gradient(held.site, moment.step), moment)
+        kept = [
+            self._learn_site(held, _gradient(held.site, moment.step), moment) for held in self.held
+        ]
         budget = self.recipe.budget
         if isinstance(budget, LearnedRatio) and not self.settled:
-            sizes, ratios = (
-                torch.tensor(self.sizes, dtype=torch.float64),
-                budget.ratios(self.budget),
-            )
+            sizes = torch.tensor(self.sizes, dtype=torch.float64)
+            ratios = budget.ratios(self.budget)
             pull = torch.zeros_like(ratios)
             for penalty in self.recipe.penalties:
                 if isinstance(penalty, RatioPenalty):
                     pull += penalty.gradient(ratios, sizes, moment)
-            budget.learn_(self.budget, kept, pull, moment)
+            budget.learn_(self.budget, torch.stack(kept).cpu().double(), pull, moment)
 
     def _learn_site(self, held: Held, gradients: Tensor, moment: Moment) -> Tensor:
         """Return the sum of the mask's gradient over what is kept, if a budget learns from it."""
