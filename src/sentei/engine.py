@@ -161,7 +161,7 @@ class Engine:
             for penalty in self.recipe.penalties:
                 if isinstance(penalty, RatioPenalty):
                     pull += penalty.gradient(ratios, sizes, moment)
-            budget.learn_(self.budget, torch.stack(kept).cpu().double(), pull, moment)
+            budget.learn_(self.budget, torch.stack([k.cpu() for k in kept]).double(), pull, moment)
 
     def _learn_site(self, held: Held, gradients: Tensor, moment: Moment) -> Tensor:
         """Return the sum of the mask's gradient over what is kept, if a budget learns from it."""
