@@ -15,6 +15,7 @@ import argparse
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def _dense(task: str, arguments: Any) -> Path:
 def cell(task: str, method: str, overrides: list[str], arguments: Any) -> dict[str, object]:
     chosen = settings(task, method, overrides, arguments)
     with tempfile.TemporaryDirectory() as folder:
-        report = prune(prepare(chosen), Path(folder, "run"))
+        prepared = replace(prepare(chosen), trained_head=False)  # the start has a row of its own
+        report = prune(prepared, Path(folder, "run"))
         if method == START:
             shutil.move(Path(folder, "run", "model"), _dense(task, arguments))
     return {
