@@ -348,6 +348,8 @@ class Pruner:
             self._engine.from_sample = False
         if self._skipping or self._idle:
             return
+        if self.step == 0:
+            self._check_teacher()
         self._check_weights()
         _unscale_(optimizer)
         if self._engine.reads_gradient:
@@ -411,6 +413,19 @@ class Pruner:
         """Leave the deterministic weights in the module."""
         if self._engine.sampled:
             self._engine.write(self._moment(self.step), updated=False)
+
+    def _check_teacher(self) -> None:
+        """The pruner prunes; somebody else must bring the teacher that a recipe asks for."""
+        hooks = _unwrapped(self._model)._forward_hooks.values()
+        taught = any(hasattr(getattr(hook, "__self__", None), "distillation") for hook in hooks)
+        if self.recipe.distill and not taught:
+            warnings.warn(
+                f"the recipe {self.recipe.method} learns from a teacher, and none is attached: use "
+                "sentei.Distiller(model, teacher, recipe.distill).attach(), or say that there is "
+                "none with the recipe's distill=None",
+                SenteiWarning,
+                stacklevel=3,
+            )
 
     def _check_weights(self) -> None:
         """Refuse weights that somebody else has exchanged since the last step."""

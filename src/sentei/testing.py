@@ -131,7 +131,7 @@ def _small(method: Method, sparsity: float = 0.7) -> Recipe:
         "score.window": 2,
         "score.optimizer.lr": 0.5,
     }
-    recipe = method.build(sparsity)
+    recipe = method.build(sparsity).model_copy(update={"distill": None})  # the pruner's part
     for path, value in settings.items():
         place: object = recipes.to_dict(recipe)
         for key in path.split("."):

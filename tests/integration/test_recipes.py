@@ -215,6 +215,7 @@ def train(
     torch.manual_seed(0)
     model = make_model(file).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    recipe = recipe.model_copy(update={"distill": None})  # what the pruner does is looked at
     pruner = sentei.Pruner(model, recipe, total_steps=total, examples=EXAMPLES)
     pruner.attach(optimizer)
     task = name_of(file)["task"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+import sentei
 from sentei.distill import Distiller
 from sentei.distill.scores import ScoreRecorder
 from sentei.parts.distillation import Distillation
@@ -401,3 +403,19 @@ def test_attaching_twice_is_refused():
         pytest.raises(ValueError, match="attached already"),
     ):
         distiller.attach()
+
+
+def test_a_pruner_whose_recipe_learns_from_a_teacher_misses_it():
+    student, teacher = bert(), bert(seed=1)
+    recipe = sentei.knowledge_aware(0.5, stages=2)
+    distiller = sentei.Distiller(student, teacher, recipe.distill)
+    for taught in (False, True):
+        optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
+        pruner = sentei.Pruner(student, recipe, total_steps=2)
+        pruner.attach(optimizer)
+        if taught:
+            distiller.attach()
+        student.train()(**batch()).loss.backward()
+        with nullcontext() if taught else pytest.warns(sentei.SenteiWarning, match="Distiller"):
+            optimizer.step()
+        pruner.detach()
