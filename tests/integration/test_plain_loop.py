@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import random
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from test_every_method import fitted
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 import sentei
 from sentei.methods import known
+from sentei.parts.masks import Project
 
 STEPS = 24
-
-
-def recipe_of(method):
-    recipe = method.build(0.8)
-    fits = {"schedule.every=2": recipe.schedule, "score.window=2": recipe.score}
-    return sentei.override(
-        recipe,
-        [s for s, part in fits.items() if s.partition("=")[0].split(".")[1] in part.model_dump()],
-    )
 
 
 class Loop:
@@ -47,7 +41,7 @@ class Loop:
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=5e-3)
         self.scheduler = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, STEPS)
-        self.pruner = sentei.Pruner(self.model, recipe, total_steps=STEPS)
+        self.pruner = sentei.Pruner(self.model, recipe, total_steps=STEPS, examples=192)
         if folder:
             self.pruner.load(folder / "pruner.safetensors")
             rest = torch.load(folder / "rest.pt")
@@ -63,7 +57,10 @@ class Loop:
                 loss = self.model(input_ids=tokens, labels=labels).loss / 2
             loss.backward()
         clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        with warnings.catch_warnings():
+            # So short a run is no measure of how near a learned sparsity comes to its target.
+            warnings.simplefilter("ignore", sentei.SenteiWarning)
+            self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
 
@@ -77,7 +74,7 @@ class Loop:
 @pytest.fixture(scope="module", params=known(), ids=lambda method: method.name)
 def run(request, tmp_path_factory):
     """A whole run that left a checkpoint and its sparsity at every step."""
-    folder, recipe = tmp_path_factory.mktemp(request.param.name), recipe_of(request.param)
+    folder, recipe = tmp_path_factory.mktemp(request.param.name), fitted(request.param)
     loop, told = Loop(recipe), {}
     for step in range(1, STEPS + 1):
         loop.step()
@@ -88,6 +85,8 @@ def run(request, tmp_path_factory):
 
 def test_the_model_on_disk_has_the_sparsity_that_was_told(run):
     recipe, folder, told, loop = run
+    decided = {update.step: update for update in loop.pruner.updates}
+    shrinks = recipe.method == "proximal"  # which makes zeros among what is kept, too
     seen = []
     for step, (sparsity, names) in told.items():
         model = AutoModelForSequenceClassification.from_pretrained(folder / str(step))
@@ -96,12 +95,16 @@ def test_the_model_on_disk_has_the_sparsity_that_was_told(run):
         assert zeros / sum(weight.numel() for weight in weights) == sparsity, step
         assert type(model).__name__ == "BertForSequenceClassification"
         seen.append(zeros)
-        if recipe.schedule.is_update(step, STEPS):
-            wanted = recipe.schedule.at(step, STEPS) * loop.pruner.prunable
-            assert zeros == round(wanted), step
+        assert recipe.schedule.is_update(step, STEPS) == (step in decided)
+        if step in decided:
+            wanted = round(recipe.schedule.at(step, STEPS) * loop.pruner.prunable)
+            assert decided[step].pruned == wanted or not decided[step].settled
+            exact = zeros == decided[step].pruned
+            assert exact or (shrinks and zeros > decided[step].pruned), step
     # Between decisions, weights regrow where the mask does not hold them.
     regrown = any(after < before for before, after in pairwise(seen))
-    assert regrown != recipe.mask.hold
+    if all(update.settled for update in loop.pruner.updates) and not shrinks:
+        assert regrown == (isinstance(recipe.mask, Project) and recipe.mask.hold is not True)
     assert seen[-1] == round(0.8 * loop.pruner.prunable)
 
 
