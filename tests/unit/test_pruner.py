@@ -63,7 +63,11 @@ def step(training, loss=None):
 # Attaching.
 
 
-@pytest.mark.parametrize("thing", [None, 3, nn.Linear(2, 2), object()], ids=repr)
+@pytest.mark.parametrize(
+    "thing",
+    [None, 3, nn.Linear(2, 2), object()],
+    ids=["none", "number", "module", "object"],
+)
 def test_attach_wants_an_optimizer(thing):
     pruner = Training(None)
     pruner = sentei.Pruner(pruner.model, PLATON, total_steps=STEPS)
