@@ -70,6 +70,8 @@ def settings(task: str, method: str, overrides: list[str], arguments: Any) -> An
             "learning_rate": 1e-4,
             **TASKS[task],
         }
+        if not plain:
+            given["epochs"] = arguments.longer * TASKS[task]["epochs"]
     return Settings.model_validate(given)
 
 
@@ -93,6 +95,7 @@ def cell(task: str, method: str, overrides: list[str], arguments: Any) -> dict[s
         "start": arguments.start,
         "sparsity": 0.0 if method in (DENSE, START) else arguments.sparsity,
         "seed": arguments.seed,
+        "longer": arguments.longer,
         "metrics": report.sparse,
         "steps": report.pruning.total_steps,
         "pruned": report.pruning.pruned,
@@ -119,7 +122,8 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 def _name(found: dict[str, Any]) -> tuple[str, ...]:
     start = ["from the pretrained model"] if found["start"] == "pretrained" else []
-    return (found["method"], *start, *found["set"])
+    longer = [f"{found['longer']:g} times the steps"] if found.get("longer", 1) != 1 else []
+    return (found["method"], *start, *longer, *found["set"])
 
 
 def main() -> None:
@@ -130,6 +134,7 @@ def main() -> None:
     parser.add_argument("--start", choices=["dense", "pretrained"], default="dense")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--longer", type=float, default=1.0, help="times the steps, of methods")
     parser.add_argument("--data", type=Path, help="folder of the benchmark data")
     parser.add_argument("--model", type=Path, help="bbc: dense/model of a demo run")
     parser.add_argument("--work", type=Path, default=Path("first_look"), help="scratch folder")
@@ -140,14 +145,14 @@ def main() -> None:
 
     def key(found: dict[str, Any]) -> tuple[object, ...]:
         names = ("task", "method", "start", "sparsity", "seed")
-        return (*(found[name] for name in names), *found["set"])
+        return (*(found[name] for name in names), found.get("longer", 1.0), *found["set"])
 
     done = {key(found) for found in cells}
     for method in arguments.methods:
         for task in arguments.tasks:
             sparsity = 0.0 if method in (DENSE, START) else arguments.sparsity
-            start = arguments.start
-            if (task, method, start, sparsity, arguments.seed, *arguments.overrides) in done:
+            asked = (task, method, arguments.start, sparsity, arguments.seed, arguments.longer)
+            if (*asked, *arguments.overrides) in done:
                 continue
             found = cell(task, method, arguments.overrides, arguments)
             cells.append(found)
