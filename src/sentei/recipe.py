@@ -187,6 +187,12 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         place: Any = data
         for depth, key in enumerate(keys):
             entries = _entries(place)
+            if place is None:
+                parent = ".".join(keys[:depth])
+                raise ValueError(
+                    f"--set {setting}: the recipe has no {parent}; ask for one with its defaults "
+                    f"first: --set {parent}={{}}"
+                )
             if key not in entries:
                 raise ValueError(
                     f"--set {setting}: no setting {'.'.join(keys[: depth + 1])!r}"

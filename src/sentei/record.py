@@ -92,10 +92,14 @@ class PruningReport(Record):
 
 
 class TrainPoint(Record):
-    """A logged training step: mean loss since the last point, learning rate and sparsity."""
+    """A logged training step: mean loss since the last point, learning rate and sparsity.
+
+    ``terms`` are those of a loss with a teacher, before their weights, on the step's last batch.
+    """
 
     step: int
     loss: float
+    terms: dict[str, float] = {}
     learning_rate: float
     sparsity: float
 

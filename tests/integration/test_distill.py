@@ -230,6 +230,11 @@ def test_a_teacher_made_in_the_run(task, tmp_path):
     assert yaml.safe_load((out / "recipe.yaml").read_text())["distill"]["attention"] == 0.5
     assert yaml.safe_load((out / "run.yaml").read_text())["recipe"]["distill"]["hidden"] == 0.5
     assert report["sparse"]["accuracy"] > 0.8
+    first = report["train"][0]  # of one batch: its loss is the sum of its terms
+    weights = {name: report["pruning"]["recipe"]["distill"][name] for name in first["terms"]}
+    assert len(weights) == 4 and first["step"] == 1
+    whole = sum(weight * first["terms"][name] for name, weight in weights.items())
+    assert first["loss"] == pytest.approx(whole, rel=1e-3)
     assert done("verify", out)
     # The teacher had a say: the same run without one ends elsewhere.
     alone = tmp_path / "alone"

@@ -159,6 +159,7 @@ def test_override(settings, expected):
         ("scor.beta1=0.5", r"no setting 'scor'; did you mean 'score'\?"),
         ("method.x=1", r"no setting 'method\.x'"),
         ("score.beta1.x=1", r"no setting 'score\.beta1\.x'"),
+        ("distill.logits=1", r"no distill; .* first: --set distill=\{\}"),
         ("score.beta1", "expected path=value"),
         ("=1", "expected path=value"),
         ("score..beta1=1", "expected path=value"),

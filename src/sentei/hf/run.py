@@ -102,7 +102,7 @@ def prune(
 
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
     pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
-    journal = Journal(out / "metrics.jsonl", pruning)
+    journal = Journal(out / "metrics.jsonl", pruning, distiller)
     begun = time.perf_counter()
     trainer = _train(
         prepared,

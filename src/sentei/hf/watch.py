@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sentei.distill import Distiller
 from sentei.hf.callback import PruningCallback
 from sentei.hf.settings import Settings
 from sentei.record import EvalPoint, TrainPoint
@@ -21,11 +22,19 @@ class Journal(TrainerCallback):
     """Writes ``metrics.jsonl`` as training goes, and remembers it as points.
 
     When training resumes, lines from after its checkpoint are dropped: they will be written again.
+
+    Args:
+        path: The file.
+        pruning: Knows the sparsity; None in dense training.
+        distiller: Knows the terms of the loss, where there is a teacher.
     """
 
-    def __init__(self, path: Path, pruning: PruningCallback | None) -> None:
+    def __init__(
+        self, path: Path, pruning: PruningCallback | None, distiller: Distiller | None = None
+    ) -> None:
         self.path = path
         self.pruning = pruning
+        self.distiller = distiller
         self.lines: list[dict[str, Any]] = []
 
     @property
@@ -60,9 +69,11 @@ class Journal(TrainerCallback):
     ) -> None:
         """One line for a logged training step."""
         if logs and "loss" in logs:
+            terms = self.distiller.terms if self.distiller else {}
             point = TrainPoint(
                 step=state.global_step,
                 loss=logs["loss"],
+                terms={name: float(value) for name, value in terms.items()},
                 learning_rate=logs["learning_rate"],
                 sparsity=logs.get("sparsity", 0.0),
             )
