@@ -5,11 +5,12 @@ by the pruning work of every variant, all in one process. Each variant owns a co
 moved between rounds as Adam would, and is driven through its own hooks by an optimizer whose step
 does nothing, so that what is timed is the pruning and nothing else. Each variant makes ten steps a
 round, a whole window of PLATON; the time reported is that of one. The variants run in two halves,
-because all of them at once need more than 20 GB; each is compared with the training steps of its
-own rounds.
+a process each, because all of them at once need more than 20 GB; each is compared with the training
+steps of its own rounds.
 
 Memory: each variant in a process of its own, the peak of resident memory above the level before
-(``VmHWM``), with the allocator told to give every large block back at once.
+(``VmHWM``), with the allocator told to give every large block back at once. ``--only`` measures one
+of the two and takes the other from the committed results.
 """
 
 from __future__ import annotations
@@ -233,28 +234,52 @@ def _resident(field: str = "VmRSS") -> int:
     raise RuntimeError(f"no {field} in /proc/self/status")
 
 
+def _apart(*arguments: str, **environment: str) -> Any:
+    """What this module prints, run with ``arguments`` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.overhead", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=["time", "memory"])
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--time-of", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
         print(json.dumps(measure_memory(arguments.memory_of)))
         return
+    if arguments.time_of:
+        print(json.dumps(measure_time(arguments.time_of, arguments.rounds)))
+        return
 
-    memory = {}
-    for name in [*VARIANTS, *PUBLISHED]:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.overhead", "--memory-of", name],
-            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        memory[name] = json.loads(done.stdout)
-    others = [name for name in [*VARIANTS, *PUBLISHED] if name not in GATED]
-    times = [measure_time(names, arguments.rounds) for names in (GATED, others)]
+    known = machine.RESULTS / "overhead.json"
+    found = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    names = [*VARIANTS, *PUBLISHED]
+    if arguments.only != "time":
+        found["memory"] = {
+            name: _apart("--memory-of", name, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1")
+            for name in names
+        }
+        found["memory_by"] = machine.facts()
+    if arguments.only != "memory":
+        rounds = ("--rounds", str(arguments.rounds))
+        halves = (GATED, [name for name in names if name not in GATED])
+        found["seconds"] = [_apart(*rounds, "--time-of", *half) for half in halves]
+        found["seconds_by"] = machine.facts()
+    report(found)
 
+
+def report(found: dict[str, Any]) -> None:
+    """Write the results."""
+    memory, times = found["memory"], found["seconds"]
     sites = sentei.platon().scope.resolve(classifier()).sites
     weights = sum(site.parameter.numel() for site in sites)
     largest = max(site.parameter.nbytes for site in sites)
@@ -274,8 +299,8 @@ def main() -> None:
         [
             "Pruning beside a training step (bf16 autocast forward and backward, fused AdamW) of a "
             f"BERT-base-shaped encoder at 32 x 128 tokens: the step takes {step:.2f} s, median of "
-            f"{arguments.rounds} interleaved rounds. {weights:,} prunable weights; the largest "
-            f"matrix is {largest / 1e6:.1f} MB. *Declared* is what the recipe says it keeps for a "
+            f"{len(times[0]['training step'])} interleaved rounds. {weights:,} prunable weights; "
+            f"the largest matrix is {largest / 1e6:.1f} MB. *Declared* is what the recipe says it keeps for a "
             "prunable weight, *kept* what is resident, both in bytes; *peak* is the most resident "
             "memory above that during steps.",
             "",
@@ -284,7 +309,8 @@ def main() -> None:
             *rows,
         ]
     )
-    machine.write("overhead", table, {"seconds": times, "memory": memory, "weights": weights})
+    keys = ("seconds", "seconds_by", "memory", "memory_by")
+    machine.write("overhead", table, {"weights": weights, **{key: found[key] for key in keys}})
 
 
 if __name__ == "__main__":
