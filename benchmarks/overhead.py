@@ -300,8 +300,9 @@ def report(found: dict[str, Any]) -> None:
             "Pruning beside a training step (bf16 autocast forward and backward, fused AdamW) of a "
             f"BERT-base-shaped encoder at 32 x 128 tokens: the step takes {step:.2f} s, median of "
             f"{len(times[0]['training step'])} interleaved rounds. {weights:,} prunable weights; "
-            f"the largest matrix is {largest / 1e6:.1f} MB. *Declared* is what the recipe says it keeps for a "
-            "prunable weight, *kept* what is resident, both in bytes; *peak* is the most resident "
+            f"the largest matrix is {largest / 1e6:.1f} MB. *Declared* is what the recipe says it "
+            "keeps for a prunable weight, *kept* what is resident, both in bytes; *peak* is the "
+            "most resident "
             "memory above that during steps.",
             "",
             "| way | ms a step | of the step | published / it | declared | kept | peak, MB |",
