@@ -41,11 +41,11 @@ SHOWN = {"mrpc": ("accuracy", "f1"), "stsb": ("pearson", "spearman"), "bbc": ("a
 def settings(task: str, method: str, overrides: list[str], arguments: Any) -> Any:
     plain = method in (DENSE, START)
     recipe = make_recipe(
-        "magnitude" if plain else method, 0.0 if plain else arguments.sparsity, None, []
+        "magnitude" if plain else method, 0.0 if plain else arguments.sparsity, None, overrides
     )
     given: dict[str, Any] = {
         "seed": arguments.seed,
-        "recipe": recipes.to_dict(recipes.override(recipe, overrides)),
+        "recipe": recipes.to_dict(recipe),
         "evaluations": 1,
         "checkpoints": 1,
     }
