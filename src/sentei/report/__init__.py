@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from sentei.record import RunReport
 from sentei.report.console import print_console
-from sentei.report.files import page, replace
 
 __all__ = ["print_console", "read", "render_html", "write"]
 
@@ -27,8 +27,8 @@ def write(report: RunReport, folder: Path) -> None:
         ModuleNotFoundError: The extra ``report`` is not installed (``report.json`` is written).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "report.json", report.model_dump_json(indent=2) + "\n")
-    replace(folder / "report.html", render_html(report))
+    _replace(folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    _replace(folder / "report.html", render_html(report))
 
 
 def read(folder: Path) -> RunReport:
@@ -63,6 +63,22 @@ def render_html(report: RunReport) -> str:
     Raises:
         ModuleNotFoundError: The extra ``report`` is not installed.
     """
-    with page("report.html"):
+    try:
         from sentei.report.html import render
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("jinja2", "matplotlib"):
+            raise
+        raise ModuleNotFoundError(
+            f"report.html needs {error.name}: pip install 'sentei[report]'", name=error.name
+        ) from error
     return render(report)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes beside ``path`` first, so that a failure leaves the old file as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

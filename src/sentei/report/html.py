@@ -6,11 +6,11 @@ import json
 from typing import NamedTuple
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sentei.record import RunReport
 from sentei.report import charts
 from sentei.report.facts import Cell, Grid, Metric, count, duration, headline, percent, size
-from sentei.report.templates import fill
 
 _WORDS = {
     "weight": "One number of the model. A model is a list of large tables (matrices) of weights.",
@@ -45,13 +45,21 @@ class _Heat(NamedTuple):
 
 def render(report: RunReport) -> str:
     """The whole page as text."""
+    environment = Environment(
+        loader=PackageLoader("sentei", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": count, "size": size, "duration": duration, "percent": percent}
     plain = report.model_dump(mode="json")
     grid = Grid(report.pruning.sites)
-    return fill(
-        "template.html.j2",
+    return environment.get_template("template.html.j2").render(
         report=report,
         headline=headline(report).replace("->", "→"),
         tiles=_tiles(report),
+        colors={"kept": charts.KEPT, "pruned": charts.PRUNED, "loss": charts.LOSS},
         curves=charts.curves(report),
         histograms=charts.histograms(report.pruning),
         dynamics=charts.dynamics(report.pruning),
