@@ -9,7 +9,7 @@ import torch
 from gated import STEPS, Gated, StraightThrough, close, expect_same, ours, top
 
 import sentei
-from sentei.parts.penalties import ExcessRatio
+from sentei.parts.penalties import ExcessRatio, ScoreL1
 
 
 class Leap(Gated):
@@ -109,3 +109,9 @@ def test_every_matrix_keeps_the_ceiling_of_its_ratio():
         run.step()
         counts = [int(mask.sum()) for mask in run.pruner.masks.values()]
         assert counts == [math.ceil(k * 256) for k in run.pruner.ratios.values()]
+
+
+def test_a_penalty_on_scores_is_for_learned_ones():
+    assert sentei.leap(penalty=400.0).penalties[1:] == (ScoreL1(coefficient=400.0, follow=False),)
+    with pytest.raises(ValueError, match="penalty=400 is on learned scores, and score is 'magni"):
+        sentei.leap(score="magnitude", penalty=400.0)

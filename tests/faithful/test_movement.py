@@ -10,9 +10,9 @@ import sentei
 
 
 class Movement(Gated):
-    def __init__(self, sparsity, budget):
+    def __init__(self, sparsity, budget, coefficient):
         super().__init__(score_lr=0.05)
-        self.sparsity, self.budget = sparsity, budget
+        self.sparsity, self.budget, self.coefficient = sparsity, budget, coefficient
 
     def counts(self):
         """Of one site's 256 weights, four times."""
@@ -31,10 +31,17 @@ class Movement(Gated):
         return [StraightThrough.apply(s, none, m) for s, m in zip(self.scores, masks, strict=True)]
 
 
-@pytest.mark.parametrize("budget", ["uniform", "global"])
-def test_equals_an_autograd_gated_network_at_every_step(budget):
-    run = ours(sentei.movement(0.6, budget=budget, score_lr=0.05))
-    reference = Movement(0.6, budget)
+    def penalty(self):
+        strength = self.coefficient * cubic(self.t, self.sparsity, 0.1, 0.2) / self.sparsity
+        return strength * sum(torch.sigmoid(s).mean() for s in self.scores) / len(self.scores)
+
+
+@pytest.mark.parametrize(
+    ("budget", "penalty"), [("uniform", 0.0), ("global", 0.0), ("uniform", 3.0)]
+)
+def test_equals_an_autograd_gated_network_at_every_step(budget, penalty):
+    run = ours(sentei.movement(0.6, budget=budget, score_lr=0.05, penalty=penalty))
+    reference = Movement(0.6, budget, penalty)
     revived, before = 0, dict.fromkeys(run.pruner.masks, torch.tensor(True))
     for _ in range(STEPS):
         run.step()

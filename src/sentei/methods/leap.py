@@ -36,7 +36,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import LearnedRatio
 from sentei.parts.learning import Adam
 from sentei.parts.masks import Latent
-from sentei.parts.penalties import ExcessRatio
+from sentei.parts.penalties import ExcessRatio, ScoreL1
 from sentei.parts.schedule import Constant
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Learned, Magnitude
@@ -48,6 +48,7 @@ def leap(
     *,
     score: Literal["learned", "magnitude"] = "learned",
     score_lr: float = 1e-2,
+    penalty: float = 0.0,
     ratio_lr: float = 1e-2,
     ratio_beta2: float = 0.9,
     temperature: float | None = None,
@@ -64,6 +65,8 @@ def leap(
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         score: What ranks the weights of a matrix.
         score_lr: Peak learning rate of learned scores.
+        penalty: Coefficient of an L1 penalty on them, see :mod:`sentei.methods.movement`; the
+            paper has none.
         ratio_lr: Peak learning rate of sigma.
         ratio_beta2: Memory of Adam for sigma's squared gradients.
         temperature: T; None chooses it from the length of training.
@@ -74,7 +77,10 @@ def leap(
         settle: Fraction of training at its end with the exact count; None for what comes out.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
+    if penalty and score != "learned":
+        raise ValueError(f"penalty={penalty:g} is on learned scores, and score is {score!r}")
     learned = Learned(optimizer=Adam(lr=score_lr))
+    excess = ExcessRatio(form=form, maximum=lambda_max, minimum=lambda_min)
     return Recipe(
         method="leap",
         scope=Scope.model_validate(scope or {}),
@@ -87,7 +93,7 @@ def leap(
             settle=settle,
         ),
         mask=Latent(),
-        penalties=(ExcessRatio(form=form, maximum=lambda_max, minimum=lambda_min),),
+        penalties=(excess, ScoreL1(coefficient=penalty, follow=False)) if penalty else (excess,),
     )
 
 

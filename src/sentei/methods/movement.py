@@ -13,6 +13,10 @@ so that S becomes the sum of -lr g W: high where a weight moves away from zero. 
 by Adam with a learning rate of their own (``score_lr``), the ratio kept falls on a cubic schedule,
 and the masks follow the scores at every step.
 
+Adam divides every score's gradient by its own size, so that in a short run a score is little more
+than a count of signs, and important and idle weights drift alike. ``penalty`` adds soft movement's
+term, one push down on all scores: beside it the size of g W counts again. It is not the paper's.
+
 Cost: 17 bytes a weight (latent weight, score and Adam's two averages in float32; mask), two passes
 a step and a cut.
 
@@ -30,6 +34,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import Global, Uniform
 from sentei.parts.learning import Adam
 from sentei.parts.masks import Latent
+from sentei.parts.penalties import ScoreL1
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Learned
@@ -40,6 +45,7 @@ def movement(
     sparsity: float = 0.8,
     *,
     score_lr: float = 1e-2,
+    penalty: float = 0.0,
     budget: Literal["global", "uniform"] = "uniform",
     warmup: float = 0.1,
     cooldown: float = 0.2,
@@ -51,6 +57,7 @@ def movement(
     Args:
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         score_lr: Peak learning rate of the scores.
+        penalty: Coefficient of an L1 penalty on the scores; the paper has none.
         budget: Rank each matrix alone, as the authors do, or all together.
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity.
@@ -66,6 +73,7 @@ def movement(
         ),
         budget=Uniform() if budget == "uniform" else Global(),
         mask=Latent(),
+        penalties=(ScoreL1(coefficient=penalty, follow=False),) if penalty else (),
     )
 
 
