@@ -30,7 +30,6 @@ class Movement(Gated):
         none = self.sigmas[0]
         return [StraightThrough.apply(s, none, m) for s, m in zip(self.scores, masks, strict=True)]
 
-
     def penalty(self):
         strength = self.coefficient * cubic(self.t, self.sparsity, 0.1, 0.2) / self.sparsity
         return strength * sum(torch.sigmoid(s).mean() for s in self.scores) / len(self.scores)
