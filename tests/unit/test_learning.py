@@ -74,3 +74,21 @@ def test_a_piece_is_stepped_like_the_whole():
 def test_ranges(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Adam(**wrong)
+
+
+def test_beside_a_constant_push_adam_ranks_by_the_size_of_noise():
+    """Why learned scores need a penalty in short runs: without it, large and small drift alike."""
+    sizes = torch.tensor([0.1, 1.0, 10.0]).repeat_interleave(2000)
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for push in (0.0, 1.0):
+        score, exp_avg, exp_avg_sq = (torch.zeros_like(sizes) for _ in range(3))
+        for step in range(1, 301):
+            gradient = push + sizes * torch.randn(sizes.shape, generator=generator)
+            Adam().step_(score, gradient, exp_avg, exp_avg_sq, moment(step, 300))
+        found[push] = score.view(3, -1)
+    means, spread = found[0.0].mean(1), found[0.0].std(1)
+    torch.testing.assert_close(means, torch.zeros(3), rtol=0, atol=0.02)
+    torch.testing.assert_close(spread, spread[:1].expand(3), rtol=0.1, atol=0)
+    low, middle, high = found[1.0].mean(1).tolist()
+    assert low < 1.2 * middle < 0 and middle < 3 * high < 0
