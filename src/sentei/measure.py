@@ -23,9 +23,14 @@ def count_zeros(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def histograms(
-    weights: Sequence[Tensor], masks: Sequence[Tensor], scores: Sequence[Scores]
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    scores: Sequence[Scores],
+    kept_scores: Sequence[Tensor],
 ) -> tuple[Histogram, Histogram]:
     """Histograms of weights (their kept and pruned parts) and of scores, on a log10 axis.
+
+    ``masks`` are of ``weights``, ``kept_scores`` of ``scores``; True is kept.
 
     Weights outside 4 standard deviations are counted in the outermost bins, and so are scores
     outside the middle 99.8 %: the picture is of the bulk.
@@ -49,7 +54,7 @@ def histograms(
     edges = _score_edges(scores)
     counts = np.zeros((2, BINS), dtype=np.int64)
     zeros = 0
-    for site, mask in zip(scores, masks, strict=True):
+    for site, mask in zip(scores, kept_scores, strict=True):
         kept = mask.view(-1)
         for start, stop, piece in site.pieces():
             values, keep = piece.cpu().numpy(), kept[start:stop].cpu().numpy()

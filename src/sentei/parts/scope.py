@@ -10,14 +10,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
 from sentei import families
-from sentei.families import Family
+from sentei.families import Family, Structure
 from sentei.parts.part import Part
 
 _WRAPPERS = frozenset({"module", "_orig_mod"})
@@ -72,6 +73,16 @@ class Selection:
     def prunable(self) -> int:
         """Number of weights in scope."""
         return sum(site.parameter.numel() for site in self.sites)
+
+    def without(self, places: Collection[int], reason: str) -> Selection:
+        """The same selection with some sites skipped, for a reason."""
+        left = tuple(site for place, site in enumerate(self.sites) if place not in places)
+        out = tuple(
+            Skipped(site.name, tuple(site.parameter.shape), reason)
+            for place, site in enumerate(self.sites)
+            if place in places
+        )
+        return replace(self, sites=left, skipped=(*self.skipped, *out))
 
 
 class Scope(Part):
@@ -270,14 +281,38 @@ class _Tree:
         return f"First candidates: {_listed(self.candidates)}."
 
 
+def coupled_structures(model: nn.Module) -> tuple[Structure, ...]:
+    """The heads and neurons of a model, as its family describes them.
+
+    Raises:
+        ValueError: The model is of no known family, or the family describes none.
+    """
+    config = _config(model)
+    family = families.find(config.model_type) if config is not None else None
+    if config is None or family is None:
+        known = f"model type {config.model_type}" if config is not None else "a model without one"
+        raise ValueError(
+            f"heads and neurons are known by model family, and {known} is of none: prune rows, "
+            "columns or blocks, or describe the family"
+        )
+    shapes = {plain_name(name): tuple(p.shape) for name, p in model.named_parameters()}
+    return families.structures(family, config.to_dict(), shapes)
+
+
 def _model_type(model: nn.Module) -> str | None:
+    config = _config(model)
+    return config.model_type if config is not None else None
+
+
+def _config(model: nn.Module) -> Any:
     # DDP does not forward attributes, so the config is looked for below every wrapper.
     for name, module in model.named_modules():
         if plain_name(name):
             continue
-        model_type = getattr(getattr(module, "config", None), "model_type", None)
+        config = getattr(module, "config", None)
+        model_type = getattr(config, "model_type", None)
         if isinstance(model_type, str) and model_type:
-            return model_type
+            return config
     return None
 
 
