@@ -317,15 +317,20 @@ def _config(model: nn.Module) -> Any:
 
 
 def _preset(tree: _Tree, family: Family) -> set[str]:
-    blocks: dict[str, None] = {}
+    blocks: dict[str, set[str]] = {}
     chosen: set[str] = set()
     for entry in tree.names.values():
         if place := family.locate(entry.module):
-            blocks[place.block] = None
+            found = blocks.setdefault(place.block, set())
             if place.role and entry.leaf == "weight":
+                found.add(place.role)
                 chosen.add(entry.name)
-    wanted = (f"{block}.{module}.weight" for block in blocks for module in family.roles.values())
-    missing = [name for name in wanted if name not in chosen]
+    missing = [
+        f"{block}.{module}.weight"
+        for block, found in blocks.items()
+        for role, module in family.roles.items()
+        if role not in found
+    ]
     if missing or not blocks:
         reason = f"it has no {_listed(missing)}" if blocks else f"it has no {family.block}"
         raise ValueError(
