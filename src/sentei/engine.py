@@ -19,8 +19,8 @@ from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
 from sentei.parts.patterns import Units, protect_
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
-from sentei.parts.scope import Site
 from sentei.parts.scores import Learned
+from sentei.parts.site import Site
 from sentei.recipe import Recipe
 from sentei.record import UpdateRecord
 from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_, spans

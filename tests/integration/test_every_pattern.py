@@ -69,7 +69,8 @@ def test_pattern(method, pattern, model):
     moments = copy.deepcopy(run.optimizer.state_dict())
     run.steps(13, STEPS)
     report = run.pruner.finish()
-    assert report.sparsity == pytest.approx(0.5, abs=1e-9)
+    assert report.updates[-1].pruned == report.prunable / 2
+    assert report.sparsity == 0.5 or method.name == "proximal"  # whose zeros may be more
     for units in report.units:
         assert units.kind in pattern.split("+")
     by_kind = {}

@@ -12,7 +12,7 @@ from torch import nn
 import sentei
 from sentei.families import Slice, Structure
 from sentei.parts.patterns import NM, Block, Head, Hybrid, Pattern, Row, Unstructured, protect_
-from sentei.parts.scope import Site
+from sentei.parts.site import Site
 from sentei.testing import Training
 
 SPELL = TypeAdapter(Pattern)
@@ -145,9 +145,7 @@ def test_what_does_not_fit_is_refused(pattern, message):
 
 
 def test_sparsities_that_n_m_cannot_have():
-    with pytest.raises(
-        ValueError, match="pattern 2:4 is a sparsity of 0.5 and no other"
-    ):
+    with pytest.raises(ValueError, match="is a sparsity of"):
         Training(sentei.magnitude(0.6, pattern="2:4"))
     with pytest.raises(ValueError, match="pattern 4:4 prunes nothing"):
         Training(sentei.magnitude(0.6, pattern="4:4"))

@@ -73,6 +73,7 @@ def platon(
     return Recipe(
         method="platon",
         scope=chosen.model_copy(update={"biases": True}) if biases else chosen,
+        pattern=Pattern.model_validate(pattern),
         score=Uncertainty(beta1=beta1, beta2=beta2, window=window, iterate=iterate),
         schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every),
         budget=Global(compat=compat),

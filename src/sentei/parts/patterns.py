@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from sentei.families import Structure
 from sentei.parts.part import Part
-from sentei.parts.scope import Site
+from sentei.parts.site import Site
 
 Reduce = Literal["mean", "sum", "max", "min"]
 Sites = Mapping[int, Site]
@@ -45,7 +45,8 @@ class Tiles:
         """``tensor``, of the site's shape, as (tiles down, rows, tiles across, columns)."""
         part = tensor.narrow(self.dim, self.start, self.stop - self.start)
         down, across = part.shape[0] // self.rows, part.shape[1] // self.columns
-        return part.unflatten(1, (across, self.columns)).unflatten(0, (down, self.rows))
+        tiled: Tensor = part.unflatten(1, (across, self.columns)).unflatten(0, (down, self.rows))
+        return tiled
 
     def write_(self, tensor: Tensor, units: Tensor) -> None:
         """Give every entry of ``tensor`` the value of its unit, of ``units`` (count,)."""
@@ -147,9 +148,9 @@ class Pattern(Part):
     @abstractmethod
     def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]: ...
 
-    @model_validator(mode="before")
     @classmethod
-    def _spelled_out(cls, value: Any) -> Any:
+    def spelled_out(cls, value: Any) -> Any:
+        """See the class."""
         if not isinstance(value, str):
             return value
         if "+" in value:
@@ -206,6 +207,11 @@ class NM(Pattern):
     def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
         for site in sites.values():
             inputs = _matrix(self, site)[1]
+            if site.transposed:
+                raise ValueError(
+                    f"pattern {self.label}: {site.name} is stored (in, out), and the weights of "
+                    "one output do not lie side by side; prune blocks, rows or columns instead"
+                )
             if inputs % self.of:
                 raise ValueError(
                     f"pattern {self.label}: {site.name} has {inputs} inputs, which {self.of} does "
@@ -235,10 +241,11 @@ class Block(Pattern):
 
     def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
         for site in sites.values():
-            rows, columns = _matrix(self, site)
-            if rows % self.rows or columns % self.columns:
+            shape = _matrix(self, site)
+            outputs, inputs = shape[::-1] if site.transposed else shape
+            if outputs % self.rows or inputs % self.columns:
                 raise ValueError(
-                    f"pattern {self.label}: {site.name} is {rows} x {columns}, which such blocks "
+                    f"pattern {self.label}: {site.name} is {outputs} x {inputs}, which such blocks "
                     "do not divide; choose others, or leave it out with scope.exclude"
                 )
         return _tiled(self, sites, self.rows, self.columns)
@@ -382,12 +389,13 @@ def _singles(kind: str, number: int, site: Site, n_m: tuple[int, int] | None = N
 
 
 def _tiled(
-    pattern: Pattern, sites: Sites, rows: int | None, columns: int | None
+    pattern: Pattern, sites: Sites, outputs: int | None, inputs: int | None
 ) -> tuple[Units, ...]:
     """Tiles over whole sites; None is all of a site's."""
     found = []
     for number, site in sites.items():
         shape = _matrix(pattern, site)
+        rows, columns = (inputs, outputs) if site.transposed else (outputs, inputs)
         tiles = Tiles(number, 0, 0, shape[0], rows or shape[0], columns or shape[1])
         weights = tiles.rows * tiles.columns
         count = site.parameter.numel() // weights

@@ -20,6 +20,7 @@ from torch import nn
 from sentei import families
 from sentei.families import Family, Structure
 from sentei.parts.part import Part
+from sentei.parts.site import Site
 
 _WRAPPERS = frozenset({"module", "_orig_mod"})
 
@@ -27,21 +28,6 @@ _WRAPPERS = frozenset({"module", "_orig_mod"})
 def plain_name(name: str) -> str:
     """Drop what DDP (``module``) and ``torch.compile`` (``_orig_mod``) add to parameter names."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One prunable tensor: its plain name, the parameter, its block's number and its role.
-
-    ``layer`` is None outside numbered blocks. ``role`` is what the family calls the module
-    (``query``, ``ffn_in``, ...) or the module's last name if the family has no word for it; for
-    any parameter but the weight the parameter's own name follows, as in ``query.bias``.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    layer: int | None
-    role: str
 
 
 @dataclass(frozen=True)
@@ -150,7 +136,12 @@ class Scope(Part):
             )
         _check_prunable(entries)
         sites = tuple(
-            Site(entry.name, entry.parameter, *block_and_role(entry.name, family, tree.lists))
+            Site(
+                entry.name,
+                entry.parameter,
+                *block_and_role(entry.name, family, tree.lists),
+                transposed=bool(family and family.transposed and family.locate(entry.module)),
+            )
             for entry in entries
         )
         return Selection(
