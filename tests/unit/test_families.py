@@ -36,7 +36,9 @@ def test_the_preset_finds_exactly_the_matrices_of_the_blocks(case):
     # In the model, position projections come after the value, or after qkv, and gates before.
     placed = [(site.layer, site.role) for site in selection.sites]
     stacks = ZOO[case].stacks
-    assert sorted(placed) == sorted((i, r) for roles in stacks for i in range(layers) for r in roles)
+    assert sorted(placed) == sorted(
+        (i, r) for roles in stacks for i in range(layers) for r in roles
+    )
     assert list(dict.fromkeys(layer for layer, _ in placed)) == list(range(layers))
 
     module_of = {**family.roles, **family.optional}
