@@ -47,8 +47,8 @@ def find_stock(model: PreTrainedModel, family: Family, divisions: tuple[Division
         key, said = division.said.count, division.said
         if isinstance(said, Heads) and not said.stock and changes[key] != config.get(key):
             return Stock(
-                reason=f"{key}={changes[key]} with heads of {head_size(division)} cannot be said in a "
-                f"config of {model.config.model_type}, where the size of a head follows from {key}"
+                reason=f"{key}={changes[key]} with heads of {head_size(division)} cannot be said "
+                f"in a config of {model.config.model_type}, where their size follows from {key}"
             )
     tables: dict[str, list[int]] = {}
     for name, used in _columns(model, family, divisions):

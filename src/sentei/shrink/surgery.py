@@ -40,7 +40,8 @@ def divide(model: PreTrainedModel, family: Family) -> tuple[Division, ...]:
     Raises:
         ValueError: The family has none, or does not fit the model.
     """
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    named = model.named_parameters(remove_duplicate=False)
+    shapes = {name: tuple(parameter.shape) for name, parameter in named}
     return families.divide(family, model.config.to_dict(), shapes)
 
 
