@@ -26,9 +26,10 @@ from __future__ import annotations
 
 from sentei.families.catalogue import FAMILIES
 from sentei.families.family import Family, Heads, Neurons, Place, Rows
-from sentei.families.structures import Slice, Structure, structures
+from sentei.families.structures import Division, Slice, Structure, divide, structures
 
 __all__ = [
+    "Division",
     "Family",
     "Heads",
     "Neurons",
@@ -36,6 +37,7 @@ __all__ = [
     "Rows",
     "Slice",
     "Structure",
+    "divide",
     "find",
     "known",
     "structures",

@@ -74,6 +74,20 @@ def structures(
         ValueError: The family describes no structures, a block lacks a matrix that they need, or a
             shape cannot be divided into whole units.
     """
+    return tuple(division.structure for division in divide(family, config, shapes))
+
+
+@dataclass(frozen=True)
+class Division:
+    """A structure, the name of its block, and what the family says of it."""
+
+    structure: Structure
+    block: str
+    said: Heads | Neurons
+
+
+def divide(family: Family, config: Mapping[str, object], shapes: Shapes) -> tuple[Division, ...]:
+    """Find the structures as :func:`structures` does, each with what it was found by."""
     if not (family.heads or family.neurons):
         raise ValueError(
             f"family {family.name} has no heads and neurons that can be removed: "
@@ -85,10 +99,11 @@ def structures(
             f"family {family.name} does not fit: no parameter lies in a block {family.block}; "
             f"found {_listed(list(shapes))}"
         )
+    every: tuple[Heads | Neurons, ...] = (*family.heads, *family.neurons)
     return tuple(
-        _structure(family, said, block, config, shapes)
+        Division(_structure(family, said, block, config, shapes), block.name, said)
         for block in blocks
-        for said in (*family.heads, *family.neurons)
+        for said in every
         if said.within in f"{block.name}."
         and (said.out in block.weights or said.out not in family.optional)
     )
