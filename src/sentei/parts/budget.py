@@ -1,4 +1,7 @@
-"""How the sparsity is spread over the sites: which of them are ranked together, and where cut."""
+"""How the sparsity is spread over the sites: which of them are ranked together, and where cut.
+
+To a budget a site is a number of entries to prune: weights, or what a pattern makes one decision of.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Budget(Part):
 
     @abstractmethod
     def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
-        """Groups for sites of ``sizes`` weights."""
+        """Groups for sites of ``sizes`` entries, all alike."""
 
 
 class Global(Budget):
