@@ -194,6 +194,22 @@ def test_a_gated_neuron_of_biases_alone_is_folded(case):
 
 
 @torch.no_grad()
+def test_a_constant_value_is_folded_for_each_query_head_that_shares_it():
+    specimen = ZOO["llama"]
+    settings = specimen.settings | {"attention_bias": True}
+    model = Specimen(specimen.config, settings, ()).build().double()
+    zero_(
+        model,
+        lambda n, s: [1] if s.kind == "head" else [],
+        lambda holds: holds == ("value",),
+        biases=False,
+    )
+    smaller, report = shrink(model)
+    assert (report.removed, report.folded) == (3, 3)
+    same(smaller(**specimen.inputs()).logits, model(**specimen.inputs()).logits)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     ("case", "stock"), [("llama", False), ("mistral", True), ("qwen2", True), ("qwen3", True)]
 )
