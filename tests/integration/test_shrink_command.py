@@ -80,3 +80,14 @@ def test_errors_are_one_sentence(run, tmp_path):
     empty.mkdir()
     bare = command(empty)
     assert bare.exit_code == 2 and "holds no config.json" in bare.stderr
+
+
+def test_verify_says_that_stock_transformers_refuses_the_shapes(run, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model")
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight.zero_()
+    model.save_pretrained(run / "model")
+    assert command(run, "--out", tmp_path / "out").exit_code == 0
+    checked = CliRunner().invoke(cli.app, ["verify", str(tmp_path / "out")])
+    assert checked.exit_code == 1
+    assert "FAILS  plain transformers loads it unchanged" in checked.output

@@ -178,6 +178,55 @@ def test_units_that_are_zero_or_constant_go(case, kind, zeros, goes):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("case", ("llama", "modernbert"))
+def test_a_gated_neuron_of_biases_alone_is_folded(case):
+    specimen = ZOO[case]
+    model = Specimen(specimen.config, specimen.settings | {"mlp_bias": True}, ()).build().double()
+    zero_(
+        model,
+        lambda n, s: [3, 5] if s.kind == "neuron" else [],
+        lambda holds: holds != ("out",),
+        biases=False,
+    )
+    smaller, report = shrink(model)
+    assert (report.removed, report.folded) == (6, 6)
+    same(smaller(**specimen.inputs()).logits, model(**specimen.inputs()).logits)
+
+
+@torch.no_grad()
+def test_a_constant_value_is_folded_for_each_query_head_that_shares_it():
+    specimen = ZOO["llama"]
+    settings = specimen.settings | {"attention_bias": True}
+    model = Specimen(specimen.config, settings, ()).build().double()
+    zero_(
+        model,
+        lambda n, s: [1] if s.kind == "head" else [],
+        lambda holds: holds == ("value",),
+        biases=False,
+    )
+    smaller, report = shrink(model)
+    assert (report.removed, report.folded) == (3, 3)
+    same(smaller(**specimen.inputs()).logits, model(**specimen.inputs()).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("case", "stock"), [("llama", False), ("mistral", True), ("qwen2", True), ("qwen3", True)]
+)
+def test_a_number_of_heads_that_does_not_divide_the_width(case, stock, tmp_path):
+    specimen = ZOO[case]
+    settings = specimen.settings | {"num_key_value_heads": 4}
+    model = Specimen(specimen.config, settings, ()).build().double()
+    zero_(model, KINDS["alike"])
+    smaller, report = shrink(model)
+    assert (report.stock, "architecture refuses it" in report.reason) == (stock, not stock)
+    save(smaller, tmp_path / "out")
+    loaded = load(tmp_path / "out")
+    assert loaded.config.num_key_value_heads == (3 if stock else 4)
+    same(loaded(**specimen.inputs()).logits, model(**specimen.inputs()).logits)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("activation", "folded"), [("sigmoid", 3), ("gelu_new", 0)])
 def test_what_an_activation_makes_of_zero_is_not_forgotten(activation, folded):
     model = Specimen("BertConfig", TEXT | {"hidden_act": activation}, ()).build().double()
