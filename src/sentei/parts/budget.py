@@ -1,6 +1,6 @@
 """How the sparsity is spread over the sites: which of them are ranked together, and where cut.
 
-To a budget a site is a number of entries to prune: weights, or what a pattern makes one decision of.
+To a budget a site is a number of entries to prune: weights, or whatever a pattern decides as one.
 """
 
 from __future__ import annotations
