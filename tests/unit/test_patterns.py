@@ -136,7 +136,7 @@ def test_every_group_of_m_keeps_n(method, n_m):
         ("3x4", r"pattern 3x4: blocks\.0\.weight is 16 x 16, which such blocks do not divide"),
         ("head", "heads and neurons are known by model family, and a model without one"),
         ({"kind": "row", "roles": ["query"]}, "no site with the roles query; left for it is"),
-        ("row+column", "pattern column: no site is left for it"),
+        ("row+column", "pattern column: no site; left for it is nothing"),
     ],
 )
 def test_what_does_not_fit_is_refused(pattern, message):

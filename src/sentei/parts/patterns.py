@@ -112,28 +112,13 @@ class Pattern(Part):
     pools: ClassVar[bool] = True
     """Whether its units are more than single weights."""
 
-    roles: tuple[str, ...] = ()
-    """Roles of the sites it is for, such as query or ffn_in; empty takes all it can."""
-
-    reduce: Reduce = "mean"
-    """How the scores of a unit's weights become the unit's."""
-
+    @abstractmethod
     def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
         """The units of ``sites``; a site that none of them covers is not pruned.
 
         Raises:
             ValueError: A site cannot be divided so, or there is nothing to lay units over.
         """
-        chosen = {n: site for n, site in sites.items() if not self.roles or site.role in self.roles}
-        if not chosen:
-            known = ", ".join(sorted({site.role for site in sites.values()})) or "nothing"
-            raise ValueError(
-                f"pattern {self.label}: no site with the roles {', '.join(self.roles)}; left for "
-                f"it is {known}"
-                if self.roles
-                else f"pattern {self.label}: no site is left for it"
-            )
-        return self._arrange(chosen, structures)
 
     @property
     def label(self) -> str:
@@ -144,9 +129,6 @@ class Pattern(Part):
     def check(self, sparsity: float) -> None:
         """Raise ValueError when the final sparsity is one that the pattern cannot have."""
         return None
-
-    @abstractmethod
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]: ...
 
     @classmethod
     def spelled_out(cls, value: Any) -> Any:
@@ -168,7 +150,8 @@ class Unstructured(Pattern):
     kind: Literal["unstructured"] = "unstructured"
     pools: ClassVar[bool] = False
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+        """One weight a unit."""
         return tuple(_singles(self.label, number, site) for number, site in sites.items())
 
 
@@ -204,7 +187,8 @@ class NM(Pattern):
                 f"{sparsity:g}"
             )
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+        """One weight a unit."""
         for site in sites.values():
             inputs = _matrix(self, site)[1]
             if site.transposed:
@@ -223,7 +207,29 @@ class NM(Pattern):
         )
 
 
-class Block(Pattern):
+class Grouped(Pattern):
+    """Units of several weights, whose scores are pooled."""
+
+    roles: tuple[str, ...] = ()
+    """Roles of the sites it is for, such as query or ffn_in; empty takes all it can."""
+
+    reduce: Reduce = "mean"
+    """How the scores of a unit's weights become the unit's."""
+
+    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+        """The units of the sites with its roles."""
+        chosen = {n: site for n, site in sites.items() if not self.roles or site.role in self.roles}
+        if not chosen:
+            known = ", ".join(sorted({site.role for site in sites.values()})) or "nothing"
+            wanted = f" with the roles {', '.join(self.roles)}" if self.roles else ""
+            raise ValueError(f"pattern {self.label}: no site{wanted}; left for it is {known}")
+        return self._arrange(chosen, structures)
+
+    @abstractmethod
+    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]: ...
+
+
+class Block(Grouped):
     """Blocks of ``rows`` x ``columns`` weights."""
 
     kind: Literal["block"] = "block"
@@ -251,7 +257,7 @@ class Block(Pattern):
         return _tiled(self, sites, self.rows, self.columns)
 
 
-class Row(Pattern):
+class Row(Grouped):
     """Whole rows: all weights into one output."""
 
     kind: Literal["row"] = "row"
@@ -260,7 +266,7 @@ class Row(Pattern):
         return _tiled(self, sites, 1, None)
 
 
-class Column(Pattern):
+class Column(Grouped):
     """Whole columns: all weights from one input."""
 
     kind: Literal["column"] = "column"
@@ -269,7 +275,7 @@ class Column(Pattern):
         return _tiled(self, sites, None, 1)
 
 
-class _Coupled(Pattern):
+class _Coupled(Grouped):
     """Structures over several matrices, all of which are kept or removed together."""
 
     coupled: ClassVar[bool] = True
@@ -360,7 +366,8 @@ class Hybrid(Pattern):
         for part in self.parts:
             part.check(sparsity)
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+        """Those of its parts."""
         left, found = dict(sites), list[Units]()
         for part in self.parts:
             taken = part.arrange(left, structures)
@@ -389,7 +396,7 @@ def _singles(kind: str, number: int, site: Site, n_m: tuple[int, int] | None = N
 
 
 def _tiled(
-    pattern: Pattern, sites: Sites, outputs: int | None, inputs: int | None
+    pattern: Grouped, sites: Sites, outputs: int | None, inputs: int | None
 ) -> tuple[Units, ...]:
     """Tiles over whole sites; None is all of a site's."""
     found = []
