@@ -8,6 +8,7 @@ report = pruner.finish()
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from sentei.pruner import Pruner
 from sentei.recipe import Recipe, dump, load, override
 
 if TYPE_CHECKING:
+    from sentei import shrink
     from sentei.hf.callback import PruningCallback
 
 __version__ = version("sentei")
@@ -55,14 +57,17 @@ __all__ = [
     "proximal",
     "random",
     "sensitivity",
+    "shrink",
     "soft_movement",
 ]
 
 
 def __getattr__(name: str) -> object:
-    # The Trainer callback alone needs transformers, which takes seconds to import.
+    # The Trainer callback and shrink need transformers, which takes seconds to import.
     if name == "PruningCallback":
         from sentei.hf.callback import PruningCallback
 
         return PruningCallback
+    if name == "shrink":
+        return importlib.import_module("sentei.shrink")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

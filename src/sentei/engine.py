@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor
 from sentei.parts.budget import Emergent, Group, LearnedRatio
 from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
+from sentei.parts.patterns import Units, protect_
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
-from sentei.parts.scope import Site
 from sentei.parts.scores import Learned
+from sentei.parts.site import Site
 from sentei.recipe import Recipe
 from sentei.record import UpdateRecord
 from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_, spans
@@ -62,6 +63,18 @@ class Held:
         parameter.data, self.memory["latent"] = self.memory["latent"], parameter.data
 
 
+@dataclass
+class Ranked:
+    """What is kept of units that are ranked: which of them are kept, and memory with their shape.
+
+    Where units are single weights, the tensors are those of their site.
+    """
+
+    units: Units
+    keep: Tensor
+    memory: dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Piece:
     """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch."""
@@ -82,16 +95,21 @@ class Engine:
 
     Args:
         sites: The prunable weights; their parameters are changed in place.
+        units: What decisions are about; each site belongs to one of them.
         recipe: What to do.
         total: Optimizer steps of training.
     """
 
-    def __init__(self, sites: Sequence[Site], recipe: Recipe, total: int) -> None:
+    def __init__(
+        self, sites: Sequence[Site], units: Sequence[Units], recipe: Recipe, total: int
+    ) -> None:
         self.recipe = recipe
         self.sites = sites
-        self.sizes = [site.parameter.numel() for site in sites]
+        self.units = units
         self.held: list[Held] = []
-        self.budget = recipe.budget.start(self.sizes, total, recipe.schedule.sparsity)
+        self.ranked: list[Ranked] = []
+        counts = [made.count for made in units]
+        self.budget = recipe.budget.start(counts, total, recipe.schedule.sparsity)
         self.pruned = 0
         self.settled = False
         self.sampled = False
@@ -107,7 +125,7 @@ class Engine:
     @property
     def prunable(self) -> int:
         """Number of prunable weights."""
-        return sum(self.sizes)
+        return sum(made.count * made.weights for made in self.units)
 
     @property
     def reads_gradient(self) -> bool:
@@ -128,34 +146,50 @@ class Engine:
         """Make the memory, from the weights as they are now; once."""
         if self.held:
             return
-        names = (*self.recipe.score.memory, *self.recipe.mask.memory)
+        score, mask = self.recipe.score, self.recipe.mask
+        per_unit = (*score.per_unit, *mask.per_unit)
+        pooled = {site for made in self.units if made.pooled for site in made.sites}
         for number, site in enumerate(self.sites):
             weight = site.parameter.data
             held = Held(site, number, torch.ones_like(weight, dtype=torch.bool))
-            for name in names:
+            for name in (*score.memory, *mask.memory):
+                if number in pooled and name in per_unit:
+                    continue
                 held.memory[name] = (
                     weight.clone()
                     if name == "latent"
                     else torch.zeros_like(weight, dtype=score_dtype(weight))
                 )
-            self.recipe.score.start_(held.memory, weight, number)
+            if not (number in pooled and score.per_unit):
+                score.start_(held.memory, weight, number)
             self.held.append(held)
+        for number, made in enumerate(self.units):
+            held = self.held[made.sites[0]]
+            if made.pooled:
+                keep = torch.ones(made.count, dtype=torch.bool, device=held.weight.device)
+                dtype = score_dtype(held.weight)
+                memory = {name: torch.zeros_like(keep, dtype=dtype) for name in per_unit}
+                if score.per_unit:
+                    score.start_(memory, keep, number)
+            else:
+                keep = held.keep.view(-1)
+                memory = {name: held.memory[name].view(-1) for name in per_unit}
+            self.ranked.append(Ranked(made, keep, memory))
         self._draw(0)
 
     def release(self) -> None:
         """Drop the memory."""
-        self.held, self._scratch = [], None
+        self.held, self.ranked, self._scratch = [], [], None
 
     # Before the optimizer's step.
 
     def learn(self, moment: Moment) -> None:
         """Observe; form a latent mask's gradients; train scores and ratios; add penalties'."""
-        kept = [
-            self._learn_site(held, _gradient(held.site, moment.step), moment) for held in self.held
-        ]
+        kept = [self._learn_units(ranked, moment) for ranked in self.ranked]
         budget = self.recipe.budget
         if isinstance(budget, LearnedRatio) and not self.settled:
-            sizes = torch.tensor(self.sizes, dtype=torch.float64)
+            weights = [made.count * made.weights for made in self.units]
+            sizes = torch.tensor(weights, dtype=torch.float64)
             ratios = budget.ratios(self.budget)
             pull = torch.zeros_like(ratios)
             for penalty in self.recipe.penalties:
@@ -163,31 +197,55 @@ class Engine:
                     pull += penalty.gradient(ratios, sizes, moment)
             budget.learn_(self.budget, torch.stack([k.cpu() for k in kept]).double(), pull, moment)
 
-    def _learn_site(self, held: Held, gradients: Tensor, moment: Moment) -> Tensor:
+    def _learn_units(self, ranked: Ranked, moment: Moment) -> Tensor:
         """Return the sum of the mask's gradient over what is kept, if a budget learns from it."""
-        recipe, score, mask = self.recipe, self.recipe.score, self.recipe.mask
-        on_scores = [p for p in recipe.penalties if isinstance(p, ScorePenalty)]
-        on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
-        share = 1 / (len(self.held) * gradients.numel())
-        kept = torch.zeros((), dtype=score_dtype(held.weight), device=held.weight.device)
-        for piece in self._pieces(held):
-            gradient, memory = piece.of(gradients), piece.memory
-            if score.observes and not score.observes_new:
-                score.observe_(memory, piece.dense, gradient, moment.step, piece.scratch)
-            if isinstance(mask, Gated):
-                if isinstance(score, Learned):
-                    mask.score_gradient_(
-                        piece.scratch, gradient, piece.dense, memory, self.from_sample
-                    )
-                    for penalty in on_scores:
-                        penalty.add_(piece.scratch, memory["score"], share, moment)
-                mask.weight_gradient_(gradient, piece.keep, memory, self.from_sample)
-                if isinstance(score, Learned):  # last: gates are those of the forward pass
-                    score.learn_(memory, piece.scratch, moment)
-                if recipe.budget.learned and not self.settled:
-                    kept += torch.dot(gradient.to(kept.dtype), piece.dense.to(kept.dtype))
-            for prior in on_weights:
-                prior.add_(gradient, piece.dense, moment, piece.scratch)
+        score, made = self.recipe.score, ranked.units
+        on_scores = [p for p in self.recipe.penalties if isinstance(p, ScorePenalty)]
+        on_weights = [p for p in self.recipe.penalties if isinstance(p, WeightPenalty)]
+        share = 1 / (len(self.ranked) * made.count)
+
+        def train(memory: dict[str, Tensor], gradient: Tensor) -> None:
+            assert isinstance(score, Learned)
+            for penalty in on_scores:
+                penalty.add_(gradient, memory["score"], share, moment)
+            score.learn_(memory, gradient, moment)
+
+        pooled = made.pooled and score.learned
+        gradients, kept = dict[int, Tensor](), []
+        for number in made.sites:
+            held = self.held[number]
+            if pooled:
+                gradients[number] = torch.empty_like(held.weight, dtype=score_dtype(held.weight))
+            whole = _gradient(held.site, moment.step)
+            for piece in self._pieces(held):
+                gradient = piece.of(whole)
+                kept.append(self._form_gradients(piece, gradient, moment))
+                if pooled:
+                    piece.of(gradients[number]).copy_(piece.scratch)
+                elif score.learned:  # last: gates are those of the forward pass
+                    train(piece.memory, piece.scratch)
+                for prior in on_weights:
+                    prior.add_(gradient, piece.dense, moment, piece.scratch)
+        if pooled:
+            train(ranked.memory, made.pool(gradients, "sum"))
+        return torch.stack(kept).sum()
+
+    def _form_gradients(self, piece: Piece, gradient: Tensor, moment: Moment) -> Tensor:
+        """Turn ``gradient`` into the latent weights' and leave the scores' in the scratch.
+
+        Return the sum of the mask's gradient over what is kept, if a budget learns from it.
+        """
+        score, mask, scratch = self.recipe.score, self.recipe.mask, piece.scratch
+        kept = torch.zeros((), dtype=scratch.dtype, device=scratch.device)
+        if score.observes and not score.observes_new:
+            score.observe_(piece.memory, piece.dense, gradient, moment.step, scratch)
+        if not isinstance(mask, Gated):
+            return kept
+        if score.learned:
+            mask.score_gradient_(scratch, gradient, piece.dense, piece.memory, self.from_sample)
+        mask.weight_gradient_(gradient, piece.keep, piece.memory, self.from_sample)
+        if self.recipe.budget.learned and not self.settled:
+            return torch.dot(gradient.to(kept.dtype), piece.dense.to(kept.dtype))
         return kept
 
     def swap(self) -> None:
@@ -238,8 +296,8 @@ class Engine:
         """Draw the noise of the step after ``step``, where gates are stochastic."""
         mask = self.recipe.mask
         if isinstance(mask, HardConcrete) and not self.settled:
-            for held in self.held:
-                mask.draw_(held.memory["noise"], step, held.number)
+            for number, ranked in enumerate(self.ranked):
+                mask.draw_(ranked.memory["noise"], step, number)
 
     def sample(self) -> None:
         """Write a sample of stochastic weights into the module, for training."""
@@ -258,7 +316,7 @@ class Engine:
         if settled and not self.settled and isinstance(budget, Emergent):
             self._check_near(moment)
         self.settled = settled
-        groups = budget.split(self.sizes, moment, self.budget)
+        groups = self._split(moment)
         before, flips = self.pruned, 0
         threshold = self.updates[-1].threshold if self.updates else None
         if self._scores_changed or groups != self._groups:
@@ -267,7 +325,11 @@ class Engine:
                 cut, changed = self._cut(number, group, step)
                 cuts.append(cut)
                 flips += changed
-            self.pruned = sum(cut.below + cut.ties for cut in cuts)
+            self.pruned = sum(
+                (cut.below + cut.ties) * self.units[group.sites[0]].weights
+                for cut, group in zip(cuts, groups, strict=True)
+                if group.sites
+            )
             threshold = cuts[0].threshold if len(cuts) == 1 and self.pruned else None
         self._groups, self._scores_changed = groups, False
         either = (before + self.pruned + flips) // 2
@@ -285,6 +347,19 @@ class Engine:
             )
         )
 
+    def _split(self, moment: Moment) -> tuple[Group, ...]:
+        """The budget's groups, among units of one kind and size."""
+        alike: dict[tuple[str, int], list[int]] = {}
+        for place, made in enumerate(self.units):
+            alike.setdefault((made.kind, made.weights), []).append(place)
+        groups: list[Group] = []
+        for places in alike.values():
+            counts = [self.units[place].count for place in places]
+            state = {name: tensor[places] for name, tensor in self.budget.items()}
+            for group in self.recipe.budget.split(counts, moment, state):
+                groups.append(replace(group, sites=tuple(places[i] for i in group.sites)))
+        return tuple(groups)
+
     def _check_near(self, moment: Moment) -> None:
         if abs(moment.reached - moment.sparsity) > NEAR:
             warnings.warn(
@@ -296,15 +371,17 @@ class Engine:
             )
 
     def _cut(self, number: int, group: Group, step: int) -> tuple[Cut, int]:
-        scores = [self.scores(site) for site in group.sites]
+        """Cut a group and write its masks; also return how many weights changed sides."""
+        ranked = [self.ranked[place] for place in group.sites]
         try:
+            scores = [self._candidates(place) for place in group.sites]
             cut = cut_at(scores, group.threshold) if group.threshold is not None else None
             if cut is None or cut.below + cut.ties > group.count:
                 bracket = self.brackets.get(number)
                 cut, self.brackets[number] = find_cut(scores, group.count, bracket)
             if group.strict:
                 cut = Cut(cut.threshold, cut.below, 0)
-            return cut, prune_([self.held[site].keep for site in group.sites], scores, cut)
+            flips = prune_([one.keep for one in ranked], scores, cut)
         except FloatingPointError as error:
             bad = [h.site.name for h in self.held if not torch.isfinite(h.dense).all()]
             where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
@@ -312,10 +389,34 @@ class Engine:
                 f"pruning cannot rank the weights at step {step}: {error} ({where}). Training "
                 "has probably diverged: lower the learning rate; the last checkpoint is untouched"
             ) from error
+        for one in ranked:
+            if one.units.pooled:
+                for tiles in one.units.tiles:
+                    tiles.write_(self.held[tiles.site].keep, one.keep)
+        return cut, flips * (ranked[0].units.weights if ranked else 1)
 
-    def scores(self, index: int) -> Scores:
-        """The scores of one site, readable in pieces."""
-        held = self.held[index]
+    def _candidates(self, place: int) -> Scores:
+        """The scores of units, infinite where the pattern forbids to prune."""
+        scores, n_m = self.scores(place), self.units[place].n_m
+        if n_m is None:
+            return scores
+        keep, of = n_m
+
+        def read(start: int, stop: int) -> Tensor:
+            first, last = start // of * of, -(-stop // of) * of
+            values = scores.read(first, last).clone()
+            protect_(values, keep, of)
+            return values[start - first : stop - first]
+
+        return Scores(scores.size, scores.device, read)
+
+    def scores(self, place: int) -> Scores:
+        """The scores of units, readable in pieces."""
+        made = self.units[place]
+        if made.pooled:
+            pooled = self._pooled_scores(self.ranked[place])
+            return Scores(made.count, pooled.device, lambda start, stop: pooled[start:stop])
+        held = self.held[made.sites[0]]
         weight = held.dense.view(-1)
         memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
 
@@ -326,6 +427,20 @@ class Engine:
 
         return Scores(weight.numel(), weight.device, read)
 
+    def _pooled_scores(self, ranked: Ranked) -> Tensor:
+        score, made = self.recipe.score, ranked.units
+        if score.per_unit:
+            return score.value(ranked.memory, ranked.keep, ranked.keep)
+        values = {}
+        for site in made.sites:
+            held = self.held[site]
+            out = torch.empty_like(held.weight, dtype=score_dtype(held.weight))
+            for piece in self._pieces(held):
+                part = piece.of(out)
+                part.copy_(score.value(piece.memory, piece.dense, part))
+            values[site] = out
+        return made.pool(values, made.reduce)
+
     # State.
 
     def tensors(self) -> dict[str, Any]:
@@ -333,6 +448,11 @@ class Engine:
         return {
             "masks": {held.site.name: held.keep for held in self.held},
             "memory": {held.site.name: held.memory for held in self.held},
+            "units": {
+                f"{one.units.kind} {one.units.name}": {"keep": one.keep, **one.memory}
+                for one in self.ranked
+                if one.units.pooled
+            },
             "budget": self.budget,
         }
 
@@ -342,6 +462,9 @@ class Engine:
             held.keep.copy_(state["masks"][held.site.name])
             for name, tensor in held.memory.items():
                 tensor.copy_(state["memory"][held.site.name][name])
+        for name, tensors in self.tensors()["units"].items():
+            for kind, tensor in tensors.items():
+                tensor.copy_(state["units"][name][kind])
         for name, tensor in self.budget.items():
             tensor.copy_(state["budget"][name])
         self._groups, self._scores_changed = (), True
@@ -358,15 +481,24 @@ class Engine:
         for name in shapes:
             if name not in state["masks"]:
                 return f"{name} is in the scope now and was not pruned"
-            for tensor in (*self.recipe.score.memory, *self.recipe.mask.memory):
-                if tensor not in state["memory"].get(name, {}):
-                    return f"the saved state has no {tensor} of {name}"
+        for held in self.held:
+            for tensor in held.memory:
+                if tensor not in state["memory"].get(held.site.name, {}):
+                    return f"the saved state has no {tensor} of {held.site.name}"
+        for name, tensors in self.tensors()["units"].items():
+            for kind, tensor in tensors.items():
+                saved = state["units"].get(name, {}).get(kind)
+                if saved is None:
+                    return f"the saved state has no {kind} of the units {name}"
+                if saved.shape != tensor.shape:
+                    return f"{name} had {saved.numel()} units and has {tensor.numel()} now"
         return next(
             (f"the saved state has no {n}" for n in self.budget if n not in state["budget"]), None
         )
 
     def _pieces(self, held: Held) -> Iterator[Piece]:
         memory = {name: tensor.view(-1) for name, tensor in held.memory.items()}
+        memory |= self._spread(held)
         dense, keep = held.dense.view(-1), held.keep.view(-1)
         for start, stop in spans(dense.numel(), dense.device):
             yield Piece(
@@ -376,6 +508,20 @@ class Engine:
                 scratch=self._scratch_for(dense, stop - start),
                 span=slice(start, stop),
             )
+
+    def _spread(self, held: Held) -> dict[str, Tensor]:
+        """What a gate reads of its unit, for every weight of a site."""
+        mask, spread = self.recipe.mask, dict[str, Tensor]()
+        if not isinstance(mask, Gated) or "score" in held.memory or not mask.reads:
+            return spread
+        for one in self.ranked:
+            for tiles in one.units.tiles:
+                if tiles.site != held.number:
+                    continue
+                for name in mask.reads:
+                    empty = torch.zeros_like(held.weight, dtype=one.memory[name].dtype)
+                    tiles.write_(spread.setdefault(name, empty), one.memory[name])
+        return {name: tensor.view(-1) for name, tensor in spread.items()}
 
     def _scratch_for(self, weight: Tensor, size: int) -> Tensor:
         """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""

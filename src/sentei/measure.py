@@ -23,9 +23,14 @@ def count_zeros(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def histograms(
-    weights: Sequence[Tensor], masks: Sequence[Tensor], scores: Sequence[Scores]
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    scores: Sequence[Scores],
+    kept: Sequence[Tensor] | None = None,
 ) -> tuple[Histogram, Histogram]:
     """Histograms of weights (their kept and pruned parts) and of scores, on a log10 axis.
+
+    ``masks`` (True = kept) are those of ``weights``, and of ``scores`` unless ``kept`` is given.
 
     Weights outside 4 standard deviations are counted in the outermost bins, and so are scores
     outside the middle 99.8 %: the picture is of the bulk.
@@ -40,22 +45,22 @@ def histograms(
     edges = np.linspace(-reach, reach, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)
     for weight, mask in zip(weights, masks, strict=True):
-        flat, kept = weight.reshape(-1), mask.view(-1)
+        flat, keep = weight.reshape(-1), mask.view(-1)
         for start, stop in spans(flat.numel(), flat.device):
             values = flat[start:stop].float().cpu().numpy()
-            _add_(counts, edges, values, kept[start:stop].cpu().numpy())
+            _add_(counts, edges, values, keep[start:stop].cpu().numpy())
     weight_histogram = _histogram(edges, counts)
 
     edges = _score_edges(scores)
     counts = np.zeros((2, BINS), dtype=np.int64)
     zeros = 0
-    for site, mask in zip(scores, masks, strict=True):
-        kept = mask.view(-1)
+    for site, mask in zip(scores, masks if kept is None else kept, strict=True):
+        flat = mask.view(-1)
         for start, stop, piece in site.pieces():
-            values, keep = piece.cpu().numpy(), kept[start:stop].cpu().numpy()
+            values, chosen = piece.cpu().numpy(), flat[start:stop].cpu().numpy()
             positive = values > 0
             zeros += values.size - int(np.count_nonzero(positive))
-            _add_(counts, edges, np.log10(values[positive]), keep[positive])
+            _add_(counts, edges, np.log10(values[positive]), chosen[positive])
     return weight_histogram, _histogram(edges, counts, log10=True, zeros=zeros)
 
 

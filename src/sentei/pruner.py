@@ -30,13 +30,14 @@ from sentei.parts.budget import LearnedRatio
 from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
 from sentei.recipe import Recipe
-from sentei.record import PruningReport, SiteRecord, UpdateRecord
+from sentei.record import PruningReport, SiteRecord, UnitsRecord, UpdateRecord
 from sentei.select import Bracket
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 
 _STATE = frozenset(
-    "recipe total_steps step pruned settled weights brackets updates masks memory budget".split()
+    "recipe total_steps step pruned settled weights brackets updates masks memory units "
+    "budget".split()
 )
 
 
@@ -100,8 +101,9 @@ class Pruner:
         self.total_steps = total_steps
         self.step = 0
         self._model = model
-        self._sites = recipe.scope.resolve(model).sites
-        self._engine = Engine(self._sites, recipe, total_steps)
+        selection, units = recipe.resolve(model)
+        self._sites = selection.sites
+        self._engine = Engine(self._sites, units, recipe, total_steps)
         self._finished = False
         self._skipping = False
         self._expected_weights: int | None = None
@@ -459,7 +461,8 @@ class Pruner:
         weights, scores = histograms(
             [held.weight for held in engine.held],
             [held.keep for held in engine.held],
-            [engine.scores(index) for index in range(len(self._sites))],
+            [engine.scores(place) for place in range(len(engine.units))],
+            [ranked.keep for ranked in engine.ranked],
         )
         return PruningReport(
             method=self.recipe.method,
@@ -477,10 +480,21 @@ class Pruner:
                     layer=site.layer,
                     role=site.role,
                     shape=tuple(site.parameter.shape),
-                    weights=size,
+                    weights=site.parameter.numel(),
                     pruned=zero,
                 )
-                for site, size, zero in zip(self._sites, engine.sizes, zeros, strict=True)
+                for site, zero in zip(self._sites, zeros, strict=True)
+            ),
+            units=tuple(
+                UnitsRecord(
+                    kind=ranked.units.kind,
+                    name=ranked.units.name,
+                    layer=ranked.units.layer,
+                    units=ranked.units.count,
+                    pruned=ranked.units.count - int(ranked.keep.sum()),
+                )
+                for ranked in engine.ranked
+                if ranked.units.pooled
             ),
             updates=tuple(engine.updates),
             weight_histogram=weights,

@@ -17,25 +17,32 @@ from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from torch import nn
 
-from sentei.parts.budget import Budget, Global
+from sentei.parts.budget import Budget, Global, LearnedRatio
 from sentei.parts.distillation import Distillation
 from sentei.parts.masks import Gated, HardConcrete, Mask, Project
 from sentei.parts.part import Part
+from sentei.parts.patterns import NM, Hybrid, Pattern, Units, Unstructured
 from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
 from sentei.parts.schedule import Schedule
-from sentei.parts.scope import Scope
+from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import Score
 
 
 class Recipe(Part):
-    """A pruning method, declared: scope x score, schedule, budget, mask, penalties, teacher."""
+    """A pruning method, declared: scope, pattern, score, schedule, budget, mask, penalties,
+    teacher.
+    """
 
     method: str = Field(min_length=1)
     """Its name, for people; the parts decide what happens."""
 
     scope: Scope = Scope()
     """The prunable weights."""
+
+    pattern: Pattern = Unstructured()
+    """The shape of a hole: what is kept or pruned together."""
 
     score: Score
     """What a weight is worth."""
@@ -65,6 +72,7 @@ class Recipe(Part):
         if total_steps < 1:
             raise ValueError(f"total_steps={total_steps}: pruning needs an optimizer step")
         self.schedule.check(total_steps)
+        self.pattern.check(self.schedule.sparsity)
         self.score.check(self.schedule.first_update(total_steps))
         for penalty in self.penalties:
             penalty.check()
@@ -87,6 +95,13 @@ class Recipe(Part):
             raise ValueError(
                 "mask: hard_concrete is a gate over learned scores: use score: learned"
             )
+        parts = self.pattern.parts if isinstance(self.pattern, Hybrid) else (self.pattern,)
+        fixed = next((part for part in parts if isinstance(part, NM)), None)
+        if fixed and isinstance(self.budget, LearnedRatio):
+            raise ValueError(
+                f"pattern {fixed.label} fixes how much of every matrix is kept: there is nothing "
+                "for budget: learned_ratio to learn"
+            )
         for number, penalty in enumerate(self.penalties):
             if isinstance(penalty, ScorePenalty) and not self.score.learned:
                 raise ValueError(f"penalties.{number} is on learned scores: use score: learned")
@@ -96,6 +111,25 @@ class Recipe(Part):
                 )
         return self
 
+    def resolve(self, model: nn.Module) -> tuple[Selection, tuple[Units, ...]]:
+        """The prunable weights of a model, and the units that decisions are about.
+
+        Raises:
+            ValueError: The scope or the pattern does not fit the model.
+        """
+        selection = self.scope.resolve(model)
+        structures = coupled_structures(model) if self.pattern.coupled else ()
+        units = self.pattern.arrange(dict(enumerate(selection.sites)), structures)
+        covered = sorted({site for made in units for site in made.sites})
+        if len(covered) == len(selection.sites):
+            return selection, units
+        reason = f"pattern {self.pattern.label} does not cover it"
+        places = {old: new for new, old in enumerate(covered)}
+        return (
+            selection.without(set(range(len(selection.sites))) - set(covered), reason),
+            tuple(made.moved(places) for made in units),
+        )
+
     def with_examples(self, examples: int) -> Recipe:
         """The recipe with the number of training examples where a penalty lacks it."""
         penalties = tuple(penalty.with_examples(examples) for penalty in self.penalties)
@@ -103,8 +137,31 @@ class Recipe(Part):
 
     @property
     def bytes_per_weight(self) -> int:
-        """Memory the pruner keeps per prunable float32 weight: score, mask, and a bool."""
-        return 4 * (len(self.score.memory) + len(self.mask.memory)) + 1
+        """Memory the pruner keeps per prunable float32 weight: score, mask, and a bool.
+
+        Of what units of many weights share, nothing is counted.
+        """
+        names = [*self.score.memory, *self.mask.memory]
+        if self.pattern.pools:
+            shared = {*self.score.per_unit, *self.mask.per_unit}
+            names = [name for name in names if name not in shared]
+        return 4 * len(names) + 1
+
+
+class _Loader(yaml.SafeLoader):
+    """Without numbers to the base of 60, which 2:4 would be one of."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:int"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    [*"-+0123456789"],
+)
 
 
 def load(source: Mapping[str, Any] | str | Path) -> Recipe:
@@ -126,7 +183,7 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
             raise ValueError(f"recipe {origin}: cannot be read (not UTF-8 text)") from error
     if isinstance(source, str):
         try:
-            source = yaml.safe_load(source)
+            source = yaml.load(source, _Loader)
         except yaml.YAMLError as error:
             raise ValueError(f"{origin}: not valid YAML: {error}") from error
     if not isinstance(source, Mapping):
@@ -201,7 +258,7 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             if depth < len(keys) - 1:
                 place = entries[key]
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             raise ValueError(f"--set {setting}: the value is not valid YAML: {error}") from error
         if keys[-1] == "kind" and value != place["kind"]:

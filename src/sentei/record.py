@@ -31,6 +31,16 @@ class SiteRecord(Record):
     pruned: int
 
 
+class UnitsRecord(Record):
+    """Heads, neurons, blocks, ... of one place, and how many of them were pruned."""
+
+    kind: str
+    name: str
+    layer: int | None
+    units: int
+    pruned: int
+
+
 class UpdateRecord(Record):
     """One decision.
 
@@ -76,6 +86,7 @@ class PruningReport(Record):
     parameters: int
     zeros: int
     sites: tuple[SiteRecord, ...]
+    units: tuple[UnitsRecord, ...] = ()
     updates: tuple[UpdateRecord, ...]
     weight_histogram: Histogram | None
     score_histogram: Histogram | None

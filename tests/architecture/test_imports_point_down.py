@@ -87,7 +87,7 @@ def test_level(path):
 def test_parts_do_not_know_one_another(path):
     if room(name(path)) == "parts":
         others = {module for module in imports(path) if module.startswith("sentei.parts")}
-        assert others <= {"sentei.parts.part", "sentei.parts.learning"}
+        assert others <= {f"sentei.parts.{shared}" for shared in ("part", "learning", "site")}
 
 
 def test_the_reader_of_imports_sees_all_forms(tmp_path, monkeypatch):

@@ -3,101 +3,27 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+from zoo import LAYERS, MODERN, TEXT, ZOO, Specimen
 
 from sentei import families
 from sentei.families import Place
 from sentei.parts.scope import Scope
 
-LAYERS = 2
-SIX = ("query", "key", "value", "attention_out", "ffn_in", "ffn_out")
-TEXT = {
-    "hidden_size": 8,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "vocab_size": 400,
-    "max_position_embeddings": 20,
-}
-DISTIL = {"dim": 8, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 16, "vocab_size": 40}
-IMAGE = {
-    "hidden_size": 8,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 8,
-    "patch_size": 4,
-}
-RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
-MODERN = {f"{token}_token_id": 0 for token in ("pad", "bos", "eos", "cls", "sep")}
 
-MODELS: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
-    "bert": ("BertConfig", TEXT, SIX),
-    "ernie": ("ErnieConfig", TEXT, SIX),
-    "megatron-bert": ("MegatronBertConfig", TEXT, SIX),
-    "rembert": ("RemBertConfig", TEXT, SIX),
-    "roberta": ("RobertaConfig", TEXT, SIX),
-    "roberta-prelayernorm": ("RobertaPreLayerNormConfig", TEXT, SIX),
-    "xlm-roberta": ("XLMRobertaConfig", TEXT, SIX),
-    "xlm-roberta-xl": ("XLMRobertaXLConfig", TEXT, SIX),
-    "camembert": ("CamembertConfig", TEXT, SIX),
-    "data2vec-text": ("Data2VecTextConfig", TEXT, SIX),
-    "electra": ("ElectraConfig", TEXT, SIX),
-    "deberta": (
-        "DebertaConfig",
-        TEXT | RELATIVE,
-        ("qkv", "pos_key", "pos_query", "attention_out", "ffn_in", "ffn_out"),
-    ),
-    "deberta, absolute": (
-        "DebertaConfig",
-        TEXT | {"relative_attention": False},
-        ("qkv", "attention_out", "ffn_in", "ffn_out"),
-    ),
-    "deberta-v2": (
-        "DebertaV2Config",
-        TEXT | RELATIVE | {"share_att_key": False, "conv_kernel_size": 3},
-        ("query", "key", "value", "pos_key", "pos_query", "attention_out", "ffn_in", "ffn_out"),
-    ),
-    "deberta-v2, version 3": (
-        "DebertaV2Config",
-        TEXT | RELATIVE | {"share_att_key": True, "position_buckets": 4},
-        SIX,
-    ),
-    "distilbert": ("DistilBertConfig", DISTIL, SIX),
-    "mpnet": ("MPNetConfig", TEXT, SIX),
-    "albert": ("AlbertConfig", TEXT, SIX),
-    "modernbert": (
-        "ModernBertConfig",
-        TEXT | MODERN,
-        ("qkv", "attention_out", "ffn_in_gate", "ffn_out"),
-    ),
-    "vit": ("ViTConfig", IMAGE, SIX),
-    "deit": ("DeiTConfig", IMAGE, SIX),
-}
-
-
-def build(config_name: str, settings: dict[str, object]) -> nn.Module:
-    config: PreTrainedConfig = getattr(transformers, config_name)(**settings)
-    if settings is IMAGE:
-        name = config_name.replace("Config", "ForImageClassification")
-        return getattr(transformers, name)(config)
-    return AutoModelForSequenceClassification.from_config(config)
-
-
-def test_every_model_type_is_built_below():
+def test_every_model_type_is_in_the_zoo():
     types = {model_type for family in families.known() for model_type in family.model_types}
-    assert types == {case.split(",")[0] for case in MODELS}
+    assert types == {case.split(",")[0] for case in ZOO}
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("case", ZOO)
 def test_the_preset_finds_exactly_the_matrices_of_the_blocks(case):
-    config_name, settings, roles = MODELS[case]
-    model = build(config_name, settings)
+    model = ZOO[case].build()
     model_type = case.split(",")[0]
     assert model.config.model_type == model_type
     family = families.find(model_type)
@@ -107,43 +33,56 @@ def test_the_preset_finds_exactly_the_matrices_of_the_blocks(case):
 
     assert selection.rule == f"family preset {family.name}"
     assert selection.note == family.note
-    # Position projections come after the value, or after qkv, in the model.
+    # In the model, position projections come after the value, or after qkv, and gates before.
     placed = [(site.layer, site.role) for site in selection.sites]
-    assert sorted(placed) == sorted((i, role) for i in range(layers) for role in roles)
-    assert [layer for layer, _ in placed] == sorted(layer for layer, _ in placed)
+    stacks = ZOO[case].stacks
+    assert sorted(placed) == sorted(
+        (i, r) for roles in stacks for i in range(layers) for r in roles
+    )
+    assert list(dict.fromkeys(layer for layer, _ in placed)) == list(range(layers))
 
     module_of = {**family.roles, **family.optional}
     block = family.block.replace("*", "0")
     for site in selection.sites:
-        inside = block.format(i=site.layer) + f".{module_of[site.role]}"
-        assert re.fullmatch(rf"([\w.]+\.)?{re.escape(inside)}\.weight", site.name)
-        assert isinstance(model.get_submodule(site.name.removesuffix(".weight")), nn.Linear)
+        names = re.escape(module_of[site.role]).replace(r"\*", r"\d").replace(r"\|", "|")
+        inside = re.escape(block.format(i=site.layer)) + rf"\.(?:{names})"
+        assert re.fullmatch(rf"([\w.]+\.)?{inside}\.weight", site.name)
+        module = model.get_submodule(site.name.removesuffix(".weight"))
+        assert isinstance(module, Conv1D if family.transposed else nn.Linear)
         assert site.parameter is model.get_parameter(site.name)
 
     # Nothing two-dimensional was overlooked inside the blocks, by the generic rule's judgement.
     matrices = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and re.search(r"\.\d+\.", name)
+        if isinstance(module, nn.Linear | Conv1D) and re.search(r"\.\d+\.", name)
     }
     assert {site.name for site in selection.sites} == matrices
 
 
 def test_albert_is_one_set_of_weights_and_says_so():
-    model = build("AlbertConfig", TEXT | {"num_hidden_layers": 4, "num_hidden_groups": 2})
-    selection = Scope().resolve(model)
+    settings = TEXT | {"num_hidden_layers": 4, "num_hidden_groups": 2}
+    selection = Scope().resolve(Specimen("AlbertConfig", settings, ()).build())
     assert [site.layer for site in selection.sites] == [0] * 6 + [1] * 6
     assert "shared" in selection.note and "counted once" in selection.note
 
 
+def test_a_block_without_one_of_its_matrices_is_refused_by_name():
+    model = ZOO["t5"].build()
+    feed_forward = model.get_submodule("transformer.decoder.block.1.layer.2.DenseReluDense")
+    feed_forward.wo = nn.Identity()
+    with pytest.raises(ValueError, match=r"it has no transformer\.decoder\.block\.1\.layer.*\.wo"):
+        Scope().resolve(model)
+
+
 def test_roles_have_the_shapes_their_names_promise():
-    model = build("ModernBertConfig", TEXT | MODERN)
+    model = Specimen("ModernBertConfig", MODERN, ()).build()
     shapes = {site.role: tuple(site.parameter.shape) for site in Scope().resolve(model).sites}
     assert shapes == {
-        "qkv": (24, 8),
-        "attention_out": (8, 8),
-        "ffn_in_gate": (32, 8),
-        "ffn_out": (8, 16),
+        "qkv": (96, 32),
+        "attention_out": (32, 32),
+        "ffn_in_gate": (48, 32),
+        "ffn_out": (32, 24),
     }
 
 
@@ -156,6 +95,9 @@ def test_locate():
     assert bert.locate("encoder.layer.0") == Place("encoder.layer.0", 0, None)
     assert bert.locate("bert.pooler.dense") is None
     assert bert.locate("myencoder.layer.0.output.dense") is None
+    t5 = families.find("t5")
+    out = "decoder.block.7.layer.2.DenseReluDense.wo"
+    assert t5.locate(out) == Place("decoder.block.7", 7, "ffn_out")
 
 
 def test_find_and_known():
@@ -166,19 +108,19 @@ def test_find_and_known():
 
 
 def test_imports_nothing_heavy():
-    heavy = "{'torch', 'transformers'} & set(sys.modules)"
+    source = Path(families.__file__).parents[1]
     code = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('alone', {families.__file__!r})\n"
-        "alone = importlib.util.module_from_spec(spec)\n"
-        "sys.modules['alone'] = alone\n"
-        "spec.loader.exec_module(alone)\n"
-        f"assert not {heavy}, {heavy}\n"
+        "import sys, types\n"
+        "sentei = sys.modules['sentei'] = types.ModuleType('sentei')\n"
+        f"sentei.__path__ = [{str(source)!r}]\n"
+        "import sentei.families\n"
+        "heavy = {'torch', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_gradients_reach_every_site():
-    model = build("BertConfig", TEXT)
+    model = ZOO["bert"].build()
     model(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.sum().backward()
     assert all(site.parameter.grad is not None for site in Scope().resolve(model).sites)

@@ -44,7 +44,8 @@ def test_any_values_round_trip(sparsity, beta1, window, include):
 def test_dump_is_complete_with_kinds_first():
     data = yaml.safe_load(dump(PLATON))
     assert list(data) == [
-        *("method", "scope", "score", "schedule", "budget", "mask", "penalties", "distill")
+        *("method", "scope", "pattern", "score", "schedule", "budget", "mask"),
+        *("penalties", "distill"),
     ]
     assert data["penalties"] == [] and data["distill"] is None
     assert data["score"] == {

@@ -8,10 +8,10 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    LlamaConfig,
-    LlamaForSequenceClassification,
+    GemmaConfig,
+    GemmaForSequenceClassification,
+    OpenAIGPTConfig,
+    OpenAIGPTForSequenceClassification,
 )
 
 from sentei import families
@@ -110,10 +110,10 @@ class TestAutomatic:
         }
 
     def test_an_unknown_model_type_is_named(self):
-        config = LlamaConfig(**SIZES, num_key_value_heads=2, pad_token_id=0)
-        selection = Scope().resolve(LlamaForSequenceClassification(config))
+        config = GemmaConfig(**SIZES, num_key_value_heads=2, pad_token_id=0)
+        selection = Scope().resolve(GemmaForSequenceClassification(config))
         assert len(selection.sites) == 2 * 7
-        assert selection.rule.startswith("no preset for model type llama: every nn.Linear weight")
+        assert selection.rule.startswith("no preset for model type gemma: every nn.Linear weight")
         assert selection.sites[0].role == "q_proj"
 
     def test_a_config_of_another_kind_is_no_model_type(self):
@@ -129,12 +129,12 @@ class TestAutomatic:
         assert "0.pooler.dense.weight" in reasons(selection)
 
     def test_no_linear_in_blocks(self):
-        config = GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=20, n_positions=8)
-        message = refused(GPT2ForSequenceClassification(config))
+        config = OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=2, vocab_size=20, n_positions=8)
+        message = refused(OpenAIGPTForSequenceClassification(config))
         assert message.startswith(
-            "scope matched no weight: no preset for model type gpt2, and no nn.Linear inside an "
-            "nn.ModuleList. Name the weights in scope.include. First candidates: "
-            "transformer.wte.weight"
+            "scope matched no weight: no preset for model type openai-gpt, and no nn.Linear inside "
+            "an nn.ModuleList. Name the weights in scope.include. First candidates: "
+            "transformer.tokens_embed.weight"
         )
 
     def test_no_parameters(self):

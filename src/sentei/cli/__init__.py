@@ -1,6 +1,6 @@
 """The command ``sentei``: argv in, words out. One verb a file; nothing here computes."""
 
-from sentei.cli import augment, demo, evaluate, inspect, methods, prune, report, verify
+from sentei.cli import augment, demo, evaluate, inspect, methods, prune, report, shrink, verify
 from sentei.cli.app import app, main
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "methods",
     "prune",
     "report",
+    "shrink",
     "verify",
 ]

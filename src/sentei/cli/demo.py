@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sentei.cli.app import JsonOption, errors, verb
-from sentei.cli.options import MethodOption, SetOption, SparsityOption, make_settings
+from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
 from sentei.cli.prune import run_and_show
 from sentei.hf.settings import DEMO, Settings, check_output
 
@@ -17,6 +17,7 @@ from sentei.hf.settings import DEMO, Settings, check_output
 def demo(
     method: MethodOption = None,
     sparsity: SparsityOption = None,
+    pattern: PatternOption = None,
     overrides: SetOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")] = Path(
         "sentei-demo"
@@ -34,7 +35,7 @@ def demo(
         settings = Settings.read(out / "run.yaml")
     else:
         given = {"model": DEMO, "task": DEMO, "seed": seed, **TRAINING}
-        settings = make_settings(given, method, sparsity, None, overrides)
+        settings = make_settings(given, method, sparsity, None, overrides, pattern)
         check_output(out)
     if not json:
         errors.print(

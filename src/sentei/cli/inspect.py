@@ -12,6 +12,7 @@ from rich.table import Table
 from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
 from sentei.cli.options import (
     MethodOption,
+    PatternOption,
     RecipeOption,
     SetOption,
     SparsityOption,
@@ -32,6 +33,7 @@ def inspect(
     *,
     method: MethodOption = None,
     sparsity: SparsityOption = None,
+    pattern: PatternOption = None,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
     out: Annotated[Path | None, typer.Option(help="The folder the run would write to.")] = None,
@@ -44,7 +46,7 @@ def inspect(
     from sentei.hf.prepare import prepare
 
     quiet_transformers()
-    settings = make_settings(given, method, sparsity, recipe, overrides)
+    settings = make_settings(given, method, sparsity, recipe, overrides, pattern)
     if out:
         check_output(out)
     prepared = prepare(settings)

@@ -22,6 +22,13 @@ SparsityOption = Annotated[
     float | None,
     typer.Option(help="Fraction of the prunable weights to remove, in [0, 1) [default: 0.8]."),
 ]
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron, or "
+        "several joined by + [default: unstructured]."
+    ),
+]
 RecipeOption = Annotated[Path | None, typer.Option(help="Recipe file (YAML) instead of a method.")]
 SetOption = Annotated[
     list[str] | None,
@@ -60,6 +67,7 @@ def make_settings(
     sparsity: float | None,
     recipe: Path | None,
     overrides: list[str] | None,
+    pattern: str | None = None,
 ) -> Settings:
     """The settings of a run.
 
@@ -68,7 +76,8 @@ def make_settings(
     """
     if "model" not in given:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
-    built = make_recipe(method, sparsity, recipe, overrides or [], teacher="teacher" in given)
+    teacher = "teacher" in given
+    built = make_recipe(method, sparsity, recipe, overrides or [], pattern=pattern, teacher=teacher)
     try:
         return Settings(**given, recipe=recipes.to_dict(built))
     except ValidationError as error:

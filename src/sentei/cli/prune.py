@@ -20,6 +20,7 @@ from sentei.cli.app import (
 )
 from sentei.cli.options import (
     MethodOption,
+    PatternOption,
     RecipeOption,
     SetOption,
     SparsityOption,
@@ -37,6 +38,7 @@ def prune(
     *,
     method: MethodOption = None,
     sparsity: SparsityOption = None,
+    pattern: PatternOption = None,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")],
@@ -47,13 +49,13 @@ def prune(
 ) -> None:
     """Prune a model while fine-tuning it on a task."""
     if resume:
-        settings = _resumed(out, given, [method, sparsity, recipe, overrides])
+        settings = _resumed(out, given, [method, sparsity, pattern, recipe, overrides])
         if settings is None:
             done = reports.read(out)
             _show(done, out, json)
             return
     else:
-        settings = make_settings(given, method, sparsity, recipe, overrides)
+        settings = make_settings(given, method, sparsity, recipe, overrides, pattern)
         check_output(out)
     run_and_show(settings, out, resume=resume, json=json)
 
@@ -108,7 +110,7 @@ def _resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings
     if any(others):
         raise ValueError(
             f"--resume goes on with {out / 'recipe.yaml'} as it is: leave out --method, "
-            "--sparsity, --recipe and --set, or begin a new run"
+            "--sparsity, --pattern, --recipe and --set, or begin a new run"
         )
     return None if (out / "report.json").is_file() else settings
 

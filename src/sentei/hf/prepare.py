@@ -127,7 +127,7 @@ def prepare(settings: Settings) -> Prepared:
         folder=folder,
         teacher=teacher,
         trained_head=trained_head,
-        selection=recipe.scope.resolve(model),
+        selection=recipe.resolve(model)[0],
         total_steps=total,
         dense_steps=optimizer_steps(len(corpus.train), settings.dense_epochs, settings),
     )

@@ -160,6 +160,7 @@ def make_recipe(
     recipe_file: Path | None,
     overrides: list[str],
     *,
+    pattern: str | None = None,
     teacher: bool = False,
 ) -> Recipe:
     """The recipe a command line asks for: a method or a file, then single values.
@@ -169,6 +170,7 @@ def make_recipe(
         sparsity: The final one.
         recipe_file: YAML, instead of a method.
         overrides: ``path=value``, applied last.
+        pattern: What is pruned together.
         teacher: Whether one was named; a recipe without a teacher's loss then gets the default.
 
     Raises:
@@ -184,6 +186,8 @@ def make_recipe(
             recipe = chosen.build() if sparsity is None else chosen.build(sparsity)
     except ValidationError as error:
         raise ValueError(recipes.explain(error)) from None
+    if pattern:
+        recipe = recipes.load({**recipes.to_dict(recipe), "pattern": pattern})
     if teacher and recipe.distill is None:
         recipe = recipe.model_copy(update={"distill": Distillation()})
     if recipe_file and sparsity is not None:

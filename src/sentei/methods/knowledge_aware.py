@@ -28,6 +28,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import Uniform
 from sentei.parts.distillation import Distillation
 from sentei.parts.masks import Project
+from sentei.parts.patterns import Pattern
 from sentei.parts.schedule import Stages
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Magnitude
@@ -45,6 +46,7 @@ def knowledge_aware(
     temperature: float = 1.0,
     padding: bool = False,
     teacher_dropout: bool = False,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """Knowledge-aware pruning's recipe.
@@ -59,11 +61,13 @@ def knowledge_aware(
         temperature: Divides the logits before softmax.
         padding: Whether padding counts in those means, as in the authors' code.
         teacher_dropout: Leave the teacher's dropout on, as in the authors' code.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="knowledge_aware",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Magnitude(),
         schedule=Stages(sparsity=sparsity, stages=stages, cooldown=cooldown),
         budget=Uniform(),

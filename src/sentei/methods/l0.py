@@ -32,6 +32,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import Threshold
 from sentei.parts.learning import Adam
 from sentei.parts.masks import HardConcrete
+from sentei.parts.patterns import Pattern
 from sentei.parts.penalties import ExpectedL0
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
@@ -50,6 +51,7 @@ def l0(
     warmup: float = 0.1,
     cooldown: float = 0.2,
     seed: int = 0,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """The recipe of l0 regularisation.
@@ -65,12 +67,14 @@ def l0(
         warmup: Fraction of training before the schedule asks for sparsity.
         cooldown: Fraction of training in which it asks for all of it.
         seed: Of the draws.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     mask = HardConcrete(seed=seed)
     return Recipe(
         method="l0",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Learned(initial=initial, optimizer=Adam(lr=score_lr)),
         schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=1),
         budget=Threshold(

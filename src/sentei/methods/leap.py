@@ -36,6 +36,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import LearnedRatio
 from sentei.parts.learning import Adam
 from sentei.parts.masks import Latent
+from sentei.parts.patterns import Pattern
 from sentei.parts.penalties import ExcessRatio, ScoreL1
 from sentei.parts.schedule import Constant
 from sentei.parts.scope import Scope
@@ -57,6 +58,7 @@ def leap(
     lambda_max: float = 160.0,
     lambda_min: float = 10.0,
     settle: float | None = 0.1,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """LEAP's recipe.
@@ -75,6 +77,7 @@ def leap(
         lambda_max: Coefficient at R = 1; the code's is 20 000.
         lambda_min: Least coefficient; the code's is 50.
         settle: Fraction of training at its end with the exact count; None for what comes out.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     if penalty and score != "learned":
@@ -84,6 +87,7 @@ def leap(
     return Recipe(
         method="leap",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=learned if score == "learned" else Magnitude(),
         schedule=Constant(sparsity=sparsity),
         budget=LearnedRatio(

@@ -17,6 +17,7 @@ from typing import Literal
 from sentei.methods.method import Method
 from sentei.parts.budget import Global, Uniform
 from sentei.parts.masks import Project
+from sentei.parts.patterns import Pattern
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Magnitude
@@ -31,6 +32,7 @@ def magnitude(
     warmup: float = 0.1,
     cooldown: float = 0.4,
     every: int = 10,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """Gradual magnitude pruning's recipe.
@@ -43,11 +45,13 @@ def magnitude(
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity.
         every: Optimizer steps between decisions on the ramp.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="magnitude",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Magnitude(),
         schedule=Cubic(
             sparsity=sparsity,

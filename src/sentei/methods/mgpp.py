@@ -33,6 +33,7 @@ from typing import Literal
 from sentei.methods.method import Method
 from sentei.parts.budget import Global
 from sentei.parts.masks import Project
+from sentei.parts.patterns import Pattern
 from sentei.parts.penalties import MixtureGaussian
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
@@ -53,6 +54,7 @@ def mgpp(
     warmup: float = 0.1,
     cooldown: float = 0.1,
     every: int = 10,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """MGPP's recipe.
@@ -69,11 +71,13 @@ def mgpp(
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity, with the mask held.
         every: Optimizer steps between decisions on the ramp.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="mgpp",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Magnitude(),
         schedule=Cubic(
             sparsity=sparsity,

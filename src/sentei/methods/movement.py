@@ -34,6 +34,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import Global, Uniform
 from sentei.parts.learning import Adam
 from sentei.parts.masks import Latent
+from sentei.parts.patterns import Pattern
 from sentei.parts.penalties import ScoreL1
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
@@ -50,6 +51,7 @@ def movement(
     warmup: float = 0.1,
     cooldown: float = 0.2,
     every: int = 1,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """Movement pruning's recipe.
@@ -62,11 +64,13 @@ def movement(
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity.
         every: Optimizer steps between decisions.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="movement",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Learned(optimizer=Adam(lr=score_lr)),
         schedule=Cubic(
             sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every, cooldown_every=every

@@ -30,6 +30,7 @@ from typing import Literal
 from sentei.methods.method import Method
 from sentei.parts.budget import Global
 from sentei.parts.masks import Project
+from sentei.parts.patterns import Pattern
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Uncertainty
@@ -48,6 +49,7 @@ def platon(
     every: int = 10,
     biases: bool = False,
     compat: bool = False,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """PLATON's recipe.
@@ -64,12 +66,14 @@ def platon(
         every: Optimizer steps between decisions on the ramp.
         biases: Also prune the biases of the prunable weights, as the authors' code does.
         compat: Count as the authors' code does.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     chosen = Scope.model_validate(scope or {})
     return Recipe(
         method="platon",
         scope=chosen.model_copy(update={"biases": True}) if biases else chosen,
+        pattern=Pattern.model_validate(pattern),
         score=Uncertainty(beta1=beta1, beta2=beta2, window=window, iterate=iterate),
         schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every),
         budget=Global(compat=compat),

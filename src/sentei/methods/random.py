@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from sentei.methods.method import Method
 from sentei.parts.budget import Uniform
 from sentei.parts.masks import Project
+from sentei.parts.patterns import Pattern
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Random
@@ -28,6 +29,7 @@ def random(
     warmup: float = 0.1,
     cooldown: float = 0.4,
     every: int = 10,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """Random pruning's recipe.
@@ -38,11 +40,13 @@ def random(
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity.
         every: Optimizer steps between decisions on the ramp.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="random",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Random(seed=seed),
         schedule=Cubic(
             sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every, cooldown_every=0

@@ -18,6 +18,7 @@ from typing import Literal
 from sentei.methods.method import Method
 from sentei.parts.budget import Global
 from sentei.parts.masks import Project
+from sentei.parts.patterns import Pattern
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
 from sentei.parts.scores import Smoothed
@@ -33,6 +34,7 @@ def sensitivity(
     warmup: float = 0.1,
     cooldown: float = 0.4,
     every: int = 10,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """First-order sensitivity's recipe.
@@ -46,11 +48,13 @@ def sensitivity(
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity, deciding at every step.
         every: Optimizer steps between decisions on the ramp.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="sensitivity",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Smoothed(beta=beta, window=window, iterate=iterate),
         schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every),
         budget=Global(),

@@ -28,6 +28,7 @@ from sentei.methods.method import Method
 from sentei.parts.budget import Threshold
 from sentei.parts.learning import Adam
 from sentei.parts.masks import Latent
+from sentei.parts.patterns import Pattern
 from sentei.parts.penalties import ScoreL1
 from sentei.parts.schedule import Cubic
 from sentei.parts.scope import Scope
@@ -45,6 +46,7 @@ def soft_movement(
     settle: float | None = 0.1,
     warmup: float = 0.1,
     cooldown: float = 0.2,
+    pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
     """Soft movement pruning's recipe.
@@ -59,11 +61,13 @@ def soft_movement(
         settle: Fraction of training at its end with the exact count; None for what comes out.
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final threshold.
+        pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     return Recipe(
         method="soft_movement",
         scope=Scope.model_validate(scope or {}),
+        pattern=Pattern.model_validate(pattern),
         score=Learned(optimizer=Adam(lr=score_lr)),
         schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=1),
         budget=Threshold(final=threshold, settle=settle),

@@ -1,4 +1,7 @@
-"""How the sparsity is spread over the sites: which of them are ranked together, and where cut."""
+"""How the sparsity is spread over the sites: which of them are ranked together, and where cut.
+
+To a budget a site is a number of entries to prune: weights, or whatever a pattern decides as one.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Budget(Part):
 
     @abstractmethod
     def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
-        """Groups for sites of ``sizes`` weights."""
+        """Groups for sites of ``sizes`` entries, all alike."""
 
 
 class Global(Budget):
@@ -75,14 +78,26 @@ class Global(Budget):
 class Uniform(Budget):
     """The same sparsity in every site, each ranked alone.
 
-    Counts are rounded by largest remainder, so that their sum is exact.
+    Counts are rounded by largest remainder, so that their sum is exact; or, with ``multiple``, so
+    that every site keeps a multiple of it, and places of one size are left with one shape.
     """
 
     kind: Literal["uniform"] = "uniform"
 
+    multiple: int = Field(1, ge=1)
+    """Every site keeps a multiple of so many units, at least one, the nearest to what was asked.
+    For heads, neurons, rows, ...: 8, 16 or 64 suit the hardware."""
+
     def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
         """One group per site."""
+        if self.multiple > 1:
+            counts = [size - self._kept(size, moment.sparsity) for size in sizes]
+            return tuple(Group((i,), count) for i, count in enumerate(counts))
         return _per_site(sizes, [moment.sparsity] * len(sizes), moment.sparsity)
+
+    def _kept(self, size: int, sparsity: float) -> int:
+        nearest = round(size * (1 - sparsity) / self.multiple) * self.multiple
+        return min(max(nearest, self.multiple), size) if sparsity else size
 
 
 class Emergent(Budget):

@@ -23,6 +23,9 @@ class Mask(Part):
     memory: ClassVar[tuple[str, ...]] = ()
     """Names of the tensors it keeps, each of the weight's shape."""
 
+    per_unit: ClassVar[tuple[str, ...]] = ()
+    """Those of them with one entry a unit instead, where a pattern prunes units of many weights."""
+
     @abstractmethod
     def holds(self, moment: Moment) -> bool:
         """Whether the weights are written after a step that has not decided, too."""
@@ -66,6 +69,11 @@ class Gated(Mask):
 
     memory: ClassVar[tuple[str, ...]] = ("latent",)
 
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """Names of the per-unit memory, the score's or its own, that its gate reads."""
+
     def holds(self, moment: Moment) -> bool:
         """Always: the optimizer has moved the latent weights."""
         return True
@@ -95,6 +103,11 @@ class Latent(Gated):
 
     surrogate: Literal["straight_through", "sigmoid"] = "straight_through"
     """What stands for the mask in the scores' gradient: the score, or its sigmoid."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The score, where its sigmoid stands for the mask."""
+        return ("score",) if self.surrogate == "sigmoid" else ()
 
     def score_gradient_(
         self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
@@ -130,6 +143,7 @@ class HardConcrete(Gated):
 
     kind: Literal["hard_concrete"] = "hard_concrete"
     memory: ClassVar[tuple[str, ...]] = ("latent", "noise")
+    per_unit: ClassVar[tuple[str, ...]] = ("noise",)
 
     low: float = Field(-0.1, lt=0)
     """Lower end of the stretched gate."""
@@ -142,6 +156,11 @@ class HardConcrete(Gated):
 
     seed: int = 0
     """Of the draws."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Log-odds and noise."""
+        return ("score", "noise")
 
     def draw_(self, noise: Tensor, step: int, number: int) -> None:
         """Fill ``noise`` with log(u / (1 - u)) of optimizer step ``step`` for site ``number``.

@@ -50,6 +50,11 @@ class Part(BaseModel):
         """Every final part of this axis, by kind."""
         return {part.model_fields["kind"].default: part for part in _leaves(cls)}
 
+    @classmethod
+    def spelled_out(cls, value: Any) -> Any:
+        """The mapping or kind that an axis's own short spelling stands for."""
+        return value
+
     @model_validator(mode="wrap")
     @classmethod
     def _choose_kind(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -57,6 +62,7 @@ class Part(BaseModel):
             return value
         if "kind" in cls.model_fields or not cls.axis:
             return handler(value)
+        value = cls.spelled_out(value)
         kinds = cls.kinds()
         kind = value.get("kind") if isinstance(value, Mapping) else value
         if not isinstance(kind, str) or kind not in kinds:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
 from sentei import families
-from sentei.families import Family
+from sentei.families import Family, Structure
 from sentei.parts.part import Part
+from sentei.parts.site import Site
 
 _WRAPPERS = frozenset({"module", "_orig_mod"})
 
@@ -26,21 +28,6 @@ _WRAPPERS = frozenset({"module", "_orig_mod"})
 def plain_name(name: str) -> str:
     """Drop what DDP (``module``) and ``torch.compile`` (``_orig_mod``) add to parameter names."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One prunable tensor: its plain name, the parameter, its block's number and its role.
-
-    ``layer`` is None outside numbered blocks. ``role`` is what the family calls the module
-    (``query``, ``ffn_in``, ...) or the module's last name if the family has no word for it; for
-    any parameter but the weight the parameter's own name follows, as in ``query.bias``.
-    """
-
-    name: str
-    parameter: nn.Parameter
-    layer: int | None
-    role: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +59,16 @@ class Selection:
     def prunable(self) -> int:
         """Number of weights in scope."""
         return sum(site.parameter.numel() for site in self.sites)
+
+    def without(self, places: Collection[int], reason: str) -> Selection:
+        """The same selection with some sites skipped, for a reason."""
+        left = tuple(site for place, site in enumerate(self.sites) if place not in places)
+        out = tuple(
+            Skipped(site.name, tuple(site.parameter.shape), reason)
+            for place, site in enumerate(self.sites)
+            if place in places
+        )
+        return replace(self, sites=left, skipped=(*self.skipped, *out))
 
 
 class Scope(Part):
@@ -139,7 +136,12 @@ class Scope(Part):
             )
         _check_prunable(entries)
         sites = tuple(
-            Site(entry.name, entry.parameter, *block_and_role(entry.name, family, tree.lists))
+            Site(
+                entry.name,
+                entry.parameter,
+                *block_and_role(entry.name, family, tree.lists),
+                transposed=bool(family and family.transposed and family.locate(entry.module)),
+            )
             for entry in entries
         )
         return Selection(
@@ -270,27 +272,56 @@ class _Tree:
         return f"First candidates: {_listed(self.candidates)}."
 
 
+def coupled_structures(model: nn.Module) -> tuple[Structure, ...]:
+    """The heads and neurons of a model, as its family describes them.
+
+    Raises:
+        ValueError: The model is of no known family, or the family describes none.
+    """
+    config = _config(model)
+    family = families.find(config.model_type) if config is not None else None
+    if config is None or family is None:
+        known = f"model type {config.model_type}" if config is not None else "a model without one"
+        raise ValueError(
+            f"heads and neurons are known by model family, and {known} is of none: prune rows, "
+            "columns or blocks, or describe the family"
+        )
+    shapes = {plain_name(name): tuple(p.shape) for name, p in model.named_parameters()}
+    return families.structures(family, config.to_dict(), shapes)
+
+
 def _model_type(model: nn.Module) -> str | None:
+    config = _config(model)
+    return config.model_type if config is not None else None
+
+
+def _config(model: nn.Module) -> Any:
     # DDP does not forward attributes, so the config is looked for below every wrapper.
     for name, module in model.named_modules():
         if plain_name(name):
             continue
-        model_type = getattr(getattr(module, "config", None), "model_type", None)
+        config = getattr(module, "config", None)
+        model_type = getattr(config, "model_type", None)
         if isinstance(model_type, str) and model_type:
-            return model_type
+            return config
     return None
 
 
 def _preset(tree: _Tree, family: Family) -> set[str]:
-    blocks: dict[str, None] = {}
+    blocks: dict[str, set[str]] = {}
     chosen: set[str] = set()
     for entry in tree.names.values():
         if place := family.locate(entry.module):
-            blocks[place.block] = None
+            found = blocks.setdefault(place.block, set())
             if place.role and entry.leaf == "weight":
+                found.add(place.role)
                 chosen.add(entry.name)
-    wanted = (f"{block}.{module}.weight" for block in blocks for module in family.roles.values())
-    missing = [name for name in wanted if name not in chosen]
+    missing = [
+        f"{block}.{module}.weight"
+        for block, found in blocks.items()
+        for role, module in family.roles.items()
+        if role not in found
+    ]
     if missing or not blocks:
         reason = f"it has no {_listed(missing)}" if blocks else f"it has no {family.block}"
         raise ValueError(

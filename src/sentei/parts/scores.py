@@ -62,6 +62,9 @@ class Score(Part):
     memory: ClassVar[tuple[str, ...]] = ()
     """Names of the tensors it remembers, each of the weight's shape, zero at the start."""
 
+    per_unit: ClassVar[tuple[str, ...]] = ()
+    """Those of them with one entry a unit instead, where a pattern prunes units of many weights."""
+
     observes: ClassVar[bool] = False
     """Whether it reads the gradient at every optimizer step."""
 
@@ -138,6 +141,7 @@ class Learned(Score):
 
     kind: Literal["learned"] = "learned"
     memory: ClassVar[tuple[str, ...]] = ("score", "exp_avg", "exp_avg_sq")
+    per_unit: ClassVar[tuple[str, ...]] = memory
     learned: ClassVar[bool] = True
 
     initial: float = 0.0

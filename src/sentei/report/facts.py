@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 from sentei.record import RunReport, SiteRecord
 
-_ROLES = ("query", "key", "value", "qkv", "attention_out", "ffn_in", "ffn_in_gate", "ffn_out")
+_ROLES = (
+    *("query", "key", "value", "qkv", "attention_out"),
+    *("cross_query", "cross_key", "cross_value", "cross_key_value", "cross_out"),
+    *("ffn_gate", "ffn_in", "ffn_in_gate", "ffn_out"),
+)
 """The usual roles, in the order in which data passes them."""
 
 _SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "auc")

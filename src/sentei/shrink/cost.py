@@ -1,0 +1,127 @@
+"""What a model costs: operations by formula, and milliseconds by measurement."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import statistics
+import time
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sentei.families import Division
+from sentei.record import Record
+
+
+class LatencyRecord(Record):
+    """Median milliseconds of a forward pass, before and after, measured in turns."""
+
+    before: float
+    after: float
+    batch: int
+    length: int
+    runs: int
+    threads: int
+    device: str
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the smaller model is."""
+        return self.before / self.after
+
+
+def flops(model: PreTrainedModel, divisions: tuple[Division, ...], length: int) -> int:
+    """Multiplications and additions of the blocks' matrix products for one sequence.
+
+    Args:
+        model: The model.
+        divisions: Its structures.
+        length: Tokens of the sequence; of both sequences of an encoder-decoder.
+
+    Returns:
+        2 x length for each weight, and 4 x length² for each entry of all query heads (scores, and
+        their product with the values; causal masks do not save any). Embeddings, heads of tasks
+        and products with relative positions are not counted.
+    """
+    total = 0
+    for structure in (division.structure for division in divisions):
+        for part in structure.weights:
+            shape = model.get_parameter(part.parameter).shape
+            other = math.prod(shape) // shape[part.dim]
+            total += 2 * length * structure.units * part.width * other
+        if structure.kind == "head":
+            total += 4 * length**2 * structure.units * structure.weights[-1].width
+    return total
+
+
+@torch.no_grad()
+def measure(
+    before: PreTrainedModel,
+    after: PreTrainedModel,
+    *,
+    batch: int = 1,
+    length: int = 128,
+    runs: int = 30,
+) -> LatencyRecord:
+    """Time two models in turns, so that a change of the machine's speed meets both.
+
+    Args:
+        before: The one.
+        after: The other.
+        batch: Sequences, or images, in a forward pass.
+        length: Tokens of each; of no use for images.
+        runs: Forward passes of each that count, after three that do not.
+
+    Raises:
+        ValueError: The models take no sequences of that length.
+    """
+    inputs = example(before, batch, length)
+    times: tuple[list[float], list[float]] = ([], [])
+    training = before.training, after.training
+    for run in range(3 + runs):
+        for model, taken in zip((before.eval(), after.eval()), times, strict=True):
+            began = time.perf_counter()
+            model(**inputs)
+            if before.device.type == "cuda":
+                torch.cuda.synchronize()
+            if run >= 3:
+                taken.append(1e3 * (time.perf_counter() - began))
+    before.train(training[0]), after.train(training[1])
+    return LatencyRecord(
+        before=statistics.median(times[0]),
+        after=statistics.median(times[1]),
+        batch=batch,
+        length=length,
+        runs=runs,
+        threads=torch.get_num_threads(),
+        device=str(before.device),
+    )
+
+
+def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor]:
+    """Random inputs that a model takes.
+
+    Raises:
+        ValueError: It takes no sequences of that length.
+    """
+    config = model.config
+    if model.main_input_name == "pixel_values":
+        size = config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (batch, config.num_channels, height, width)
+        return {"pixel_values": torch.rand(shape, device=model.device, dtype=model.dtype)}
+    limit = getattr(config, "max_position_embeddings", None) or length
+    if length > limit:
+        raise ValueError(f"length {length}: the model takes at most {limit} tokens")
+    ids = torch.randint(config.vocab_size, (batch, length), device=model.device)
+    end = getattr(config, "eos_token_id", None)
+    if isinstance(end, int):
+        # Classifiers of encoder-decoders read the state at the end of the text: one for each.
+        ids[ids == end] = (end + 1) % config.vocab_size
+        ids[:, -1] = end
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        inputs["decoder_input_ids"] = ids
+    return inputs
