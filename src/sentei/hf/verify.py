@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from sentei.measure import count_zeros
@@ -118,10 +119,11 @@ def _reload(model: Path, zeros: dict[str, int]) -> Check:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+        [architecture] = AutoConfig.from_pretrained(model).architectures
+        loaded, report = getattr(transformers, architecture).from_pretrained(
             model, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Check(
             claim="plain transformers loads it unchanged",
             holds=False,
