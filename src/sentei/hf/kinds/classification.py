@@ -27,6 +27,7 @@ class Classification(Kind[Examples]):
     name = "classification"
     model_class = AutoModelForSequenceClassification
     columns = ("text_column", "pair_column", "label_column")
+    options = ("regression",)
     metric_names = tuple(metrics.METRICS)
     packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
     caches = True

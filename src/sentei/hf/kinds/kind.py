@@ -150,8 +150,8 @@ class Kind(ABC, Generic[E]):
         wanted = self.settings.metric
         if wanted is not None and wanted not in self.metric_names:
             raise ValueError(
-                f"--metric {wanted}{tasks.did_you_mean(wanted, self.metric_names)}: "
-                f"choose from {', '.join(self.metric_names)}"
+                f"--metric {wanted}{tasks.did_you_mean(wanted, self.metric_names)} "
+                f"Choose from {', '.join(self.metric_names)}."
             )
 
     def column(self, setting: str) -> str | None:
