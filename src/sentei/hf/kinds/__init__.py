@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sentei.hf import tasks
+from sentei.hf.kinds.answers import Answers
 from sentei.hf.kinds.classification import Classification
 from sentei.hf.kinds.kind import Kind
 from sentei.hf.kinds.tokens import TokenTags
@@ -12,7 +13,9 @@ from sentei.hf.settings import DEMO, Settings
 
 __all__ = ["KINDS", "Kind", "foreign", "of"]
 
-KINDS: Final[dict[str, type[Kind[Any]]]] = {kind.name: kind for kind in (Classification, TokenTags)}
+KINDS: Final[dict[str, type[Kind[Any]]]] = {
+    kind.name: kind for kind in (Classification, TokenTags, Answers)
+}
 """Every kind by the name that ``--kind`` gives it."""
 
 
