@@ -265,6 +265,14 @@ class _Trainer(Trainer):
         super().__init__(**arguments)
         self._prepared = prepared
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Through ``from_pretrained``: a file may hold weights under older names than the model's,
+        which the Trainer itself would pass over.
+        """
+        model = model or self.model
+        found = type(model).from_pretrained(resume_from_checkpoint, config=model.config)
+        model.load_state_dict(found.state_dict())
+
     def evaluate(
         self,
         eval_dataset: Any = None,

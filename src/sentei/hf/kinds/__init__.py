@@ -7,6 +7,7 @@ from typing import Any, Final
 from sentei.hf import tasks
 from sentei.hf.kinds.answers import Answers
 from sentei.hf.kinds.classification import Classification
+from sentei.hf.kinds.images import Images
 from sentei.hf.kinds.kind import Kind
 from sentei.hf.kinds.tokens import TokenTags
 from sentei.hf.settings import DEMO, Settings
@@ -14,7 +15,7 @@ from sentei.hf.settings import DEMO, Settings
 __all__ = ["KINDS", "Kind", "foreign", "of"]
 
 KINDS: Final[dict[str, type[Kind[Any]]]] = {
-    kind.name: kind for kind in (Classification, TokenTags, Answers)
+    kind.name: kind for kind in (Classification, TokenTags, Answers, Images)
 }
 """Every kind by the name that ``--kind`` gives it."""
 
