@@ -10,13 +10,14 @@ from sentei.hf.kinds.classification import Classification
 from sentei.hf.kinds.images import Images
 from sentei.hf.kinds.kind import Kind
 from sentei.hf.kinds.language import Language
+from sentei.hf.kinds.summaries import Summaries
 from sentei.hf.kinds.tokens import TokenTags
 from sentei.hf.settings import DEMO, Settings
 
 __all__ = ["KINDS", "Kind", "foreign", "of"]
 
 KINDS: Final[dict[str, type[Kind[Any]]]] = {
-    kind.name: kind for kind in (Classification, TokenTags, Answers, Images, Language)
+    kind.name: kind for kind in (Classification, TokenTags, Answers, Images, Language, Summaries)
 }
 """Every kind by the name that ``--kind`` gives it."""
 
