@@ -239,3 +239,51 @@ def test_resume_goes_on_bit_for_bit(run, tmp_path):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert read(stopped)["sparse"] == pytest.approx(read(whole)["sparse"])
     assert sparsities(stopped) == sparsities(whole)
+
+
+def test_a_teacher_takes_part_or_is_refused_before_time_is_spent(run, tmp_path):
+    name, folder, options = run
+    learning = ["--teacher", folder / "model", "--sparsity", 0.5, "--epochs", 1]
+    out = tmp_path / "run"
+    if name == "summaries":
+        found = sentei("inspect", *options, *learning)
+        assert found.exit_code == 2 and "--kind summaries learns from no teacher" in found.stderr
+        assert "--set distill=null" in found.stderr
+        return
+    done("prune", *options, *learning, "--out", out)
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    terms = logged[0]["terms"]
+    assert terms["labels"] > 0 and terms["logits"] > 0
+    cached = sentei("inspect", *options, *learning, "--teacher-cache", tmp_path / "cache")
+    assert cached.exit_code == 2 and f"not for --kind {name}" in " ".join(cached.stderr.split())
+
+
+def test_three_classes_of_pairs_on_either_part(tiny_model, tmp_path):
+    """Natural language inference as in MNLI, evaluated on two sets."""
+    rng = random.Random(0)
+    meaning = {"good": "entailment", "bad": "contradiction", "fine": "neutral"}
+
+    def rows(count: int, things: list[str]) -> list[dict]:
+        found = []
+        for _ in range(count):
+            word, thing = rng.choice(list(meaning)), rng.choice(things)
+            pair = {"premise": f"the {thing} was good", "hypothesis": f"a {thing} was {word}"}
+            found.append(pair | {"label": meaning[word]})
+        return found
+
+    train = lines(tmp_path / "train.jsonl", rows(160, THINGS[:2]))
+    matched = lines(tmp_path / "matched.jsonl", rows(30, THINGS[:2]))
+    mismatched = lines(tmp_path / "mismatched.jsonl", rows(30, THINGS[2:]))
+    given = ["--task", "mnli", "--model", tiny_model, "--train", train, "--eval", matched]
+    more = ["--epochs", 6, "--batch-size", 8, "--learning-rate", 5e-3, "--sparsity", 0.5]
+    more += ["--out", tmp_path / "run"]
+    done("prune", *given, *FAST, *more)
+    report = read(tmp_path / "run")
+    assert report["labels"] == ["contradiction", "entailment", "neutral"]
+    assert report["sparse"]["accuracy"] > 0.6
+    found = done(
+        *("evaluate", "--model", tmp_path / "run" / "model", "--task", "mnli_mismatched"),
+        *("--eval", mismatched, "--json"),
+    )
+    told = json.loads(found.stdout)
+    assert "mismatched.jsonl" in told["data"] and told["metrics"]["accuracy"] > 0.5

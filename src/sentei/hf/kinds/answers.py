@@ -48,7 +48,6 @@ class Answers(Kind[Questions]):
     metric_names = ("f1", "exact_match")
     default_metrics = metric_names
     default_length = 384
-    cannot_learn = "start and end of an answer are not compared with a teacher's yet"
 
     def read(self, path: Path, splits: Sequence[str]) -> Questions:
         """The questions of a file in SQuAD's format, a table or a saved dataset.
