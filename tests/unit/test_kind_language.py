@@ -68,7 +68,7 @@ def test_of_several_texts_some_are_set_aside(tmp_path):
 
 def test_blocks_are_packed_without_padding(tokenizer):
     kind = of(max_length=4)
-    texts = Texts(["the film was", "good a book\nwas bad", "fine"], "three")
+    texts = Texts(["the film was", "good a book\nwas bad", "", " \n", "fine"], "three")
     found = kind.features(texts, tokenizer, training=True)
     words = [tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in found]
     assert words == [["the", "film", "was", "good"], ["a", "book", "was", "bad"]]

@@ -141,6 +141,10 @@ def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None,
     problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
     found = {name: count_zeros(p) for name, p in loaded.named_parameters()}
     moved = [name for name, count in found.items() if count != zeros.get(name, count)]
+    buffers = {name for name, _ in loaded.named_buffers()}
+    written = sum(count for name, count in zeros.items() if name not in buffers)
+    if not moved and sum(found.values()) != written:  # under whatever names
+        problems.append(f"{written:,} zeros in the file, {sum(found.values()):,} in the model")
     if moved:
         problems.append(f"zeros changed in {moved[0]}")
     return loaded, Check(

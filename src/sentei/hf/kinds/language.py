@@ -176,7 +176,7 @@ def _looks_ahead(model: PreTrainedModel, ids: torch.Tensor) -> bool:
 
 def _ids(texts: Sequence[str], tokenizer: Any) -> Iterator[list[int]]:
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for text in texts:
+    for text in filter(str.strip, texts):
         for piece in _pieces(text):
             yield tokenizer(piece, add_special_tokens=False)["input_ids"]
         yield end
