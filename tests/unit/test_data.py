@@ -432,9 +432,7 @@ def test_hub_out_of_reach_is_one_message_at_once(tmp_path):
 
 
 def test_a_task_that_is_not_on_the_hub():
-    task = tasks.TextTask(
-        name="own", problem="classification", text_column="text", metrics=("accuracy",)
-    )
+    task = tasks.Task(name="own", columns={"text_column": "text"}, metrics=("accuracy",))
     with pytest.raises(ValueError, match=r"'own' is not on the hub.*--train and --eval"):
         data.load_hub(task)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import (
     BertConfig,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     DebertaV2Config,
@@ -300,6 +301,40 @@ def test_classes_of_tokens_leave_padding_out():
         ours, theirs = student(**inputs).logits[real], teacher(**inputs).logits[real]
         rows = F.kl_div(ours.log_softmax(-1), theirs.softmax(-1), reduction="none").sum(-1)
     torch.testing.assert_close(loss.detach(), rows.mean())
+
+
+def test_places_of_answers_leave_padding_out():
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES, **no_dropout())
+    student = BertForQuestionAnswering(config)
+    teacher = BertForQuestionAnswering(copy.deepcopy(config))
+    inputs = {k: v for k, v in batch((9, 5, 3, 2)).items() if k != "labels"}
+    inputs |= {"start_positions": torch.tensor([1, 2, 0, 1])}
+    inputs |= {"end_positions": torch.tensor([3, 4, 2, 1])}
+    with torch.no_grad():
+        ours, theirs = student.eval()(**inputs), teacher(**inputs)
+    # by hand: over the real tokens of each row, start and end alike; T = 2
+    kept, rows = inputs["attention_mask"].bool(), []
+    for a, b in (
+        (ours.start_logits, theirs.start_logits),
+        (ours.end_logits, theirs.end_logits),
+    ):
+        for row in range(4):
+            q = (a[row][kept[row]] / 2).log_softmax(-1)
+            p = (b[row][kept[row]] / 2).softmax(-1)
+            rows.append(F.kl_div(q, p, reduction="sum"))
+    for labels in (0.0, 0.5):
+        asked = Distillation(labels=labels, logits=1, temperature=2.0)
+        with Distiller(student, teacher, asked):
+            found = student.train()(**inputs)
+        expected = 4 * torch.stack(rows).mean() + labels * ours.loss
+        torch.testing.assert_close(found.loss.detach(), expected)
+        assert found.start_logits.shape == ours.start_logits.shape
+    with Distiller(student, teacher, Distillation(labels=0, logits_loss="mse", logits=1)):
+        squares = student.train()(**inputs).loss
+    parts = zip(ours.to_tuple()[1:], theirs.to_tuple()[1:], strict=True)
+    both = [((a - b) * kept).square() for a, b in parts]
+    torch.testing.assert_close(squares.detach(), torch.stack(both).mean())
 
 
 def test_without_labels_the_teacher_is_enough():

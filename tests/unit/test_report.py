@@ -482,6 +482,10 @@ def test_headline(run):
     )
     assert headline(report.model_copy(update={"dense": None})).endswith("; accuracy 96.9 %.")
     assert headline(report.model_copy(update={"sparse": {}})).endswith("22.7 M parameters).")
+    update = {"metric": "perplexity", "dense": {"perplexity": 20.0}, "sparse": {"perplexity": 21.5}}
+    assert headline(report.model_copy(update=update)).endswith(
+        "; perplexity 20 dense -> 21.5 sparse, +1.5 (lower is better)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -501,6 +505,12 @@ def test_headline(run):
         (Metric("pearson").text(0.87412), "0.8741"),
         (Metric("pearson").change(0.9, 0.874), "-0.026"),
         (Metric("perplexity").text(12.3456), "12.35"),
+        (
+            Metric("perplexity").change(12.5, 14.0) + Metric("perplexity").direction,
+            "+1.5 (lower is better)",
+        ),
+        (Metric("rougeL").text(0.3127), "31.3 %"),
+        (Metric("rougeL").label + Metric("rougeL").direction, "ROUGE-L"),
         (Metric("f1").change(0.5, 0.5), "+0.0 points"),
         (Metric("macro_f1").text(91.2), "91.2"),
     ],

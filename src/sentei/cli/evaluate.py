@@ -10,25 +10,9 @@ from rich.table import Table
 
 from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
 from sentei.cli.options import make_settings, with_settings
-from sentei.hf.settings import Settings
+from sentei.hf.settings import OF_TRAINING, Settings
 
-NAMES = (
-    "model",
-    "task",
-    "train",
-    "eval",
-    "text_column",
-    "pair_column",
-    "label_column",
-    "regression",
-    "metric",
-    "encoding",
-    "quoting",
-    "delimiter",
-    "header",
-    "max_length",
-    "batch_size",
-)
+NAMES = tuple(name for name in Settings.model_fields if name not in OF_TRAINING)
 
 
 @verb
@@ -41,7 +25,7 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
     from sentei.hf.prepare import (
         load_evaluation,
         load_model,
-        load_tokenizer,
+        load_processor,
         locate_model,
         saved_labels,
     )
@@ -61,7 +45,7 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
             f"--model {settings.model}: it has no trained head for this task, so there is nothing "
             "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
         )
-    found = measure(model, load_tokenizer(folder), corpus, settings)
+    found = measure(model, load_processor(corpus.kind, folder), corpus, settings)
     parameters = sum(p.numel() for p in model.parameters())
     zeros = sum(count_zeros(p) for p in model.parameters())
     if json:

@@ -90,7 +90,10 @@ def _print(found: Inspection) -> None:
     output.print(f"Evaluation data: {found.eval_source}")
     if labels:
         output.print(f"Labels:          {labels}{', ...' if len(found.labels) > 8 else ''}")
-    output.print(f"At the length limit: {percent(found.truncated)} of the training texts")
+    if found.features:
+        output.print(f"Training reads:  {found.features}")
+    if found.truncated is not None:
+        output.print(f"At the length limit: {percent(found.truncated)} of the training texts")
     dense = f"{found.dense_steps:,} dense steps, then " if found.dense_steps else ""
     output.print(
         f"Training:        {dense}{found.steps:,} steps in {found.precision}, "

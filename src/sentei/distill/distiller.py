@@ -27,20 +27,32 @@ from sentei.distill.scores import ScoreRecorder
 from sentei.parts.distillation import Distillation
 
 _NOT_FOR_THE_TEACHER = frozenset(
-    {"labels", "num_items_in_batch", "return_dict", "output_hidden_states", "output_attentions"}
+    {
+        "labels",
+        "start_positions",
+        "end_positions",
+        "num_items_in_batch",
+        "return_dict",
+        "output_hidden_states",
+        "output_attentions",
+    }
 )
+_NOT_A_PLACE = -1e4
+"""Logit of padding where a softmax goes over the tokens."""
 
 
 @dataclass
 class Answers:
     """What a model says to a batch: logits, and one tensor a matched layer of the others.
 
-    ``hidden`` begins with the embedding output.
+    ``hidden`` begins with the embedding output. ``places`` says that the two logits of each token
+    are those of the first and of the last of an answer.
     """
 
     logits: Tensor
     hidden: list[Tensor]
     attention: list[Tensor]
+    places: bool = False
 
 
 @dataclass
@@ -233,7 +245,7 @@ class Distiller:
         call = self._close()
         if call is None or output is None:  # not training, or the forward failed
             return None
-        if not isinstance(output, Mapping) or "logits" not in output:
+        if not isinstance(output, Mapping) or _logits(output) is None:
             kind = type(output).__name__
             raise ValueError(
                 f"the student's output is a {kind} without logits by name: the teacher's part of "
@@ -329,7 +341,14 @@ class Distiller:
                 "model was made for several: use logits_loss=mse"
             )
         z_s, z_t = ours.logits, theirs.logits
-        if z_s.ndim > 2:  # a class for each token: padding says nothing
+        if ours.places:  # a choice among the tokens, padding not being one of them
+            mask, blank = batch.get("attention_mask"), _NOT_A_PLACE
+            if mask is not None:
+                blank = 0.0 if asked.logits_loss == "mse" else blank
+                padding = ~mask.bool()[..., None]
+                z_s, z_t = z_s.masked_fill(padding, blank), z_t.masked_fill(padding, blank)
+            z_s, z_t = z_s.mT.flatten(0, 1), z_t.mT.flatten(0, 1)
+        elif z_s.ndim > 2:  # a class for each token: padding says nothing
             mask = batch.get("attention_mask")
             if mask is not None and mask.shape == z_s.shape[:2]:
                 z_s, z_t = z_s[mask.bool()], z_t[mask.bool()]
@@ -340,7 +359,9 @@ class Distiller:
         self, output: Mapping[str, Any], scores: list[Tensor], who: str, layers: Sequence[int]
     ) -> Answers:
         """The matched layers of what a model returned."""
-        answers = Answers(output["logits"], [], [])
+        logits = _logits(output)
+        assert logits is not None
+        answers = Answers(logits, [], [], places="start_logits" in output)
         if not self.match.layers:
             return answers
         depth = int(config_of(self.student if who == "student" else self.teacher).num_hidden_layers)
@@ -401,7 +422,7 @@ class Distiller:
             if self._watch_attention:
                 scores = stack.enter_context(ScoreRecorder()).scores
             output = self.teacher(**given)
-        if not isinstance(output, Mapping) or "logits" not in output:
+        if not isinstance(output, Mapping) or _logits(output) is None:
             raise ValueError(
                 f"the teacher's output is a {type(output).__name__} without logits by name: it "
                 "must return a ModelOutput or a dict with them"
@@ -422,6 +443,14 @@ class Distiller:
             "attention": list(self.match.layers) if asked.attention else [],
         }
         cache.bind(fingerprint(self.teacher), needs)
+
+
+def _logits(output: Mapping[str, Any]) -> Tensor | None:
+    """A model's logits; of one that finds answers both of each token, side by side."""
+    if "start_logits" in output:
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+    found: Tensor | None = output.get("logits")
+    return found
 
 
 def _inner(model: nn.Module) -> nn.Module:

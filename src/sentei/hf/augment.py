@@ -15,9 +15,10 @@ from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBas
 from transformers.utils import logging as transformers_logging
 
 from sentei.distill.augment import Word, augment
-from sentei.hf import data
+from sentei.hf import data, kinds
 from sentei.hf.data import Examples
-from sentei.hf.prepare import load_corpus, load_tokenizer, locate_model
+from sentei.hf.kinds.classification import Classification
+from sentei.hf.prepare import load_tokenizer, locate_model
 from sentei.hf.settings import Settings
 from sentei.hf.tables import Layout
 
@@ -150,9 +151,12 @@ def training_examples(settings: Settings) -> Examples:
     Raises:
         ValueError: No source or an unusable one.
     """
+    kind = kinds.of(settings)
+    if not isinstance(kind, Classification):
+        raise ValueError(f"--kind {kind.name}: only examples of classification are augmented")
     if settings.train:
         return data.load_training(settings.train, settings.layout())
-    return load_corpus(settings).train
+    return kind.load()[0]
 
 
 def write(

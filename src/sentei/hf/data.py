@@ -6,18 +6,19 @@ said before training starts, as a ValueError with the place, the value, the reas
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from sentei.hf import hub
+from sentei.hf.holdout import hold_out, part_names
+from sentei.hf.labels import renumber
 from sentei.hf.tables import (
     Layout,
     Table,
-    datasets_package,
     from_dataset,
     listing,
     read,
@@ -25,7 +26,7 @@ from sentei.hf.tables import (
     saved_splits,
     short,
 )
-from sentei.hf.tasks import TextTask
+from sentei.hf.tasks import Task
 
 MAX_CLASSES: Final = 1000
 """More distinct whole numbers than this in a label column are taken for values, not classes."""
@@ -39,7 +40,8 @@ _OBVIOUS: Final[tuple[tuple[str, str | None], ...]] = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
 )
-_EVAL_SPLITS: Final = ("validation", "validation_matched", "dev", "eval", "test")
+EVAL_SPLITS: Final = ("validation", "validation_matched", "dev", "eval", "test")
+"""What a split for evaluation is called, the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def counts(self) -> dict[str, int]:
+        """How often each class occurs, the most frequent first; empty for regression."""
+        names = self.label_names
+        found = Counter(names[int(label)] for label in self.labels) if names else Counter[str]()
+        return dict(found.most_common())
+
     def relabel(self, label_names: Sequence[str]) -> Self:
         """The same examples under another order of the class names, such as a saved model's.
 
@@ -67,20 +75,11 @@ class Examples:
         Raises:
             ValueError: If a label that occurs has no place in ``label_names``.
         """
-        names = tuple(label_names)
-        index = {name: i for i, name in enumerate(names)}
-        if names == tuple(f"LABEL_{i}" for i in range(len(names))):
-            index |= {str(i): i for i in range(len(names))}
-        counts = Counter(self.label_names[int(label)] for label in self.labels)
-        if unknown := {name: count for name, count in counts.items() if name not in index}:
-            found = listing([f"{name!r} ({rows(count)})" for name, count in unknown.items()])
-            raise ValueError(
-                f"{self.source}: label {found} is not among the labels that the model is trained "
-                f"for: {listing(map(repr, names))}. Correct these rows or take them out."
-            )
-        order = [index.get(name, -1) for name in self.label_names]
-        labels = [order[int(label)] for label in self.labels]
-        return replace(self, labels=labels, label_names=names)
+        if not self.label_names:
+            return self
+        index = renumber(self.counts(), label_names, self.source)
+        labels = [index[self.label_names[int(label)]] for label in self.labels]
+        return replace(self, labels=labels, label_names=tuple(label_names))
 
 
 # ---------------------------------------------------------------------------- loading
@@ -99,10 +98,8 @@ def load_file(path: Path, layout: Layout, *, label_names: Sequence[str] | None =
     Raises:
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
-    examples = _examples(read(Path(path), layout, _EVAL_SPLITS), layout)
-    if label_names is None or layout.problem == "regression":
-        return examples
-    return examples.relabel(label_names)
+    found = examples(read(Path(path), layout, EVAL_SPLITS), layout)
+    return found if label_names is None else found.relabel(label_names)
 
 
 def load_files(
@@ -127,12 +124,12 @@ def load_files(
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
     train = Path(train)
-    examples = load_training(train, layout)
+    found = load_training(train, layout)
     if evaluation is None:
-        if not (train.is_dir() and saved_splits(train).intersection(_EVAL_SPLITS)):
-            return split(examples, eval_fraction, seed)
+        if not (train.is_dir() and saved_splits(train).intersection(EVAL_SPLITS)):
+            return split(found, eval_fraction, seed)
         evaluation = train
-    return examples, load_file(evaluation, layout, label_names=examples.label_names)
+    return found, load_file(evaluation, layout, label_names=found.label_names)
 
 
 def load_training(train: Path, layout: Layout) -> Examples:
@@ -141,40 +138,24 @@ def load_training(train: Path, layout: Layout) -> Examples:
     Raises:
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
-    return _training(_examples(read(Path(train), layout, ("train",)), layout))
+    return _training(examples(read(Path(train), layout, ("train",)), layout))
 
 
-def load_hub(task: TextTask) -> tuple[Examples, Examples]:
+def load_hub(task: Task) -> tuple[Examples, Examples]:
     """Training and evaluation examples of a known task from the Hugging Face hub or its cache.
 
     Raises:
         ValueError: If the task is not on the hub, the hub cannot be reached, or ``datasets`` is
             not installed.
     """
-    if task.hub is None:
-        raise ValueError(f"task {task.name!r} is not on the hub: give files, --train and --eval.")
-    hub, layout, datasets = task.hub, Layout.of(task), datasets_package()
-    name = f"{hub.path} ({hub.config})"
-    try:
-        loaded = datasets.load_dataset(hub.path, hub.config)
-    except OSError as error:  # every failure of huggingface_hub and of the network is one
-        reached = not isinstance(error, ConnectionError)
-        reason = "could not be loaded" if reached else "the Hugging Face hub cannot be reached"
-        detail = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"task {task.name!r} needs the dataset {name} and {reason} "
-            f"({type(error).__name__}: {detail}). With the same data in files or in a folder made "
-            f"by save_to_disk: --task {task.name} --train FILE --eval FILE."
-        ) from error
+    layout = Layout.of(task)
     train, evaluation = (
-        _examples(from_dataset(loaded[part], f"{name}, {part} split", layout), layout)
-        for part in (hub.train_split, hub.eval_split)
+        examples(from_dataset(found, name, layout), layout) for found, name in hub.load(task)
     )
-    _training(train)
-    return train, evaluation.relabel(train.label_names) if train.label_names else evaluation
+    return _training(train), evaluation.relabel(train.label_names)
 
 
-def split(examples: Examples, eval_fraction: float, seed: int) -> tuple[Examples, Examples]:
+def split(whole: Examples, eval_fraction: float, seed: int) -> tuple[Examples, Examples]:
     """Set a part aside for evaluation, the same on every machine and every version of Python.
 
     Each class gives round(its size × ``eval_fraction``) examples, but at least one where it has
@@ -184,54 +165,38 @@ def split(examples: Examples, eval_fraction: float, seed: int) -> tuple[Examples
     Raises:
         ValueError: If ``eval_fraction`` is not inside (0, 1) or nothing can be set aside.
     """
-    if not 0 < eval_fraction < 1:
-        raise ValueError(
-            f"eval_fraction is {eval_fraction}: it must lie between 0 and 1, without the ends."
-        )
-    strata = defaultdict[Hashable, list[int]](list)
-    for i, label in enumerate(examples.labels):
-        strata[label if examples.label_names else None].append(i)
-
-    def rank(i: int) -> tuple[bytes, int]:
-        text = f"{seed}\0{examples.texts[i]}\0{examples.pairs[i] if examples.pairs else ''}"
-        return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest(), i
-
-    aside = set[int]()
-    for members in strata.values():
-        count = min(max(1, round(len(members) * eval_fraction)), len(members) - 1)
-        aside.update(sorted(members, key=rank)[:count])
-    if not aside:
-        raise ValueError(
-            f"{examples.source}: too few examples to set some aside for evaluation; "
-            f"give an evaluation file with --eval."
-        )
+    strata = whole.labels if whole.label_names else None
+    pairs = whole.pairs or [""] * len(whole)
+    keys = [f"{text}\0{pair}" for text, pair in zip(whole.texts, pairs, strict=True)]
+    rest, aside = hold_out(keys, strata, fraction=eval_fraction, seed=seed, source=whole.source)
+    names = part_names(eval_fraction, seed, stratified=bool(whole.label_names))
 
     def part(chosen: list[int], what: str) -> Examples:
         return Examples(
-            texts=[examples.texts[i] for i in chosen],
-            pairs=[examples.pairs[i] for i in chosen] if examples.pairs is not None else None,
-            labels=[examples.labels[i] for i in chosen],
-            label_names=examples.label_names,
-            source=f"{examples.source}: {what}, {rows(len(chosen))}",
+            texts=[whole.texts[i] for i in chosen],
+            pairs=[whole.pairs[i] for i in chosen] if whole.pairs is not None else None,
+            labels=[whole.labels[i] for i in chosen],
+            label_names=whole.label_names,
+            source=f"{whole.source}: {what}, {rows(len(chosen))}",
         )
 
-    how = f"{'stratified ' if examples.label_names else ''}split, seed {seed}"
-    rest = [i for i in range(len(examples)) if i not in aside]
-    return (
-        part(rest, f"{1 - eval_fraction:.0%} of a {how}"),
-        part(sorted(aside), f"{eval_fraction:.0%} of a {how}"),
-    )
+    return part(rest, names[0]), part(aside, names[1])
 
 
 # ---------------------------------------------------------------------------- checks
 
 
-def _examples(table: Table, layout: Layout) -> Examples:
+def examples(table: Table, layout: Layout) -> Examples:
+    """The examples of a table.
+
+    Raises:
+        ValueError: If they cannot be used; the message names the place and the fix.
+    """
     text_column, pair_column = layout.text_column, layout.pair_column
     if text_column is None:
         text_column, pair_column = _obvious(table)
-    texts = _texts(table, text_column, "--text-column")
-    pairs = None if pair_column is None else _texts(table, pair_column, "--pair-column")
+    texts = text_cells(table, text_column, "--text-column")
+    pairs = None if pair_column is None else text_cells(table, pair_column, "--pair-column")
     for row, (text, pair) in enumerate(zip(texts, pairs or texts, strict=True)):
         # GLUE's QQP has empty questions, so that one text of a pair may be empty
         if not text.strip() and not pair.strip():
@@ -247,14 +212,14 @@ def _examples(table: Table, layout: Layout) -> Examples:
     return Examples(texts, pairs, [index[label] for label in labels], names, source)
 
 
-def _training(examples: Examples) -> Examples:
-    if examples.label_names and len(set(examples.labels)) == 1:
-        only = examples.label_names[int(examples.labels[0])]
+def _training(found: Examples) -> Examples:
+    if found.label_names and len(set(found.labels)) == 1:
+        only = found.label_names[int(found.labels[0])]
         raise ValueError(
-            f"{examples.source}: every example has the label {only!r}. There is nothing to learn "
+            f"{found.source}: every example has the label {only!r}. There is nothing to learn "
             f"from one class; is --label-column the right one?"
         )
-    return examples
+    return found
 
 
 def _obvious(table: Table) -> tuple[str, str | None]:
@@ -274,7 +239,12 @@ def _obvious(table: Table) -> tuple[str, str | None]:
     )
 
 
-def _texts(table: Table, column: str, option: str) -> list[str]:
+def text_cells(table: Table, column: str, option: str) -> list[str]:
+    """The texts of a column; ``option`` is what would choose another.
+
+    Raises:
+        ValueError: There is no such column, or a cell holds no text.
+    """
     texts = list[str]()
     for row, cell in enumerate(table.column(column, option)):
         if cell is None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from sentei.hf.prepare import Prepared, parameter_bytes, precision, token_limit
+from sentei.hf.prepare import Prepared, parameter_bytes, precision
 from sentei.hf.run import bitmask_bytes
 from sentei.record import Record, SizeRecord
 
@@ -57,7 +56,8 @@ class Inspection(Record):
     """What a run would do.
 
     ``schedule`` holds (step, sparsity) at every hundredth of training; ``truncated`` is the
-    fraction of training texts longer than ``max_length``.
+    fraction of training texts longer than ``max_length``, None where nothing is cut; ``features``
+    says what became of the training examples where that is not one each.
     """
 
     model: str
@@ -78,7 +78,8 @@ class Inspection(Record):
     train_examples: int
     eval_examples: int
     labels: dict[str, int]
-    truncated: float
+    truncated: float | None
+    features: str
     metric: str
     precision: str
     dense_steps: int
@@ -100,9 +101,6 @@ def inspect(prepared: Prepared) -> Inspection:
     dense = parameter_bytes(prepared.model)
     pruner = selection.prunable * recipe.bytes_per_weight
     bitmask, half = bitmask_bytes(dense, selection.parameters, selection.prunable, kept, 4)
-    names = corpus.train.label_names
-    counts = Counter(names[int(label)] for label in corpus.train.labels) if names else Counter()
-    lengths, limit = prepared.train.lengths, token_limit(prepared.settings, prepared.tokenizer)
     return Inspection(
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
@@ -121,8 +119,9 @@ def inspect(prepared: Prepared) -> Inspection:
         eval_source=corpus.evaluation.source,
         train_examples=len(corpus.train),
         eval_examples=len(corpus.evaluation),
-        labels=dict(counts.most_common()),
-        truncated=float(np.mean(lengths >= limit)),
+        labels=corpus.train.counts(),
+        truncated=corpus.kind.truncated(prepared.train, prepared.processor),
+        features=prepared.train.summary,
         metric=corpus.metrics[0],
         precision=precision(prepared.settings),
         dense_steps=prepared.dense_steps,

@@ -70,6 +70,22 @@ def _constant(values: NDArray[np.generic]) -> bool:
     return bool((values == values[0]).all())
 
 
+def check_finite(outputs: NDArray[np.generic]) -> None:
+    """Refuse what a diverged model puts out.
+
+    Args:
+        outputs: Numbers, one row an example.
+
+    Raises:
+        ValueError: Some are NaN or infinite.
+    """
+    if bad := int((~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)).sum()):
+        raise ValueError(
+            f"the model's output is NaN or infinite for {bad} of {len(outputs)} examples: "
+            f"training has diverged; try a lower learning rate."
+        )
+
+
 METRICS: Final[dict[str, _Metric]] = {
     "accuracy": _accuracy,
     "f1": _f1,
@@ -107,11 +123,7 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
             f"metrics need one prediction for each of at least one label: "
             f"got predictions of shape {outputs.shape} and labels of shape {truth.shape}."
         )
-    if bad := int((~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)).sum()):
-        raise ValueError(
-            f"the model's output is NaN or infinite for {bad} of {len(outputs)} examples: "
-            f"training has diverged; try a lower learning rate."
-        )
+    check_finite(outputs)
     if outputs.ndim == 2:
         outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs.argmax(axis=1)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,9 +21,12 @@ from transformers.utils import logging as transformers_logging
 
 from sentei.distill import Match, match
 from sentei.distill.cache import expected_bytes
-from sentei.hf import data, demo, metrics, tasks
+from sentei.hf import demo, kinds
+from sentei.hf.kinds import Kind
+from sentei.hf.kinds.kind import Examples
+from sentei.hf.labels import placeholders
 from sentei.hf.settings import DEMO, Settings
-from sentei.hf.tokens import Tokens, tokenise
+from sentei.hf.tokens import Features
 from sentei.parts.distillation import Distillation
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
@@ -32,13 +34,22 @@ from sentei.recipe import Recipe
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and evaluation examples, and how predictions on them are measured."""
+    """Training and evaluation examples, and the kind of task that says what becomes of them."""
 
-    train: data.Examples
-    evaluation: data.Examples
+    kind: Kind[Any]
+    train: Examples
+    evaluation: Examples
     task: str
-    problem: tasks.Problem
-    metrics: tuple[str, ...]
+
+    @property
+    def problem(self) -> str:
+        """What reports call the kind."""
+        return self.kind.problem
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured, the headline first."""
+        return self.kind.metrics
 
 
 @dataclass(frozen=True)
@@ -63,15 +74,16 @@ class Prepared:
     """A run ready to start.
 
     ``trained_head`` says that the checkpoint brought weights for every part of the model, so that
-    its metrics before pruning mean something. ``folder`` is what ``from_pretrained`` takes.
+    its metrics before pruning mean something. ``folder`` is what ``from_pretrained`` takes,
+    ``processor`` makes the model's input: a tokenizer, or an image processor.
     """
 
     settings: Settings
     recipe: Recipe
     corpus: Corpus
-    tokenizer: PreTrainedTokenizerBase
-    train: Tokens
-    evaluation: Tokens
+    processor: Any
+    train: Features
+    evaluation: Features
     model: PreTrainedModel
     model_name: str
     folder: str
@@ -88,22 +100,22 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
-    recipe = settings.load_recipe()
-    for module in ("sklearn", "scipy"):
-        if importlib.util.find_spec(module) is None:
-            raise ValueError(f"metrics need {module}: pip install 'sentei[metrics]'")
+    recipe, kind = settings.load_recipe(), kinds.of(settings)
+    kind.check_packages()
     chosen = choose_teacher(settings, recipe)
+    if chosen:
+        _check_teachable(kind)
     folder, name = locate_model(settings.model)
     corpus, order = _in_order_of(load_corpus(settings), folder, chosen)
-    total = optimizer_steps(len(corpus.train), settings.epochs, settings)
-    recipe = recipe.with_examples(len(corpus.train))
+    processor = load_processor(corpus.kind, folder)
+    train = corpus.kind.features(corpus.train, processor, training=True)
+    evaluation = corpus.kind.features(corpus.evaluation, processor, training=False)
+    total = optimizer_steps(len(train), settings.epochs, settings)
+    recipe = recipe.with_examples(len(train))
     recipe.check(total)
-    tokenizer = load_tokenizer(folder)
-    length = token_limit(settings, tokenizer)
-    train = tokenise(corpus.train, tokenizer, length)
-    evaluation = tokenise(corpus.evaluation, tokenizer, length)
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
+    corpus.kind.check_model(model, train)
     precision(settings)
     teacher = None
     if chosen is not None and recipe.distill is not None:
@@ -113,13 +125,13 @@ def prepare(settings: Settings) -> Prepared:
                 "has no head trained for this task. Fine-tune it first with --dense-epochs 3, or "
                 "name a fine-tuned model with --teacher"
             )
-        teacher = _teacher(chosen, settings, recipe.distill, corpus, model, tokenizer, train)
+        teacher = _teacher(chosen, settings, recipe.distill, corpus, model, processor, train)
         teacher = replace(teacher, notes=(*order, *teacher.notes))
     return Prepared(
         settings=settings,
         recipe=recipe,
         corpus=corpus,
-        tokenizer=tokenizer,
+        processor=processor,
         train=train,
         evaluation=evaluation,
         model=model,
@@ -129,7 +141,7 @@ def prepare(settings: Settings) -> Prepared:
         trained_head=trained_head,
         selection=recipe.resolve(model)[0],
         total_steps=total,
-        dense_steps=optimizer_steps(len(corpus.train), settings.dense_epochs, settings),
+        dense_steps=optimizer_steps(len(train), settings.dense_epochs, settings),
     )
 
 
@@ -158,6 +170,19 @@ def choose_teacher(settings: Settings, recipe: Recipe) -> str | None:
     return settings.teacher
 
 
+def _check_teachable(kind: Kind[Any]) -> None:
+    if kind.cannot_learn:
+        raise ValueError(
+            f"--kind {kind.name} learns from no teacher: {kind.cannot_learn}; choose a recipe "
+            "without `distill`, or leave it out with --set distill=null"
+        )
+    if kind.settings.teacher_cache and not kind.caches:
+        raise ValueError(
+            f"--teacher-cache {kind.settings.teacher_cache}: answers are kept for whole texts, not "
+            f"for --kind {kind.name}; leave the option out"
+        )
+
+
 def _in_order_of(
     corpus: Corpus, folder: str, teacher: str | None
 ) -> tuple[Corpus, tuple[str, ...]]:
@@ -171,7 +196,7 @@ def _in_order_of(
     found, given = corpus.train.label_names, teacher not in (None, "dense", "self")
     option = "teacher" if given else "model"
     names = saved_labels(locate_model(str(teacher), option)[0] if given else folder, option)
-    if names == tuple(f"LABEL_{i}" for i in range(len(names))) or names == found:
+    if names == placeholders(len(names)) or names == found:
         if not given or names == found or len(names) != len(found):
             return corpus, ()
         return corpus, (
@@ -189,8 +214,8 @@ def _teacher(
     asked: Distillation,
     corpus: Corpus,
     student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Tokens,
+    processor: Any,
+    train: Features,
 ) -> Teacher:
     model, like, notes = None, student, list[str]()
     if name not in ("dense", "self"):
@@ -201,7 +226,8 @@ def _teacher(
                 f"--teacher {name}: it has no head trained for this task; fine-tune it first, or "
                 "let --dense-epochs make a teacher"
             )
-        if load_tokenizer(folder, "teacher").get_vocab() != tokenizer.get_vocab():
+        theirs = load_processor(corpus.kind, folder, "teacher")
+        if not corpus.kind.same_input(processor, theirs):
             raise ValueError(
                 f"--teacher {name}: it reads other tokens than --model {settings.model}, and both "
                 "are given the same ones; choose a teacher with the model's tokenizer"
@@ -218,9 +244,10 @@ def _teacher(
     return Teacher(name, model, found, (*found.notes, *notes), parameter_bytes(like), keeps)
 
 
-def cache_bytes(found: Match, teacher: PreTrainedModel, train: Tokens) -> int:
+def cache_bytes(found: Match, teacher: PreTrainedModel, train: Features) -> int:
     """Bytes of a teacher's answers to all training texts."""
     config: Any = teacher.config
+    assert train.lengths is not None
     layers = len(set(found.layers))
     asked = found.distillation
     return expected_bytes(
@@ -237,34 +264,21 @@ def load_corpus(settings: Settings) -> Corpus:
     Raises:
         ValueError: No source or an unusable one.
     """
-    layout = settings.layout()
-    if settings.task == DEMO:
-        train, evaluation = demo.load_demo(seed=0)
-    elif settings.train:
-        train, evaluation = data.load_files(
-            settings.train, settings.eval, layout, seed=settings.seed
-        )
-    elif settings.task:
-        train, evaluation = data.load_hub(tasks.find(settings.task))
-    else:
-        raise ValueError("no data: name a task with --task, or a file with --train")
-    return Corpus(train, evaluation, _task_name(settings), layout.problem, _metrics(settings))
+    kind = kinds.of(settings)
+    train, evaluation = kind.load()
+    return Corpus(kind, train, evaluation, _task_name(settings))
 
 
-def load_evaluation(settings: Settings, label_names: tuple[str, ...] | None) -> Corpus:
+def load_evaluation(settings: Settings, label_names: tuple[str, ...]) -> Corpus:
     """The evaluation data alone, its labels as the model's.
 
     Raises:
         ValueError: No source or an unusable one, or a label that the model does not know.
     """
-    layout = settings.layout()
-    if settings.eval:
-        found = data.load_file(settings.eval, layout, label_names=label_names)
-    else:
-        found = load_corpus(settings).evaluation
-        if label_names and found.label_names:
-            found = found.relabel(label_names)
-    return Corpus(found, found, _task_name(settings), layout.problem, _metrics(settings))
+    kind = kinds.of(settings)
+    kind.check_packages()
+    found = kind.load_evaluation(label_names)
+    return Corpus(kind, found, found, _task_name(settings))
 
 
 def _task_name(settings: Settings) -> str:
@@ -274,24 +288,9 @@ def _task_name(settings: Settings) -> str:
     return source.stem if source else ""
 
 
-def _metrics(settings: Settings) -> tuple[str, ...]:
-    task = tasks.find(settings.task) if settings.task and settings.task != DEMO else None
-    problem = settings.layout().problem
-    names = task.metrics if task else tasks.DEFAULT_METRICS[problem]
-    if settings.metric is None:
-        return names
-    if settings.metric not in metrics.METRICS:
-        known = ", ".join(metrics.METRICS)
-        raise ValueError(
-            f"--metric {settings.metric}{tasks.did_you_mean(settings.metric, metrics.METRICS)}: "
-            f"choose from {known}"
-        )
-    return (settings.metric, *(name for name in names if name != settings.metric))
-
-
-def optimizer_steps(examples: int, epochs: float, settings: Settings) -> int:
-    """Optimizer steps of ``epochs`` passes, as the Trainer counts them."""
-    batches = math.ceil(examples / settings.batch_size)
+def optimizer_steps(features: int, epochs: float, settings: Settings) -> int:
+    """Optimizer steps of ``epochs`` passes over ``features``, as the Trainer counts them."""
+    batches = math.ceil(features / settings.batch_size)
     return math.ceil(epochs * max(math.ceil(batches / settings.accumulate), 1))
 
 
@@ -323,38 +322,40 @@ def load_tokenizer(model: str, option: str = "model") -> PreTrainedTokenizerBase
     Raises:
         ValueError: It cannot be loaded.
     """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(_cannot_load(model, "tokenizer", error, option)) from error
+    tokenizer: PreTrainedTokenizerBase = _loaded(
+        AutoTokenizer.from_pretrained, model, "tokenizer", option
+    )
     return tokenizer
 
 
-def token_limit(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens kept of a text or pair."""
-    return settings.max_length or min(128, tokenizer.model_max_length)
+def load_processor(kind: Kind[Any], model: str, option: str = "model") -> Any:
+    """What makes the model's input for a kind of task.
+
+    Raises:
+        ValueError: It cannot be loaded.
+    """
+    return _loaded(kind.load_processor, model, kind.processor_name, option)
+
+
+def _loaded(load: Callable[[str], Any], model: str, what: str, option: str) -> Any:
+    try:
+        return load(model)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(_cannot_load(model, what, error, option)) from error
 
 
 def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTrainedModel, bool]:
     """The model with a head for the corpus; whether all its weights came from the checkpoint.
 
     Raises:
-        ValueError: It cannot be loaded, or is no model for sequence classification.
+        ValueError: It cannot be loaded, or is no model for this kind of task.
     """
-    labels = corpus.train.label_names
-    head: dict[str, object] = {"num_labels": 1, "problem_type": "regression"}
-    if labels:
-        head = {
-            "num_labels": len(labels),
-            "problem_type": "single_label_classification",
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: i for i, label in enumerate(labels)},
-        }
+    kind = corpus.kind
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a new head is expected, not worth a warning
     try:
-        config = AutoConfig.from_pretrained(model, **head)
-        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+        config = AutoConfig.from_pretrained(model, **kind.head(corpus.train))
+        loaded, report = kind.model_class.from_pretrained(
             model,
             config=config,
             dtype=torch.float32,

@@ -21,16 +21,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch.utils.data import DataLoader
 from transformers import (
-    DataCollatorWithPadding,
-    EvalPrediction,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -41,13 +38,13 @@ from transformers.trainer_utils import get_last_checkpoint
 import sentei
 from sentei import recipe as recipes
 from sentei.distill import Distiller, TeacherCache
-from sentei.hf import metrics
 from sentei.hf.callback import STATE_FILE, PruningCallback
 from sentei.hf.disk import explained, last_checkpoint, save_model
-from sentei.hf.prepare import Corpus, Prepared, load_model, precision, token_limit
+from sentei.hf.kinds import foreign
+from sentei.hf.prepare import Corpus, Prepared, load_model, precision
 from sentei.hf.settings import Settings
-from sentei.hf.tokens import tokenise
-from sentei.hf.watch import Journal, Milestones, stopping_at_ctrl_c
+from sentei.hf.tokens import Features
+from sentei.hf.watch import Epochs, Journal, Milestones, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
 
 
@@ -98,7 +95,7 @@ def prune(
             model, teacher = _student(prepared, model)
             distiller = _distiller(prepared, model, teacher)
     elif prepared.trained_head:
-        dense = evaluate(model, prepared.tokenizer, prepared.corpus, settings)
+        dense = evaluate(model, prepared.processor, prepared.corpus, settings)
 
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
     pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
@@ -120,18 +117,14 @@ def prune(
     save_model(trainer, out / "model")
     begun = time.perf_counter()
     model, _ = load_model(str(out / "model"), prepared.corpus)
-    sparse = evaluate(model, prepared.tokenizer, prepared.corpus, settings)
+    sparse = evaluate(model, prepared.processor, prepared.corpus, settings)
     seconds["evaluate"] = time.perf_counter() - begun
     seconds["total"] = time.perf_counter() - started
     return _report(prepared, pruning.report, journal, out, dense, sparse, seconds)
 
 
-@torch.no_grad()
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: Corpus,
-    settings: Settings,
+    model: PreTrainedModel, processor: Any, corpus: Corpus, settings: Settings
 ) -> dict[str, float]:
     """Metrics and mean loss of a model on the evaluation part of a corpus, in fp32.
 
@@ -141,23 +134,28 @@ def evaluate(
     Raises:
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
-    tokens = tokenise(corpus.evaluation, tokenizer, token_limit(settings, tokenizer))
-    batches = DataLoader(
-        tokens, batch_size=settings.batch_size, collate_fn=DataCollatorWithPadding(tokenizer)
-    )
+    features = corpus.kind.features(corpus.evaluation, processor, training=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training = model.training
     model.to(device)  # type: ignore[arg-type]
+    return _measure(model, processor, corpus, features, settings.batch_size)
+
+
+@torch.no_grad()
+def _measure(
+    model: PreTrainedModel, processor: Any, corpus: Corpus, features: Features, batch_size: int
+) -> dict[str, float]:
+    """The same where the model is, in the precision that it computes in."""
+    kind = corpus.kind
+    batches = DataLoader(features, batch_size=batch_size, collate_fn=kind.collator(processor))
+    training = model.training
     model.eval()
-    losses, logits, labels = [], [], []
-    for batch in batches:
-        output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
-        losses.append(float(output.loss) * len(batch["labels"]))
-        logits.append(output.logits.float().cpu().numpy())
-        labels.append(batch["labels"].numpy())
+    said = [
+        kind.said(model, {name: v.to(model.device) for name, v in batch.items()}, processor)
+        for batch in batches
+    ]
     model.train(training)
-    found = metrics.compute(corpus.metrics, np.concatenate(logits), np.concatenate(labels))
-    return {"loss": sum(losses) / len(tokens), **found}
+    loss = sum(one.loss * one.labels for one in said) / sum(one.labels for one in said)
+    return {"loss": loss, **kind.measure(said, corpus.evaluation, features)}
 
 
 def _dense(
@@ -179,7 +177,7 @@ def _dense(
         save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     model, _ = load_model(str(folder / "model"), prepared.corpus)
-    return model, evaluate(model, prepared.tokenizer, prepared.corpus, prepared.settings)
+    return model, evaluate(model, prepared.processor, prepared.corpus, prepared.settings)
 
 
 def _student(prepared: Prepared, dense: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -238,15 +236,14 @@ def _train(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     saving = Milestones(settings, decisions)
-    trainer = Trainer(
+    trainer = _Trainer(
+        prepared,
         model=model,
         args=arguments,
         train_dataset=prepared.train,
-        eval_dataset=prepared.evaluation,
-        processing_class=prepared.tokenizer,
-        data_collator=DataCollatorWithPadding(prepared.tokenizer),
-        compute_metrics=_measure(prepared.corpus),
-        callbacks=[saving, *callbacks],
+        processing_class=prepared.processor,
+        data_collator=prepared.corpus.kind.collator(prepared.processor),
+        callbacks=[saving, Epochs(), *callbacks],
     )
     # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
     # any keyword. Most classifiers take it and do not divide: then it must.
@@ -261,11 +258,43 @@ def _train(
     return trainer
 
 
-def _measure(corpus: Corpus) -> Callable[[EvalPrediction], dict[str, float]]:
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        return metrics.compute(corpus.metrics, prediction.predictions, prediction.label_ids)
+class _Trainer(Trainer):
+    """Evaluates by the kind of task, which may have to search, write or count whole spans."""
 
-    return compute
+    def __init__(self, prepared: Prepared, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._prepared = prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Through ``from_pretrained``: a file may hold weights under older names than the model's,
+        which the Trainer itself would pass over.
+        """
+        model = model or self.model
+        found = type(model).from_pretrained(resume_from_checkpoint, config=model.config)
+        model.load_state_dict(found.state_dict())
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure the model as it is."""
+        prepared, model = self._prepared, self.model
+        assert isinstance(model, PreTrainedModel)
+        found = _measure(
+            model,
+            prepared.processor,
+            prepared.corpus,
+            prepared.evaluation,
+            prepared.settings.batch_size,
+        )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
 
 
 def _report(
@@ -278,6 +307,7 @@ def _report(
     seconds: dict[str, float],
 ) -> RunReport:
     corpus, settings = prepared.corpus, prepared.settings
+    hidden = {"recipe", *foreign(type(corpus.kind))}
     return RunReport(
         sentei=sentei.__version__,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -299,7 +329,7 @@ def _report(
         settings={
             "training data": corpus.train.source,
             "evaluation data": corpus.evaluation.source,
-            **settings.model_dump(mode="json", exclude={"recipe"}, exclude_none=True),
+            **settings.model_dump(mode="json", exclude=hidden, exclude_none=True),
             **(
                 {"teacher": prepared.teacher.name, "learns": prepared.teacher.match.describe()}
                 if prepared.teacher

@@ -32,16 +32,21 @@ class Settings(BaseModel):
     """Model to prune: a name on the hub, or a folder."""
 
     task: str | None = None
-    """Known task, such as sst2, mrpc or stsb: its columns, metrics and data on the hub."""
+    """Known task, such as sst2, squad or wnut_17: its columns, metrics and data on the hub."""
+
+    kind: str | None = None
+    """Kind of task: classification, tokens, answers, images, language or summaries [default: that
+    of --task, else classification]."""
 
     train: Path | None = None
-    """Training data: .csv, .tsv, .jsonl, .json, or a folder of datasets.save_to_disk."""
+    """Training data: .csv, .tsv, .jsonl, .json, .conll, .txt, a folder of datasets.save_to_disk, or
+    of images."""
 
     eval: Path | None = None
     """Evaluation data; without it a tenth of the training data is set aside."""
 
     text_column: str | None = None
-    """Column of the text."""
+    """Column of the text; for summaries, of what is summed up."""
 
     pair_column: str | None = None
     """Column of the second text, for pairs."""
@@ -49,11 +54,33 @@ class Settings(BaseModel):
     label_column: str | None = None
     """Column of the label [default: label]."""
 
+    tokens_column: str | None = None
+    """Column of the list of tokens; in .conll files its number [default: tokens, or 1]."""
+
+    tags_column: str | None = None
+    """Column of the list of BIO tags; in .conll files its number [default: tags, or the last]."""
+
+    question_column: str | None = None
+    """Column of the question [default: question]."""
+
+    context_column: str | None = None
+    """Column of the text that holds the answer [default: context]."""
+
+    answers_column: str | None = None
+    """Column of the answers, as in the hub's squad [default: answers]."""
+
+    image_column: str | None = None
+    """Column of the image, in saved datasets [default: image or img]."""
+
+    target_column: str | None = None
+    """Column of the summary [default: summary, highlights or target]."""
+
     regression: bool = False
     """The label is a number to predict, not a class."""
 
     metric: str | None = None
-    """Headline metric: accuracy, f1, matthews, pearson or spearman [default: by task]."""
+    """Headline metric, such as accuracy, f1, matthews, spearman, exact_match, perplexity or rougeL
+    [default: by task]."""
 
     encoding: str = "utf-8"
     """Encoding of the data files."""
@@ -102,7 +129,29 @@ class Settings(BaseModel):
     """Largest norm of the gradient; 0 does not clip."""
 
     max_length: int | None = Field(None, ge=4)
-    """Tokens kept of a text or pair [default: 128, or the model's limit]."""
+    """Tokens kept of a text or pair, in a window of a context, or in a block of running text
+    [default: 128; answers 384; language and summaries 512; or the model's limit]."""
+
+    doc_stride: int = Field(128, ge=0)
+    """Tokens that two windows of a long context share."""
+
+    max_answer_length: int = Field(30, ge=1)
+    """Tokens of an answer at most."""
+
+    null_threshold: float = 0.0
+    """How far the score of no answer must lie above that of the best answer to be given."""
+
+    flip: bool = False
+    """Mirror half of the training images, others in each epoch."""
+
+    prefix: str | None = None
+    """Words put before each text to be summed up, such as T5's `summarize: `."""
+
+    max_new_tokens: int = Field(64, ge=1)
+    """Tokens of a summary at most, of those given and those written."""
+
+    num_beams: int | None = Field(None, ge=1)
+    """Beams of the search for a summary [default: the model's own number]."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
@@ -152,6 +201,25 @@ class Settings(BaseModel):
             delimiter=self.delimiter,
             header=self.header,
         )
+
+
+OF_TRAINING = (
+    "recipe",
+    "teacher",
+    "teacher_cache",
+    "epochs",
+    "dense_epochs",
+    "accumulate",
+    "learning_rate",
+    "lr_warmup",
+    "weight_decay",
+    "clip",
+    "flip",
+    "precision",
+    "evaluations",
+    "checkpoints",
+)
+"""Settings that a finished model is measured without."""
 
 
 def make_recipe(

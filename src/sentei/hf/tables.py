@@ -15,11 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, NoReturn, Self, get_args
 
-from sentei.hf.tasks import Problem, TextTask, did_you_mean
+from sentei.hf.tasks import Problem, Task, did_you_mean
 
 Quoting = Literal["auto", "none", "standard"]
 
-_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
+SUFFIXES: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
+"""What a file of a table may end in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +72,12 @@ class Layout:
             ) from None
 
     @classmethod
-    def of(cls, task: TextTask) -> Self:
-        """The columns and the problem of a known task."""
+    def of(cls, task: Task) -> Self:
+        """The columns and the problem of a known task of text."""
         return cls(
-            text_column=task.text_column,
-            pair_column=task.pair_column,
-            label_column=task.label_column,
+            text_column=task.columns.get("text_column"),
+            pair_column=task.columns.get("pair_column"),
+            label_column=task.columns.get("label_column", "label"),
             problem=task.problem,
         )
 
@@ -106,12 +107,17 @@ class Table:
             ValueError: There is no such column.
         """
         if name not in self.columns:
-            raise ValueError(
-                f"{self.name} has no column {name!r}{did_you_mean(name, self.columns)} "
-                f"Its columns are {listing(map(short, self.columns))}; "
-                f"choose with {option}.{self.hint}"
-            )
+            raise ValueError(no_column(self.name, name, self.columns, option) + self.hint)
         return self.columns[name]
+
+
+def no_column(place: str, name: str, columns: Iterable[str], option: str) -> str:
+    """What to say of a column that ``place`` lacks; ``option`` is what would choose another."""
+    columns = list(columns)
+    return (
+        f"{place} has no column {name!r}{did_you_mean(name, columns)} "
+        f"Its columns are {listing(map(short, columns))}; choose with {option}."
+    )
 
 
 def read(path: Path, layout: Layout, splits: Sequence[str]) -> Table:
@@ -123,16 +129,12 @@ def read(path: Path, layout: Layout, splits: Sequence[str]) -> Table:
     if path.is_dir():
         return _read_saved(path, layout, splits)
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise ValueError(f"{path} does not exist.")
-    if suffix not in _SUFFIXES:
+    if path.exists() and suffix not in SUFFIXES:
         raise ValueError(
-            f"{path} ends in {path.suffix!r}: the known kinds of file are {', '.join(_SUFFIXES)} "
+            f"{path} ends in {path.suffix!r}: the known kinds of file are {', '.join(SUFFIXES)} "
             f"and folders made by save_to_disk."
         )
-    text = _decode(path, layout.encoding)
-    if not text.strip():
-        raise ValueError(f"{path} is empty.")
+    text = read_text(path, layout.encoding)
     if suffix == ".json":
         return _read_json(path, text)
     if suffix in (".jsonl", ".ndjson"):
@@ -140,11 +142,18 @@ def read(path: Path, layout: Layout, splits: Sequence[str]) -> Table:
     return _read_separated(path, text, layout)
 
 
-def _decode(path: Path, encoding: str) -> str:
+def read_text(path: Path, encoding: str) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: It is missing, empty, or written in another encoding; names the line.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
     raw = path.read_bytes()
     codec = codecs.lookup(encoding).name
     try:
-        return raw.decode("utf-8-sig" if codec == "utf-8" else codec)
+        text = raw.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as error:
         # the byte-order mark that utf-8-sig takes off is not counted in error.start
         data = error.object
@@ -155,6 +164,9 @@ def _decode(path: Path, encoding: str) -> str:
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not valid {encoding}. "
             f"If the file was written in another encoding, say which: --encoding {fix}."
         ) from None
+    if not text.strip():
+        raise ValueError(f"{path} is empty.")
+    return text
 
 
 def _read_separated(path: Path, text: str, layout: Layout) -> Table:
@@ -281,6 +293,11 @@ def datasets_package() -> ModuleType:
         ) from error
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by ``datasets.save_to_disk``."""
+    return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
 def saved_splits(folder: Path) -> set[str]:
     """Names of the splits of a saved DatasetDict; none for a saved Dataset."""
     described = folder / "dataset_dict.json"
@@ -288,6 +305,15 @@ def saved_splits(folder: Path) -> set[str]:
 
 
 def _read_saved(folder: Path, layout: Layout, splits: Sequence[str]) -> Table:
+    return from_dataset(*load_saved(folder, splits), layout)
+
+
+def load_saved(folder: Path, splits: Sequence[str]) -> tuple[Any, str]:
+    """A dataset that was saved, and its name: of several splits the first of ``splits`` it has.
+
+    Raises:
+        ValueError: It was not written by ``save_to_disk``, or has none of the splits.
+    """
     try:
         found = datasets_package().load_from_disk(str(folder))
     except FileNotFoundError:
@@ -296,10 +322,10 @@ def _read_saved(folder: Path, layout: Layout, splits: Sequence[str]) -> Table:
             f"Give a file in it, or such a folder."
         ) from None
     if not saved_splits(folder):
-        return from_dataset(found, str(folder), layout)
+        return found, str(folder)
     for name in splits:
         if name in found:
-            return from_dataset(found[name], f"{folder}, {name} split", layout)
+            return found[name], f"{folder}, {name} split"
     raise ValueError(
         f"{folder} has the splits {listing(map(repr, found))}, but none of "
         f"{listing(map(repr, splits))}. Give the folder of one split."
@@ -307,17 +333,24 @@ def _read_saved(folder: Path, layout: Layout, splits: Sequence[str]) -> Table:
 
 
 def from_dataset(dataset: Any, name: str, layout: Layout) -> Table:
-    """The table of a ``datasets.Dataset``, labels by the names it declares."""
+    """The table of a ``datasets.Dataset``, labels and lists of labels by the names it declares."""
     columns = {column: list(dataset[column]) for column in dataset.column_names}
     feature = dataset.features.get(layout.label_column)
+    listed = getattr(feature, "feature", None)
+    labels = feature if listed is None else listed
     names: tuple[str, ...] | None = None
-    if layout.problem == "classification" and isinstance(feature, datasets_package().ClassLabel):
-        names = tuple(feature.names)
-        # -1 stands for a label that is withheld, as in GLUE's test splits
-        columns[layout.label_column] = [
-            None if i is None or i < 0 else names[i] for i in columns[layout.label_column]
-        ]
+    if layout.problem == "classification" and isinstance(labels, datasets_package().ClassLabel):
+        names = tuple(labels.names)
+        cells = columns[layout.label_column]
+        columns[layout.label_column] = [_named(cell, names) for cell in cells]
     return Table(name, columns, range(1, len(dataset) + 1), "row", names=names)
+
+
+def _named(label: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(label, list):
+        return [_named(one, names) for one in label]
+    # -1 stands for a label that is withheld, as in GLUE's test splits
+    return None if label is None or label < 0 else names[label]
 
 
 def listing(items: Iterable[str], most: int = 10) -> str:

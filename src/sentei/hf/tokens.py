@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +14,77 @@ from transformers import PreTrainedTokenizerBase
 
 from sentei.hf.data import Examples
 
+CHUNK = 1024
+"""Examples that a tokenizer takes at once."""
 
-class Tokens(Dataset[dict[str, list[int] | int | float]]):
-    """Tokenised examples without padding, for ``DataCollatorWithPadding``; made by `tokenise`.
 
-    The rows of each column lie end to end in one flat array: a tenth of the memory of lists.
+class Features(Dataset[dict[str, Any]], ABC):
+    """Examples made ready for a model: what the Trainer asks for, one by one.
+
+    ``summary`` says in words what became of the examples, where that is not one each.
     """
 
-    def __init__(
-        self,
-        columns: dict[str, NDArray[np.int32]],
-        lengths: list[int],
-        labels: list[int] | list[float],
-    ) -> None:
-        self._columns = columns
-        self._ends = list(accumulate(lengths, initial=0))
-        self._labels = labels
+    summary: str = ""
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """Tokens of each, special tokens included; None for what has none."""
+        return None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+class Ragged:
+    """Rows of whole numbers, end to end in one flat array: a tenth of the memory of lists."""
+
+    def __init__(self) -> None:
+        self._chunks: list[NDArray[np.int32]] = []
+        self._ends: list[int] = [0]
+
+    def extend(self, rows: Sequence[Sequence[int]]) -> None:
+        """Put more rows behind those that are there."""
+        self._chunks.append(np.fromiter(chain.from_iterable(rows), np.int32))
+        self._ends += [*accumulate(map(len, rows), initial=self._ends[-1])][1:]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Numbers in each row."""
+        return np.diff(np.asarray(self._ends))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> list[int]:
+        if len(self._chunks) > 1:
+            self._chunks = [np.concatenate(self._chunks)]
+        row: list[int] = self._chunks[0][self._ends[index] : self._ends[index + 1]].tolist()
+        return row
+
+
+class Tokens(Features):
+    """Tokenised examples without padding, for a collator that pads; columns are by name."""
+
+    def __init__(self, columns: Mapping[str, Ragged | Sequence[int] | Sequence[float]]) -> None:
+        self.columns = columns
+        ids = columns["input_ids"]
+        assert isinstance(ids, Ragged)
+        self._ids = ids
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example, special tokens included."""
-        return np.diff(np.asarray(self._ends))
+        return self._ids.lengths
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._ids)
 
-    def __getitem__(self, index: int) -> dict[str, list[int] | int | float]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         i = range(len(self))[index]
-        row: dict[str, list[int] | int | float] = {
-            name: values[self._ends[i] : self._ends[i + 1]].tolist()
-            for name, values in self._columns.items()
-        }
-        return row | {"labels": self._labels[i]}
+        return {name: values[i] for name, values in self.columns.items()}
 
 
 def tokenise(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokens:
@@ -54,20 +95,32 @@ def tokenise(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
     Raises:
         ValueError: If ``max_length`` is more than the model takes or leaves no room for text.
     """
-    special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
+    check_length(max_length, tokenizer, pair=examples.pairs is not None)
+    columns: dict[str, Ragged] = {}
+    for chunk in chunks(len(examples)):
+        pairs = examples.pairs[chunk] if examples.pairs is not None else None
+        rows = tokenizer(examples.texts[chunk], pairs, truncation=True, max_length=max_length)
+        for name, values in rows.items():
+            columns.setdefault(name, Ragged()).extend(values)
+    return Tokens({**columns, "labels": examples.labels})
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """Slices that cover ``count`` examples."""
+    return (slice(start, start + CHUNK) for start in range(0, count, CHUNK))
+
+
+def check_length(
+    max_length: int, tokenizer: PreTrainedTokenizerBase, *, pair: bool = False
+) -> None:
+    """Refuse a length that is more than the tokenizer's model takes or leaves no room for text.
+
+    Raises:
+        ValueError: It does.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
     if not special < max_length <= tokenizer.model_max_length:
         raise ValueError(
             f"max_length is {max_length} tokens: with this tokenizer it must be more than the "
             f"{special} special tokens and at most {tokenizer.model_max_length}."
         )
-    columns, lengths = defaultdict[str, list[NDArray[np.int32]]](list), list[int]()
-    for start in range(0, len(examples), 1024):
-        chunk = slice(start, start + 1024)
-        pairs = examples.pairs[chunk] if examples.pairs is not None else None
-        rows = tokenizer(examples.texts[chunk], pairs, truncation=True, max_length=max_length)
-        lengths += map(len, rows["input_ids"])
-        for name, values in rows.items():
-            columns[name].append(np.fromiter(chain.from_iterable(values), np.int32))
-    return Tokens(
-        {name: np.concatenate(parts) for name, parts in columns.items()}, lengths, examples.labels
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sentei.measure import count_zeros
@@ -37,6 +38,10 @@ def verify(
     """
     model = folder / "model" if (folder / "model").is_dir() else folder
     zeros, sizes, broken = _count(model)
+    loaded, reloads = _reload(model, zeros)
+    if loaded is not None:
+        for name, _ in loaded.named_buffers():  # no weights, though a file may hold them
+            zeros.pop(name, None), sizes.pop(name, None)
     checks = [
         Check(
             claim="every weight is finite",
@@ -44,10 +49,15 @@ def verify(
             found=f"NaN or infinite: {broken[0]}" if broken else f"{sum(sizes.values()):,} weights",
         )
     ]
+    total, held = sum(zeros.values()), list(sizes)
+    if loaded is not None:  # a file may hold weights under older names than the model's
+        named = dict(loaded.named_parameters())
+        zeros = {name: count_zeros(p) for name, p in named.items()} | zeros
+        sizes = {name: p.numel() for name, p in named.items()} | sizes
     if claims is not None:
-        checks += _claims(claims, zeros, sizes)
+        checks += _claims(claims, zeros, sizes, total)
     if sparsity is not None:
-        scope = [site.name for site in claims.sites] if claims else list(sizes)
+        scope = [site.name for site in claims.sites] if claims else held
         found = sum(zeros[n] for n in scope if n in zeros) / sum(sizes.get(n, 0) for n in scope)
         over = "the scope" if claims else "all parameters"
         checks.append(
@@ -57,7 +67,7 @@ def verify(
                 found=f"{found:.4%}",
             )
         )
-    return (*checks, _reload(model, zeros))
+    return (*checks, reloads)
 
 
 def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
@@ -79,7 +89,9 @@ def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
     return zeros, sizes, broken
 
 
-def _claims(claims: PruningReport, zeros: dict[str, int], sizes: dict[str, int]) -> list[Check]:
+def _claims(
+    claims: PruningReport, zeros: dict[str, int], sizes: dict[str, int], total: int
+) -> list[Check]:
     wrong = [
         f"{site.name}: claims {site.pruned:,} of {site.weights:,}, "
         f"holds {zeros.get(site.name, 0):,} of {sizes.get(site.name, 0):,}"
@@ -87,7 +99,6 @@ def _claims(claims: PruningReport, zeros: dict[str, int], sizes: dict[str, int])
         if (site.pruned, site.weights) != (zeros.get(site.name), sizes.get(site.name))
     ]
     found = sum(zeros.get(site.name, 0) for site in claims.sites)
-    total = sum(zeros.values())
     return [
         Check(
             claim=f"{claims.pruned:,} of {claims.prunable:,} prunable weights are zero "
@@ -114,27 +125,29 @@ def _claims(claims: PruningReport, zeros: dict[str, int], sizes: dict[str, int])
     ]
 
 
-def _reload(model: Path, zeros: dict[str, int]) -> Check:
+def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        loaded, report = AutoModelForSequenceClassification.from_pretrained(
+        [architecture] = AutoConfig.from_pretrained(model).architectures
+        loaded, report = getattr(transformers, architecture).from_pretrained(
             model, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        return Check(
-            claim="plain transformers loads it unchanged",
-            holds=False,
-            found=str(error).strip().partition("\n")[0],
-        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        return None, Check(claim="plain transformers loads it unchanged", holds=False, found=reason)
     finally:
         transformers_logging.set_verbosity(level)
     problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
-    found = {name: count_zeros(p) for name, p in loaded.named_parameters() if name in zeros}
-    moved = [name for name, count in found.items() if count != zeros[name]]
+    found = {name: count_zeros(p) for name, p in loaded.named_parameters()}
+    moved = [name for name, count in found.items() if count != zeros.get(name, count)]
+    buffers = {name for name, _ in loaded.named_buffers()}
+    written = sum(count for name, count in zeros.items() if name not in buffers)
+    if not moved and sum(found.values()) != written:  # under whatever names
+        problems.append(f"{written:,} zeros in the file, {sum(found.values()):,} in the model")
     if moved:
         problems.append(f"zeros changed in {moved[0]}")
-    return Check(
+    return loaded, Check(
         claim="plain transformers loads it unchanged",
         holds=not problems,
         found="; ".join(problems) or f"{len(found)} tensors, the same zeros",

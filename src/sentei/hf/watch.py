@@ -157,6 +157,18 @@ class Milestones(TrainerCallback):
         self.folder = None
 
 
+class Epochs(TrainerCallback):
+    """Tells the training data which epoch begins; a DataLoader that skips batches does not."""
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell them, if they listen."""
+        dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        if dataset is not None and hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
+
+
 @contextmanager
 def stopping_at_ctrl_c(saving: Milestones) -> Iterator[None]:
     """Hand Ctrl-C to ``saving`` while training lasts."""

@@ -111,8 +111,9 @@ def curves(report: RunReport) -> list[Chart]:
                 _percents(axes)
             _legend(axes)
 
-        caption = "Measured on the evaluation data during training."
-        charts.append(_chart("metric", metric.label.capitalize(), caption, draw_metric))
+        caption = f"Measured on the evaluation data during training{metric.direction}."
+        title = metric.label[:1].upper() + metric.label[1:]
+        charts.append(_chart("metric", title, caption, draw_metric))
     return charts
 
 

@@ -14,7 +14,9 @@ _ROLES = (
 )
 """The usual roles, in the order in which data passes them."""
 
-_SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "auc")
+_SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "auc", "rouge")
+_LOWER = ("perplexity", "loss")
+_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def headline(report: RunReport) -> str:
@@ -30,19 +32,28 @@ def headline(report: RunReport) -> str:
         return text + "."
     metric = Metric(report.metric)
     if dense is None:
-        return f"{text}; {metric.label} {metric.text(sparse)}."
+        return f"{text}; {metric.label} {metric.text(sparse)}{metric.direction}."
     return (
         f"{text}; {metric.label} {metric.text(dense)} dense -> {metric.text(sparse)} sparse, "
-        f"{metric.change(dense, sparse)}."
+        f"{metric.change(dense, sparse)}{metric.direction}."
     )
 
 
 class Metric:
-    """How to write the values of a metric: shares as percent, all others as they are."""
+    """How to write the values of a metric: shares as percent, all others as they are.
+
+    ``lower_is_better`` is what perplexity and losses have of their own.
+    """
 
     def __init__(self, name: str) -> None:
-        self.label = name.replace("_", " ")
+        self.label = _NAMES.get(name) or name.replace("_", " ")
+        self.lower_is_better = any(part in name.lower() for part in _LOWER)
         self._share = any(part in name.lower() for part in _SHARES)
+
+    @property
+    def direction(self) -> str:
+        """What to add where readers would take more for better."""
+        return " (lower is better)" if self.lower_is_better else ""
 
     def is_fraction(self, value: float) -> bool:
         """Whether it is shown in percent: some libraries give shares as 0.91, some as 91."""

@@ -84,7 +84,7 @@ def _tiles(report: RunReport) -> list[_Tile]:
     dense = (report.dense or {}).get(report.metric)
     if sparse is not None:
         metric = Metric(report.metric)
-        tiles.append(_Tile(metric.text(sparse), f"{metric.label} of this model"))
+        tiles.append(_Tile(metric.text(sparse), f"{metric.label} of this model{metric.direction}"))
         if dense is not None:
             label = f"{metric.label} against {metric.text(dense)} dense"
             tiles.append(_Tile(metric.change(dense, sparse), label))
@@ -101,7 +101,7 @@ def _metrics(report: RunReport) -> list[tuple[str, str, str, str]]:
         metric, before, after = Metric(name), dense.get(name), report.sparse.get(name)
         old, new = ("" if value is None else metric.text(value) for value in (before, after))
         change = "" if before is None or after is None else metric.change(before, after)
-        rows.append((metric.label, old, new, change))
+        rows.append((metric.label + metric.direction, old, new, change))
     return rows
 
 

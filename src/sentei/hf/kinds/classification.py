@@ -1,0 +1,90 @@
+"""A class or a number for a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+)
+
+from sentei.hf import data, demo, metrics, tasks
+from sentei.hf.data import Examples
+from sentei.hf.kinds.kind import Batch, Collator, Kind, Said
+from sentei.hf.settings import DEMO, Settings
+from sentei.hf.tables import Layout, Table
+from sentei.hf.tokens import Features, tokenise
+
+
+class Classification(Kind[Examples]):
+    """Text or pairs of texts, classes or values."""
+
+    name = "classification"
+    model_class = AutoModelForSequenceClassification
+    columns = ("text_column", "pair_column", "label_column")
+    options = ("regression",)
+    metric_names = tuple(metrics.METRICS)
+    packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
+    caches = True
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.problem = self.layout().problem
+        self.default_metrics = tasks.DEFAULT_METRICS[self.layout().problem]
+
+    def layout(self) -> Layout:
+        """Its columns and how its files are written."""
+        return self.settings.layout()
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Training and evaluation examples; the demo's where it is asked for."""
+        return demo.load_demo(seed=0) if self.settings.task == DEMO else super().load()
+
+    def from_files(self, train: Path, evaluation: Path | None) -> tuple[Examples, Examples]:
+        """Both parts out of files."""
+        return data.load_files(train, evaluation, self.layout(), seed=self.settings.seed)
+
+    def from_hub(self, task: tasks.Task) -> tuple[Examples, Examples]:
+        """Both parts of a known task."""
+        return data.load_hub(task)
+
+    def from_table(self, table: Table) -> Examples:
+        """The examples of a table."""
+        return data.examples(table, self.layout())
+
+    def split(self, examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+        """A part of each class set aside."""
+        return data.split(examples, fraction, seed)
+
+    def head(self, examples: Examples) -> dict[str, object]:
+        """Classes, or one value."""
+        if not examples.label_names:
+            return {"num_labels": 1, "problem_type": "regression"}
+        return super().head(examples) | {"problem_type": "single_label_classification"}
+
+    def features(self, examples: Examples, processor: Any, *, training: bool) -> Features:
+        """One example each."""
+        return tokenise(examples, processor, self.length(processor))
+
+    def collator(self, processor: Any) -> Collator:
+        """Padding to the longest of a batch."""
+        return DataCollatorWithPadding(processor)
+
+    def said(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Said:
+        """Logits beside the true labels."""
+        output = model(**batch)
+        labels = batch["labels"].cpu().numpy()
+        values = output.logits.float().cpu().numpy(), labels
+        return Said(float(output.loss), len(labels), values)
+
+    def measure(
+        self, said: Sequence[Said], examples: Examples, features: Features
+    ) -> dict[str, float]:
+        """The task's metrics."""
+        logits, labels = zip(*(one.values for one in said), strict=True)
+        return metrics.compute(self.metrics, np.concatenate(logits), np.concatenate(labels))

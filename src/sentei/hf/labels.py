@@ -1,0 +1,37 @@
+"""Class names: in the order in which a model knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sentei.hf.tables import listing, rows
+
+
+def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> dict[str, int]:
+    """The number of each class name that occurs, under another order of the names.
+
+    A model that only has the placeholder names LABEL_0, LABEL_1, ... takes the labels 0, 1, ...
+
+    Args:
+        counts: How often each name occurs.
+        names: The names in their order, such as a saved model's.
+        source: Where the labels come from, for the error.
+
+    Raises:
+        ValueError: If a name that occurs has no place in ``names``.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    if tuple(names) == placeholders(len(names)):
+        index |= {str(i): i for i in range(len(names))}
+    if unknown := {name: count for name, count in counts.items() if name not in index}:
+        found = listing([f"{name!r} ({rows(count)})" for name, count in unknown.items()])
+        raise ValueError(
+            f"{source}: label {found} is not among the labels that the model is trained "
+            f"for: {listing(map(repr, names))}. Correct these rows or take them out."
+        )
+    return {name: index[name] for name in counts}
+
+
+def placeholders(count: int) -> tuple[str, ...]:
+    """What transformers calls classes that nobody named."""
+    return tuple(f"LABEL_{i}" for i in range(count))

@@ -1,0 +1,288 @@
+"""Every kind of task through the whole command: inspect, prune, report, evaluate, resume."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTModel,
+)
+from typer.testing import CliRunner
+
+from sentei import cli
+
+FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
+THINGS = ["film", "book", "meal"]
+WORDS = ["good", "fine", "great", "bad", "poor", "awful"]
+CLS, SEP = 2, 3
+
+
+def sentei(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def done(*arguments: object):
+    found = sentei(*arguments)
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def lines(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# ------------------------------------------------------------------------------- a task a kind
+
+
+def tokens(folder: Path, tiny: Path) -> list[object]:
+    """Things are entities, and nothing else is."""
+    rng = random.Random(0)
+    for name, count in (("train", 96), ("eval", 24)):
+        text = ""
+        for _ in range(count):
+            text += f"the\tO\n{rng.choice(THINGS)}\tB-thing\nwas\tO\n{rng.choice(WORDS)}\tO\n\n"
+        (folder / f"{name}.conll").write_text(text)
+    given = ["--train", folder / "train.conll", "--eval", folder / "eval.conll"]
+    return ["--kind", "tokens", "--model", tiny, *given, "--batch-size", 16]
+
+
+def answers(folder: Path, tiny: Path) -> list[object]:
+    """What the thing was; of some contexts something else is asked."""
+    rng = random.Random(0)
+    for name, count in (("train", 96), ("eval", 24)):
+        paragraphs = []
+        for number in range(count):
+            filler = " ".join(rng.choice(["a", "the"]) for _ in range(rng.randint(0, 20)))
+            word, thing = rng.choice(WORDS), rng.choice(THINGS)
+            context = f"{filler} {thing} was {word}".strip()
+            answer = {"text": word, "answer_start": context.rindex(word)}
+            possible = number % 4 > 0
+            question = {"id": str(number), "question": "was" if possible else "a a"}
+            question |= {"answers": [answer] if possible else [], "is_impossible": not possible}
+            paragraphs.append({"context": context, "qas": [question]})
+        text = json.dumps({"version": "v2.0", "data": [{"paragraphs": paragraphs}]})
+        (folder / f"{name}.json").write_text(text)
+    given = ["--train", folder / "train.json", "--eval", folder / "eval.json"]
+    return [
+        *("--kind", "answers", "--model", tiny, *given, "--batch-size", 16),
+        *("--max-length", 16, "--doc-stride", 4),
+    ]
+
+
+def images(folder: Path, tiny: Path) -> list[object]:
+    """Dark or light; the checkpoint has no image processor."""
+    from PIL import Image
+
+    rng = random.Random(0)
+    for name, count in (("train", 48), ("validation", 16)):
+        for number in range(count):
+            kind, level = ("dark", 40) if number % 2 else ("light", 210)
+            path = folder / "images" / name / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shade = level + rng.randint(-30, 30)
+            Image.new("RGB", (20, 20), (shade, shade, shade)).save(path)
+    small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(**small, image_size=16, patch_size=8)).save_pretrained(folder / "vit")
+    given = ["--train", folder / "images", "--batch-size", 8, "--flip"]
+    return ["--kind", "images", "--model", folder / "vit", *given]
+
+
+def language(folder: Path, tiny: Path) -> list[object]:
+    """Sentences of one pattern."""
+    rng = random.Random(0)
+    words = [f"the {rng.choice(THINGS)} was {rng.choice(WORDS)}" for _ in range(600)]
+    (folder / "train.txt").write_text("\n".join(words) + "\n")
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    tokenizer.save_pretrained(folder / "llama")
+    given = ["--train", folder / "train.txt", "--max-length", 16, "--batch-size", 8]
+    return ["--kind", "language", "--model", folder / "llama", *given]
+
+
+def summaries(folder: Path, tiny: Path) -> list[object]:
+    """The same of every text, so that a tiny model learns to write it."""
+    rng = random.Random(0)
+    for name, count in (("train", 64), ("eval", 8)):
+        rows = []
+        for _ in range(count):
+            document = f"the {rng.choice(THINGS)} was {rng.choice(WORDS)}"
+            rows.append({"document": document, "summary": "the film was good"})
+        lines(folder / f"{name}.jsonl", rows)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=CLS,
+        eos_token_id=SEP,
+        decoder_start_token_id=SEP,
+        forced_eos_token_id=SEP,
+    )
+    BartModel(config).save_pretrained(folder / "bart")
+    tokenizer.save_pretrained(folder / "bart")
+    given = ["--train", folder / "train.jsonl", "--eval", folder / "eval.jsonl"]
+    more = ["--batch-size", 8, "--num-beams", 2, "--max-new-tokens", 6]
+    return ["--kind", "summaries", "--model", folder / "bart", *given, *more]
+
+
+TASKS = {task.__name__: task for task in (tokens, answers, images, language, summaries)}
+EXPECTED = {
+    "tokens": ("token classification", "f1", lambda before, after: after > 0.9),
+    "answers": ("question answering", "f1", lambda before, after: after > 0.2),
+    "images": ("image classification", "accuracy", lambda before, after: after > 0.8),
+    "language": ("language modelling", "perplexity", lambda before, after: after < 0.6 * before),
+    "summaries": ("summarisation", "rougeL", lambda before, after: after > 0.5),
+}
+
+
+@pytest.fixture(scope="module", params=TASKS, ids=TASKS)
+def run(request, tiny_model, tmp_path_factory):
+    """A finished run of each kind: its name, folder and options."""
+    folder = tmp_path_factory.mktemp(request.param)
+    options = TASKS[request.param](folder, tiny_model)
+    options += [*FAST, "--epochs", 4, "--learning-rate", 1e-2]
+    options += ["--checkpoints", 2, "--evaluations", 2]
+    done("prune", *options, "--sparsity", 0.5, "--out", folder / "run")
+    return request.param, folder / "run", options
+
+
+def read(run: Path) -> dict:
+    return json.loads((run / "report.json").read_text())
+
+
+def sparsities(run: Path) -> list[tuple[int, float]]:
+    found = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["sparsity"]) for line in found]
+
+
+def test_prune_reports_what_it_did(run):
+    name, folder, _ = run
+    report = read(folder)
+    problem, metric, good = EXPECTED[name]
+    assert (report["problem"], report["metric"]) == (problem, metric)
+    assert report["pruning"]["pruned"] == round(0.5 * report["pruning"]["prunable"])
+    before = report["evaluations"][0]["metrics"]
+    assert set(before) == set(report["sparse"]) and "loss" in before
+    first = (report["dense"] or before)[metric]
+    assert good(first, report["sparse"][metric]), report["sparse"]
+    assert "regression" not in report["settings"]  # a setting of another kind
+    page = (folder / "report.html").read_text()
+    assert problem in page
+    said = " ".join(done("report", folder).output.split())
+    assert ("(lower is better)" in said) == (metric == "perplexity")
+
+
+def test_evaluate_and_verify_agree_with_the_report(run):
+    _, folder, _ = run
+    report = read(folder)
+    found = json.loads(done("evaluate", "--model", folder / "model", "--json").stdout)
+    assert found["metrics"] == pytest.approx(report["sparse"])
+    assert found["zeros"] == report["pruning"]["zeros"]
+    assert "FAILS" not in done("verify", folder).output
+
+
+def test_inspect_tells_without_training(run):
+    name, folder, options = run
+    report = read(folder)
+    found = json.loads(done("inspect", *options, "--sparsity", 0.5, "--json").stdout)
+    assert found["steps"] == report["pruning"]["total_steps"]
+    assert found["prunable"] == report["pruning"]["prunable"]
+    assert found["metric"] == report["metric"]
+    assert (found["truncated"] is None) == (name in ("answers", "images", "language"))
+    assert bool(found["features"]) == (name in ("answers", "language"))
+    done("inspect", *options)
+
+
+def test_resume_goes_on_bit_for_bit(run, tmp_path):
+    _, whole, _ = run
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    checkpoints = sorted(stopped.glob("checkpoints/*"), key=lambda p: int(p.name.split("-")[1]))
+    assert len(checkpoints) == 2
+    shutil.rmtree(checkpoints[1])
+    shutil.rmtree(stopped / "model")
+    (stopped / "report.json").unlink()
+    done("prune", "--out", stopped, "--resume")
+    ours, theirs = (load_file(f / "model" / "model.safetensors") for f in (stopped, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert read(stopped)["sparse"] == pytest.approx(read(whole)["sparse"])
+    assert sparsities(stopped) == sparsities(whole)
+
+
+def test_a_teacher_takes_part_or_is_refused_before_time_is_spent(run, tmp_path):
+    name, folder, options = run
+    learning = ["--teacher", folder / "model", "--sparsity", 0.5, "--epochs", 1]
+    out = tmp_path / "run"
+    if name == "summaries":
+        found = sentei("inspect", *options, *learning)
+        assert found.exit_code == 2 and "--kind summaries learns from no teacher" in found.stderr
+        assert "--set distill=null" in found.stderr
+        return
+    done("prune", *options, *learning, "--out", out)
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    terms = logged[0]["terms"]
+    assert terms["labels"] > 0 and terms["logits"] > 0
+    cached = sentei("inspect", *options, *learning, "--teacher-cache", tmp_path / "cache")
+    assert cached.exit_code == 2 and f"not for --kind {name}" in " ".join(cached.stderr.split())
+
+
+def test_three_classes_of_pairs_on_either_part(tiny_model, tmp_path):
+    """Natural language inference as in MNLI, evaluated on two sets."""
+    rng = random.Random(0)
+    meaning = {"good": "entailment", "bad": "contradiction", "fine": "neutral"}
+
+    def rows(count: int, things: list[str]) -> list[dict]:
+        found = []
+        for _ in range(count):
+            word, thing = rng.choice(list(meaning)), rng.choice(things)
+            pair = {"premise": f"the {thing} was good", "hypothesis": f"a {thing} was {word}"}
+            found.append(pair | {"label": meaning[word]})
+        return found
+
+    train = lines(tmp_path / "train.jsonl", rows(160, THINGS[:2]))
+    matched = lines(tmp_path / "matched.jsonl", rows(30, THINGS[:2]))
+    mismatched = lines(tmp_path / "mismatched.jsonl", rows(30, THINGS[2:]))
+    given = ["--task", "mnli", "--model", tiny_model, "--train", train, "--eval", matched]
+    more = ["--epochs", 3, "--learning-rate", 1e-2, "--sparsity", 0.5, "--out", tmp_path / "run"]
+    done("prune", *given, *FAST, *more)
+    report = read(tmp_path / "run")
+    assert report["labels"] == ["contradiction", "entailment", "neutral"]
+    model = ["--model", tmp_path / "run" / "model"]
+    same = json.loads(done("evaluate", *model, "--json").stdout)
+    assert same["metrics"] == pytest.approx(report["sparse"])
+    other = ["--task", "mnli_mismatched", "--eval", mismatched]
+    told = json.loads(done("evaluate", *model, *other, "--json").stdout)
+    assert "mismatched.jsonl" in told["data"]
+    assert told["metrics"]["loss"] != same["metrics"]["loss"]

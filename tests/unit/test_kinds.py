@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+
+from sentei.hf import kinds, tasks
+from sentei.hf.settings import Settings
+
+
+def of(**given):
+    return kinds.of(Settings(model="m", recipe={}, **given))
+
+
+def test_the_kind_is_named_or_that_of_the_task():
+    assert of().name == "classification"
+    assert {task.name: of(task=task.name).name for task in tasks.TASKS.values()} == {
+        task.name: task.kind for task in tasks.TASKS.values()
+    }
+    assert of(kind="tokens").metrics == ("f1", "precision", "recall", "accuracy")
+    assert of(task="demo").problem == "classification"
+    assert of(regression=True).metrics == ("pearson", "spearman")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "token"}, r"--kind token; did you mean 'tokens'\?.*classification, tokens"),
+        ({"kind": "tokens", "task": "squad"}, "squad is of the kind answers; leave --kind out"),
+        ({"tags_column": "ner"}, "--tags-column: not read by --kind classification.*kind tokens"),
+        ({"kind": "tokens", "label_column": "x"}, "belongs to --kind classification or images"),
+        ({"kind": "answers", "flip": True}, "--flip: not read by --kind answers"),
+        ({"kind": "images", "regression": True}, "--regression: not read by --kind images"),
+        ({"kind": "tokens", "metric": "recal"}, r"did you mean 'recall'\? Choose from f1, "),
+        (
+            {"kind": "language", "metric": "accuracy"},
+            r"--metric accuracy\. Choose from perplexity\.",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_kind(given, message):
+    with pytest.raises(ValueError, match=message):
+        of(**given)
+
+
+def test_the_headline_comes_first():
+    kind = of(kind="tokens", metric="recall")
+    assert kind.metrics == ("recall", "f1", "precision", "accuracy")
+    assert list(kind.in_order({"f1": 0.5, "recall": 0.25})) == ["recall", "f1"]
+
+
+def test_columns_are_the_users_or_the_tasks():
+    kind = of(task="wnut_17", tags_column="tags")
+    assert kind.column("tokens_column") == "tokens"
+    assert kind.column("tags_column") == "tags"
+    assert of(kind="tokens").column("tags_column") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "extra"),
+    [
+        ("classification", "sklearn", "metrics"),
+        ("tokens", "seqeval", "tokens"),
+        ("images", "PIL", "vision"),
+        ("summaries", "rouge_score", "summaries"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(kind, module, extra, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == module else find(name, *a)
+    )
+    with pytest.raises(ValueError, match=rf"needs {module}: pip install 'sentei\[{extra}\]'"):
+        of(kind=kind).check_packages()
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_no_data(kind):
+    with pytest.raises(ValueError, match="no data: name a task with --task, or a file"):
+        of(kind=kind).load()
+
+
+def test_evaluation_data_of_the_hub_come_alone(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-x", "I-x"]))
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=tags)
+    rows = {"tokens": [["a", "b"]] * 3, "ner_tags": [[1, 2]] * 3}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    asked = []
+
+    def load_dataset(path, config, revision):
+        asked.append((path, config, revision))
+        return datasets.DatasetDict(train=part, validation=part.select([0]))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = of(task="wnut_17").load_evaluation(("B-x", "I-x", "O"))
+    assert found.tags == [[0, 1]]
+    train, evaluation = of(task="wnut_17").load()
+    assert (len(train), len(evaluation), train.label_names) == (3, 1, ("O", "B-x", "I-x"))
+    assert asked == [("leondz/wnut_17", "wnut_17", tasks.CONVERTED)] * 2
+
+
+def test_saved_datasets_bring_their_own_split(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c d"]})
+    datasets.DatasetDict(train=rows, test=rows.select([0])).save_to_disk(tmp_path / "saved")
+    train, evaluation = of(kind="language", train=Path(tmp_path / "saved")).load()
+    assert (train.rows, evaluation.rows) == (["a b", "c d"], ["a b"])
