@@ -248,6 +248,8 @@ def load_corpus(settings: Settings) -> Corpus:
         train, evaluation = data.load_hub(tasks.find(settings.task))
     else:
         raise ValueError("no data: name a task with --task, or a file with --train")
+    if settings.holdout:
+        train, evaluation = data.split(train, settings.holdout, settings.seed)
     return Corpus(train, evaluation, _task_name(settings), layout.problem, _metrics(settings))
 
 
