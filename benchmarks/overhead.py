@@ -143,6 +143,11 @@ class Variant:
 
             self.step = step
 
+    def rest(self) -> None:
+        """Give the gradients back: all variants' at once would not fit into memory."""
+        for weight in self.weights.values():
+            weight.grad = None
+
     @torch.no_grad()
     def move(self, gradients: list[Tensor]) -> None:
         """Take a batch's gradients, and roughly what Adam does with them: at most lr a weight."""
@@ -180,6 +185,7 @@ def measure_time(names: list[str], rounds: int) -> dict[str, list[float]]:
         for turn in range(4 * STEPS):  # past the ramp, averages filled, brackets warm
             variant.move(batches[turn % BATCHES])
             variant.step()
+        variant.rest()
     times: dict[str, list[float]] = {"training step": [], **{name: [] for name in names}}
     for turn in range(rounds):
         start = time.perf_counter()
@@ -192,6 +198,7 @@ def measure_time(names: list[str], rounds: int) -> dict[str, list[float]]:
                 start = time.perf_counter()
                 variant.step()
                 spent += time.perf_counter() - start
+            variant.rest()
             times[name].append(spent / STEPS)
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     return times
@@ -262,18 +269,23 @@ def main() -> None:
 
     known = machine.RESULTS / "overhead.json"
     found = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+
+    def keep() -> None:
+        known.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
     names = [*VARIANTS, *PUBLISHED]
-    if arguments.only != "time":
-        found["memory"] = {
-            name: _apart("--memory-of", name, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_ARENA_MAX="1")
-            for name in names
-        }
-        found["memory_by"] = machine.facts()
     if arguments.only != "memory":
+        found |= {"seconds": [], "seconds_by": machine.facts()}
         rounds = ("--rounds", str(arguments.rounds))
-        halves = (GATED, [name for name in names if name not in GATED])
-        found["seconds"] = [_apart(*rounds, "--time-of", *half) for half in halves]
-        found["seconds_by"] = machine.facts()
+        for half in (GATED, [name for name in names if name not in GATED]):
+            found["seconds"].append(_apart(*rounds, "--time-of", *half))
+            keep()
+    if arguments.only != "time":
+        found |= {"memory": {}, "memory_by": machine.facts()}
+        once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+        for name in names:
+            found["memory"][name] = _apart("--memory-of", name, **once)
+            keep()
     report(found)
 
 

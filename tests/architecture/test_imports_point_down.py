@@ -16,6 +16,7 @@ LEVELS = [
     {"engine"},
     {"pruner", "methods", "distill"},
     {"hf", "shrink", "pack", "runtime", "export", "report", "testing"},
+    {"compare"},
     {"cli"},
 ]
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

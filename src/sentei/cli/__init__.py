@@ -1,11 +1,23 @@
 """The command ``sentei``: argv in, words out. One verb a file; nothing here computes."""
 
-from sentei.cli import augment, demo, evaluate, inspect, methods, prune, report, shrink, verify
+from sentei.cli import (
+    augment,
+    compare,
+    demo,
+    evaluate,
+    inspect,
+    methods,
+    prune,
+    report,
+    shrink,
+    verify,
+)
 from sentei.cli.app import app, main
 
 __all__ = [
     "app",
     "augment",
+    "compare",
     "demo",
     "evaluate",
     "inspect",

@@ -30,8 +30,19 @@ def last_checkpoint(folder: Path, needs: str = "trainer_state.json") -> Path | N
     return None
 
 
+def is_main() -> bool:
+    """Whether this process writes: the only one, or the first of those a launcher started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def save_model(trainer: Trainer, folder: Path) -> None:
-    """Write the model beside its place, then move it there whole."""
+    """Write the model beside its place, then move it there whole; of several processes one does."""
+    if is_main():
+        _save_model(trainer, folder)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _save_model(trainer: Trainer, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     with explained(folder):
         shutil.rmtree(unfinished, ignore_errors=True)

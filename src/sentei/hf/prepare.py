@@ -266,6 +266,8 @@ def load_corpus(settings: Settings) -> Corpus:
     """
     kind = kinds.of(settings)
     train, evaluation = kind.load()
+    if settings.holdout:
+        train, evaluation = kind.split(train, settings.holdout, settings.seed)
     return Corpus(kind, train, evaluation, _task_name(settings))
 
 

@@ -39,7 +39,7 @@ import sentei
 from sentei import recipe as recipes
 from sentei.distill import Distiller, TeacherCache
 from sentei.hf.callback import STATE_FILE, PruningCallback
-from sentei.hf.disk import explained, last_checkpoint, save_model
+from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, load_model, precision
 from sentei.hf.settings import Settings
@@ -82,8 +82,9 @@ def prune(
         distiller = _distiller(prepared, model, prepared.teacher.model or copy.deepcopy(model))
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
-        settings.write(out / "run.yaml")
-        (out / "recipe.yaml").write_text(recipes.dump(prepared.recipe), "utf-8")
+        if is_main():
+            settings.write(out / "run.yaml")
+            (out / "recipe.yaml").write_text(recipes.dump(prepared.recipe), "utf-8")
     seconds: dict[str, float] = {}
 
     dense: dict[str, float] | None = None

@@ -45,6 +45,10 @@ class Settings(BaseModel):
     eval: Path | None = None
     """Evaluation data; without it a tenth of the training data is set aside."""
 
+    holdout: float | None = Field(None, gt=0, lt=1)
+    """Part of the training data to set aside and evaluate on, in place of the evaluation data: for
+    choosing settings [default: none]."""
+
     text_column: str | None = None
     """Column of the text; for summaries, of what is summed up."""
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sentei.distill import Distiller
@@ -36,6 +38,7 @@ class Journal(TrainerCallback):
         self.pruning = pruning
         self.distiller = distiller
         self.lines: list[dict[str, Any]] = []
+        self.writes = True
 
     @property
     def train(self) -> tuple[TrainPoint, ...]:
@@ -53,6 +56,9 @@ class Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the lines up to where training begins."""
+        self.writes = state.is_world_process_zero
+        if not self.writes:
+            return
         if state.global_step and self.path.is_file():
             lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
             self.lines = [line for line in lines if line["step"] <= state.global_step]
@@ -98,6 +104,8 @@ class Journal(TrainerCallback):
 
     def _write(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
+        if not self.writes:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -144,6 +152,7 @@ class Milestones(TrainerCallback):
         """Save and stop, if asked to."""
         control.should_evaluate |= state.global_step in self.evaluate_at
         control.should_save |= state.global_step in self.save_at
+        self.interrupted = _anywhere(self.interrupted, args)
         if self.interrupted and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
@@ -167,6 +176,15 @@ class Epochs(TrainerCallback):
         dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
         if dataset is not None and hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+
+def _anywhere(flag: bool, args: TrainingArguments) -> bool:
+    """Whether a flag is up in any of the processes that train together: they must stop together."""
+    if args.world_size == 1:
+        return flag
+    up = torch.tensor(float(flag), device=args.device)
+    torch.distributed.all_reduce(up, torch.distributed.ReduceOp.MAX)
+    return bool(up)
 
 
 @contextmanager

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from sentei.record import RunReport
 from sentei.report.console import print_console
+from sentei.report.files import drawing, replace
 
 __all__ = ["print_console", "read", "render_html", "write"]
 
 
-def write(report: RunReport, folder: Path) -> None:
+def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
     """Writes ``report.json``, then ``report.html``; each appears whole or not at all.
 
     The JSON comes first and needs no extra, so the facts are kept even where the page fails.
@@ -22,13 +22,15 @@ def write(report: RunReport, folder: Path) -> None:
     Args:
         report: The run.
         folder: Where to write; made if missing. Earlier reports in it are replaced.
+        page: Whether to write the page.
 
     Raises:
         ModuleNotFoundError: The extra ``report`` is not installed (``report.json`` is written).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "report.json", report.model_dump_json(indent=2) + "\n")
-    _replace(folder / "report.html", render_html(report))
+    replace(folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    if page:
+        replace(folder / "report.html", render_html(report))
 
 
 def read(folder: Path) -> RunReport:
@@ -63,22 +65,6 @@ def render_html(report: RunReport) -> str:
     Raises:
         ModuleNotFoundError: The extra ``report`` is not installed.
     """
-    try:
+    with drawing("report.html"):
         from sentei.report.html import render
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("jinja2", "matplotlib"):
-            raise
-        raise ModuleNotFoundError(
-            f"report.html needs {error.name}: pip install 'sentei[report]'", name=error.name
-        ) from error
     return render(report)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes beside ``path`` first, so that a failure leaves the old file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -27,24 +27,26 @@ from sentei.report.facts import Metric, count
 KEPT, PRUNED, LOSS = "#2b9482", "#cf7434", "#5f83cc"
 """Mid-tones: readable on white and on black."""
 
-_INK = "#010203"  # stands for the page's text colour, which matplotlib cannot name
+INK = "#010203"
+"""Stands for the page's text colour, which matplotlib cannot name."""
+
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sentei",
     "text.parse_math": False,  # a '$' in a user's metric name is a dollar
     "axes.formatter.use_mathtext": False,
     "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": _INK,
+    "grid.color": INK,
     "grid.alpha": 0.15,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -77,7 +79,7 @@ def curves(report: RunReport) -> list[Chart]:
             _line(axes, (steps, losses), color=LOSS, label="loss")
 
         caption = "Mean training loss between two logged steps: lower is better."
-        charts.append(_chart("loss", "Training loss", caption, draw_loss))
+        charts.append(chart("loss", "Training loss", caption, draw_loss))
 
     decided = [u.step for u in p.updates]
     line: Line = (decided, [u.pruned / max(p.prunable, 1) for u in p.updates])
@@ -89,13 +91,13 @@ def curves(report: RunReport) -> list[Chart]:
             _line(axes, line, color=PRUNED, label="zero weights")
             if p.updates:
                 goal = [u.target for u in p.updates]
-                _line(axes, (decided, goal), color=_INK, ls=(0, (2, 2)), lw=1, label="target")
+                _line(axes, (decided, goal), color=INK, ls=(0, (2, 2)), lw=1, label="target")
             axes.set_ylim(0, 1)
             _percents(axes)
-            _legend(axes)
+            legend(axes)
 
         caption = "Share of the prunable weights that are zero, and what the schedule asked for."
-        charts.append(_chart("sparsity", "Sparsity", caption, draw_sparsity))
+        charts.append(chart("sparsity", "Sparsity", caption, draw_sparsity))
 
     found = [e for e in report.evaluations if np.isfinite(e.metrics.get(report.metric, np.nan))]
     values = [e.metrics[report.metric] for e in found]
@@ -106,14 +108,14 @@ def curves(report: RunReport) -> list[Chart]:
             measured = ([e.step for e in found], values)
             _line(axes, measured, color=KEPT, dots=40, label="this model")
             if dense is not None:
-                axes.axhline(dense, color=_INK, ls=(0, (2, 2)), lw=1, label="dense model")
+                axes.axhline(dense, color=INK, ls=(0, (2, 2)), lw=1, label="dense model")
             if all(map(metric.is_fraction, values)):
                 _percents(axes)
-            _legend(axes)
+            legend(axes)
 
         caption = f"Measured on the evaluation data during training{metric.direction}."
         title = metric.label[:1].upper() + metric.label[1:]
-        charts.append(_chart("metric", title, caption, draw_metric))
+        charts.append(chart("metric", title, caption, draw_metric))
     return charts
 
 
@@ -132,7 +134,7 @@ def dynamics(pruning: PruningReport) -> list[Chart]:
             elif scale == "log":
                 _log(axes.yaxis)
 
-        charts.append(_chart(title.lower().replace(" ", "-"), title, caption, draw))
+        charts.append(chart(title.lower().replace(" ", "-"), title, caption, draw))
 
     if updates:
         flips = [u.flips / max(pruning.prunable, 1) for u in updates]
@@ -169,7 +171,7 @@ def _histogram(title: str, label: str, data: Histogram, cut: float | None) -> Ch
             if any(counts):
                 axes.stairs(counts, data.edges, fill=True, color=color, alpha=0.65, label=name)
         if cut is not None and data.edges[0] <= cut <= data.edges[-1]:
-            axes.axvline(cut, color=_INK, ls=(0, (2, 2)), lw=1, label="last threshold")
+            axes.axvline(cut, color=INK, ls=(0, (2, 2)), lw=1, label="last threshold")
         # One bar far above all others (the zeros) would flatten the rest: cut it, and say so.
         second, first = sorted((0, 0, *data.kept, *data.pruned))[-2:]
         if first > 4 * second > 0:
@@ -179,17 +181,32 @@ def _histogram(title: str, label: str, data: Histogram, cut: float | None) -> Ch
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: count(y)))
         if data.log10:
             _log(axes.xaxis)
-        _legend(axes)
+        legend(axes)
 
     caption = f"How many weights have which {label}; the outermost bars count all beyond."
     if data.log10:
         caption += f" Logarithmic axis: {count(data.zeros)} zeros are not drawn."
-    return _chart(title.lower().replace(" ", "-"), title, caption, draw)
+    return chart(title.lower().replace(" ", "-"), title, caption, draw)
 
 
-def _chart(key: str, title: str, caption: str, draw: Callable[[Axes], None]) -> Chart:
+def chart(
+    key: str,
+    title: str,
+    caption: str,
+    draw: Callable[[Axes], None],
+    size: tuple[float, float] = (4.2, 2.5),
+) -> Chart:
+    """A chart as SVG.
+
+    Args:
+        key: Sets its ids apart from those of the page's other charts.
+        title: Above it.
+        caption: How to read it.
+        draw: Draws it; where it names no x axis, that is optimizer steps.
+        size: Width and height in inches, of text of 9 points.
+    """
     with matplotlib.style.context(_STYLE, after_reset=True):
-        figure = Figure(figsize=(4.2, 2.5), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         draw(axes)
         if not axes.get_xlabel():
@@ -205,7 +222,7 @@ def _inline(svg: str, key: str, title: str, caption: str) -> str:
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]+"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", body).replace(_INK, "currentColor")
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", body).replace(INK, "currentColor")
     name = f"<title>{escape(title)}</title><desc>{escape(caption)}</desc>"
     return f'<svg role="img" {box[0] if box else ""}>{name}{body}'
 
@@ -237,7 +254,7 @@ def _log(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{10**x:.2g}"))
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
     """Above the axes, where it can hide nothing."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(

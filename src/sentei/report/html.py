@@ -1,4 +1,4 @@
-"""The page: facts in words and tables, filled into ``template.html.j2``."""
+"""The page of a run: facts in words and tables, filled into ``template.html.j2``."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class _Heat(NamedTuple):
     title: str
 
 
-def render(report: RunReport) -> str:
-    """The whole page as text."""
+def fill(template: str, **values: object) -> str:
+    """A page from its template, which knows the colours of charts and how numbers are written."""
     environment = Environment(
         loader=PackageLoader("sentei", "report"),
         autoescape=True,
@@ -53,13 +53,19 @@ def render(report: RunReport) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"count": count, "size": size, "duration": duration, "percent": percent}
+    colors = {"kept": charts.KEPT, "pruned": charts.PRUNED, "loss": charts.LOSS}
+    return environment.get_template(template).render(colors=colors, **values)
+
+
+def render(report: RunReport) -> str:
+    """The whole page as text."""
     plain = report.model_dump(mode="json")
     grid = Grid(report.pruning.sites)
-    return environment.get_template("template.html.j2").render(
+    return fill(
+        "template.html.j2",
         report=report,
         headline=headline(report).replace("->", "→"),
         tiles=_tiles(report),
-        colors={"kept": charts.KEPT, "pruned": charts.PRUNED, "loss": charts.LOSS},
         curves=charts.curves(report),
         histograms=charts.histograms(report.pruning),
         dynamics=charts.dynamics(report.pruning),

@@ -1,0 +1,46 @@
+"""``python -m sentei.compare.child FOLDER``: a run that a launch command starts, on every rank."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from transformers.utils import logging
+
+from sentei.compare.run import INTERRUPTED, run_here
+from sentei.hf.run import Interrupted
+from sentei.hf.settings import Settings
+
+
+def main(folder: Path) -> int:
+    """Run what ``run.yaml`` says; the exit status."""
+    threading.Thread(target=_listen, daemon=True).start()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        run_here(folder, Settings.read(folder / "run.yaml"), lambda prepared: ())
+    except (Interrupted, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        traceback.print_exc()
+        print(f"Error: {' '.join(str(error).split())}", flush=True)
+        return 1
+    return 0
+
+
+def _listen() -> None:
+    """Stop with a checkpoint when the worker says so, and at once when it is gone.
+
+    It holds the claim on this run: without it, another will run it.
+    """
+    while os.read(0, 1):
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

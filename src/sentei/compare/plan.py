@@ -1,0 +1,334 @@
+"""What a comparison is asked to do: one frozen declaration, spelled as YAML or as options.
+
+A plan as people write it is short; as it is kept it is complete. Every task holds all its settings
+and every recipe all its values, so that a changed default never rewrites an old comparison.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from sentei import recipe as recipes
+from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
+from sentei.hf.settings import Settings, make_recipe
+from sentei.parts.distillation import Distillation
+from sentei.report.comparison import REFERENCES
+
+ELSEWHERE: Final = {
+    "recipe": "they are listed under `recipes`",
+    "seed": "they are listed under `seeds`",
+    "teacher": "it is named with its recipe, as recipes.NAME.teacher",
+    "teacher_cache": "a cache belongs to one teacher, and every task and seed has its own",
+    "holdout": "the size of what a search sets aside is search.part",
+}
+"""Settings of a run that are no settings of a task, and why."""
+
+OF_A_TASK: Final = tuple(name for name in Settings.model_fields if name not in ELSEWHERE)
+
+
+class Entry(Declaration):
+    """A recipe that takes part.
+
+    In a plan file also a method's name, a recipe file's, or a mapping with ``method`` in the place
+    of ``recipe``, and with ``set``, a list of ``path=value``.
+    """
+
+    recipe: dict[str, Any]
+    """The recipe, complete; its sparsity is replaced with each of the plan's."""
+
+    teacher: str | None = None
+    """Model to learn from: ``dense`` (the task's own), a name on the hub, or a folder."""
+
+    settings: dict[str, Any] = Field({})
+    """Training settings in which this recipe differs from its task."""
+
+
+class Search(Declaration):
+    """A search of a few settings, made for each task and recipe before its runs."""
+
+    settings: dict[str, Values] = Field({})
+    """Training settings to choose."""
+
+    set: dict[str, Values] = Field({})
+    """Paths in the recipe to choose; a recipe is searched over those that it has."""
+
+    trials: int | None = Field(None, ge=1)
+    """Trials for each task and recipe [default: every combination]."""
+
+    part: float = Field(0.2, gt=0, lt=1)
+    """Part of the training data that judges a trial, and is not trained on in it."""
+
+    sparsity: float | None = Field(None, ge=0, lt=1)
+    """Search once, at this sparsity [default: at each]."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Search:
+        everything = {**self.settings, **self.set}
+        if not everything:
+            raise ValueError("nothing to choose: list values under search.settings or search.set")
+        ranges = [name for name, choice in everything.items() if not choice.values]
+        if ranges and self.trials is None:
+            raise ValueError(f"{ranges[0]} is a range, which has no end: say how many trials")
+        return self
+
+
+class Plan(Declaration):
+    """A comparison: tasks x recipes x sparsities x seeds."""
+
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Each task's settings: any of a run's but its recipe, seed and teacher."""
+
+    recipes: dict[str, Entry] = Field(min_length=1)
+    """What is compared."""
+
+    sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(min_length=1)
+    """Fractions of the prunable weights to remove, in [0, 1)."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((42,), min_length=1)
+    """One run of everything for each."""
+
+    baseline: str
+    """The recipe that paired differences are against."""
+
+    search: Search | None = None
+    """What to choose before; None chooses nothing."""
+
+    def space(self, recipe: str) -> Space:
+        """What is searched for a recipe: the training settings, and the paths that it has."""
+        if self.search is None:
+            return {}
+        known = set(paths(self.recipes[recipe].recipe))
+        there = {path: choice for path, choice in self.search.set.items() if path in known}
+        return {**self.search.settings, **there}
+
+    def dump(self) -> str:
+        """The plan as YAML, complete; :func:`load` takes it back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Plan:
+        for kind, names in (("tasks", self.tasks), ("recipes", self.recipes)):
+            for name in names:
+                if name in REFERENCES or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+                    raise ValueError(
+                        f"{kind}.{name}: not a name for a folder, which letters, digits and ._+- "
+                        f"make; {' and '.join(REFERENCES)} are taken"
+                    )
+        for kind, numbers in (("sparsities", self.sparsities), ("seeds", self.seeds)):
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"{kind}: one of {list(numbers)} is there twice")
+        if self.baseline not in self.recipes:
+            near = _nearest(self.baseline, self.recipes)
+            raise ValueError(f"baseline={self.baseline!r}: no such recipe{near}")
+        for name, entry in self.recipes.items():
+            self._check_entry(name, entry)
+        if self.search:
+            self._check_search(self.search)
+        return self
+
+    def _check_entry(self, name: str, entry: Entry) -> None:
+        for task, settings in self.tasks.items():
+            if entry.teacher == "dense" and not settings["dense_epochs"]:
+                raise ValueError(
+                    f"recipes.{name}.teacher=dense: task {task} trains no dense model; give it "
+                    "dense_epochs, or name a fine-tuned model"
+                )
+
+    def _check_search(self, search: Search) -> None:
+        _known(search.settings, "search.settings", TRAINING)
+        for path in search.set:
+            having = [name for name in self.recipes if path in self.space(name)]
+            if not having:
+                every = {p for entry in self.recipes.values() for p in paths(entry.recipe)}
+                raise ValueError(f"search.set.{path}: no recipe has this{_nearest(path, every)}")
+        for name, entry in self.recipes.items():
+            for task, settings in self.tasks.items():
+                run = _settings({**settings, **entry.settings, "recipe": entry.recipe}, {})
+                for key, choice in self.space(name).items():
+                    for value in choice.ends:
+                        try:
+                            apply(run, {key: value})
+                        except ValueError as error:
+                            raise ValueError(f"search: {key} of recipe {name}: {error}") from None
+                if settings["train"] and not settings["eval"]:
+                    raise ValueError(
+                        f"tasks.{task}.eval is missing: without it every seed sets other texts "
+                        "aside, and a search would train on what another seed is measured on"
+                    )
+
+
+def load(source: Path | Mapping[str, Any]) -> Plan:
+    """Make a plan from a YAML file, whose paths are relative to it, or from a mapping.
+
+    Raises:
+        ValueError: The file cannot be read, or a key or value is wrong; names its path, the value
+            and the reason.
+    """
+    origin, folder = "plan", Path()
+    data: Any = source
+    if isinstance(source, Path):
+        origin, folder = str(source), source.parent
+        try:
+            data = yaml.safe_load(source.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise ValueError(f"{origin}: cannot be read ({reason})") from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"{origin}: not valid YAML: {error}") from error
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{origin}: expected keys and values, found {type(data).__name__}")
+    try:
+        return Plan.model_validate(_complete(data, folder))
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {_explain(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
+
+
+def _complete(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What people write, with everything said. What is not as expected is left to the model."""
+    found = dict(data)
+    common = _mapping(found.pop("settings", None), "settings", OF_A_TASK)
+    if isinstance(found.get("tasks"), Mapping):
+        found["tasks"] = {
+            str(name): _task(task, f"tasks.{name}", common, folder)
+            for name, task in found["tasks"].items()
+        }
+    if isinstance(found.get("recipes"), list):
+        found["recipes"] = {str(name): None for name in found["recipes"]}
+    if isinstance(found.get("recipes"), Mapping):
+        found["recipes"] = {
+            str(name): _entry(entry, str(name), folder) for name, entry in found["recipes"].items()
+        }
+        found.setdefault("baseline", next(iter(found["recipes"]), ""))
+    return found
+
+
+def _task(task: Any, where: str, common: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    own = _mapping(task, where, OF_A_TASK)
+    given = {**common, **own}
+    if "model" not in given:
+        raise ValueError(f"{where}.model is missing: name one here or under `settings`")
+    for name in ("train", "eval"):
+        if given.get(name):
+            given[name] = _place(given[name], folder)
+    given["model"] = _place_of_model(given["model"], folder)
+    settings = _settings(given, {where: own, "settings": common})
+    return settings.model_dump(mode="json", exclude=set(ELSEWHERE))
+
+
+def _entry(entry: Any, name: str, folder: Path) -> Any:
+    where = f"recipes.{name}"
+    if entry is None:
+        entry = {"method": name}
+    if isinstance(entry, str):
+        entry = {"recipe" if entry.endswith((".yaml", ".yml")) else "method": entry}
+    given = _mapping(entry, where, ("method", "set", *Entry.model_fields))
+    method, source = given.pop("method", None), given.pop("recipe", None)
+    changes, teacher = given.pop("set", None) or [], given.get("teacher")
+    if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
+        raise ValueError(f"{where}.set: expected a list of path=value, found {changes!r}")
+    if bool(method) == bool(source):
+        raise ValueError(f"{where}: name a method or a recipe, one of them")
+    try:
+        if isinstance(source, Mapping):
+            recipe = recipes.override(recipes.load(source), changes)
+            if teacher and recipe.distill is None:
+                recipe = recipe.model_copy(update={"distill": Distillation()})
+        else:
+            file = Path(_place(source, folder)) if source else None
+            recipe = make_recipe(method, None, file, changes, teacher=bool(teacher))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if teacher and recipe.distill is None:
+        raise ValueError(f"{where}.teacher={teacher}: the recipe was told to learn from none")
+    if teacher and teacher != "dense":
+        given["teacher"] = _place_of_model(teacher, folder)
+    own = _mapping(given.get("settings"), f"{where}.settings", TRAINING)
+    checked = _settings({"model": "", **own}, {f"{where}.settings": own})
+    given["settings"] = {key: getattr(checked, key) for key in own}
+    return {"recipe": recipes.to_dict(recipe), **given}
+
+
+def _settings(given: Mapping[str, Any], origins: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """The settings, checked; ``origins`` says which mapping of the plan each came from."""
+    try:
+        return Settings.model_validate({"recipe": {}, **given})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        where = next((place for place, keys in origins.items() if name in keys), "settings")
+        reason = first["msg"].removeprefix("Input ")
+        raise ValueError(f"{where}.{name}={first['input']}: {reason}") from None
+
+
+def _mapping(value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: expected keys and values, found {value!r}")
+    _known(value, where, known)
+    return dict(value)
+
+
+def _known(given: Mapping[str, Any], where: str, known: Collection[str]) -> None:
+    for name in given:
+        if name in known:
+            continue
+        if name in ELSEWHERE:
+            raise ValueError(f"{where}.{name}: not here; {ELSEWHERE[name]}")
+        if name in OF_A_TASK:
+            raise ValueError(
+                f"{where}.{name}: the same for all recipes, or there is nothing to compare; set it "
+                "with the task"
+            )
+        raise ValueError(f"unknown setting {where}.{name}{_nearest(str(name), known)}")
+
+
+def _place(path: Any, folder: Path) -> str:
+    return os.path.abspath(folder / str(path))
+
+
+def _place_of_model(name: Any, folder: Path) -> str:
+    """A folder by its place; a name on the hub as it is."""
+    return _place(name, folder) if (folder / str(name)).is_dir() else str(name)
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_one(dict(detail)) for detail in error.errors(include_url=False))
+
+
+def _explain_one(detail: Mapping[str, Any]) -> str:
+    path = ".".join(str(step) for step in detail["loc"])
+    if detail["type"] == "missing":
+        return f"{path} is missing"
+    if detail["type"] == "extra_forbidden":
+        known = [*_declared(detail["loc"]).model_fields, "settings"]
+        return f"unknown setting {path}{_nearest(str(detail['loc'][-1]), known)}"
+    reason = re.sub(r"^(Value error|Input),? ", "", detail["msg"])
+    value = detail["input"]
+    if not path or isinstance(value, Mapping | Declaration):
+        return f"{path}: {reason}".removeprefix(": ")
+    return f"{path}={value!r}: {reason}"
+
+
+def _declared(path: tuple[int | str, ...]) -> type[Declaration]:
+    """What declares the keys beside the last of a path."""
+    if len(path) == 1:
+        return Plan
+    if path[0] == "search":
+        return Search if len(path) == 2 else Values
+    return Entry
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,132 @@
+"""One run: in this process, or in processes of its own that a launch command starts."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from sentei import report as reports
+from sentei.hf.disk import is_main
+from sentei.hf.inspect import check_disk
+from sentei.hf.prepare import Prepared, prepare
+from sentei.hf.run import prune
+from sentei.hf.settings import Settings
+from sentei.record import RunReport
+
+Watch = Callable[[Prepared], Sequence[TrainerCallback]]
+"""Makes the callbacks that watch a run."""
+
+INTERRUPTED = 130
+"""Exit status of a run that was stopped by hand and left a checkpoint."""
+
+
+class RunFailed(Exception):
+    """A launched run ended in an error."""
+
+
+def run_here(folder: Path, settings: Settings, watch: Watch, *, page: bool = True) -> RunReport:
+    """Run in this process, or go on from the newest checkpoint in ``folder``.
+
+    Args:
+        folder: Of the run.
+        settings: Of the run.
+        watch: Makes the callbacks that watch it.
+        page: Whether to draw its page, which takes seconds.
+
+    Raises:
+        Exception: Whatever :func:`~sentei.hf.prepare.prepare` and :func:`~sentei.hf.run.prune`
+            raise.
+    """
+    try:
+        prepared = prepare(settings)
+        check_disk(prepared, folder)
+        report = prune(prepared, folder, resume=True, watch=watch(prepared))
+        if is_main():
+            with suppress(ModuleNotFoundError):  # the page: report.json needs no extra
+                reports.write(report, folder, page=page)
+    finally:
+        gc.collect()  # a Trainer refers to itself, and would keep its model for the next run
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return report
+
+
+def run_launched(
+    launch: str, folder: Path, settings: Settings, still_ours: Callable[[], None]
+) -> RunReport:
+    """Run as ``LAUNCH -m sentei.compare.child FOLDER``; its words go to ``log.txt``.
+
+    Their standard input is a pipe from here: they end with this process, however it ends, and a
+    byte asks them for a checkpoint. A signal would reach some launchers' processes twice, and those
+    of others not at all.
+
+    Args:
+        launch: Such as ``accelerate launch --num_processes 2``, or ``python``.
+        folder: Of the run.
+        settings: Of the run.
+        still_ours: Called once a second; what it raises ends the processes.
+
+    Raises:
+        RunFailed: They ended in an error; says the last line of their words.
+        KeyboardInterrupt: Ctrl-C here, after they have written a checkpoint; or there.
+        ValueError: The command cannot be started.
+    """
+    settings.write(folder / "run.yaml")
+    log = folder / "log.txt"
+    try:
+        words = [*shlex.split(launch), "-m", "sentei.compare.child", str(folder)]
+        with log.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C comes from here, once, and not from the terminal
+            )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--launch {launch}: cannot be started ({error})") from error
+    try:
+        _wait(process, still_ours)
+    except KeyboardInterrupt:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"s")
+            process.stdin.flush()
+        process.wait()
+        raise
+    finally:
+        _end(process)
+    if process.returncode == INTERRUPTED:
+        raise KeyboardInterrupt
+    if process.returncode or not (folder / "report.json").is_file():
+        said = log.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing"]
+        last = next((line for line in reversed(said) if line.startswith("Error: ")), said[-1])
+        raise RunFailed(f"{last.strip()} (exit status {process.returncode}, {log})")
+    return reports.read(folder)
+
+
+def _wait(process: subprocess.Popen[bytes], still_ours: Callable[[], None]) -> None:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+            return
+        still_ours()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the process and its own, and give it time to go."""
+    with suppress(ProcessLookupError):
+        for _ in range(50):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(0.1)

@@ -1,0 +1,94 @@
+"""Means with their spread, and differences of pairs with an interval."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+CONFIDENCE: Final = 0.95
+"""Of the intervals."""
+
+
+class Spread(NamedTuple):
+    """Of some values: their number, mean and their sample standard deviation (n - 1).
+
+    One value has no deviation: ``deviation`` is None then.
+    """
+
+    n: int
+    mean: float
+    deviation: float | None
+
+
+class Interval(NamedTuple):
+    """A mean difference over ``n`` pairs, with the ends of its t interval.
+
+    One pair has no interval: ``low`` and ``high`` are None then.
+    """
+
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Count, mean and sample standard deviation of at least one value."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(len(values), statistics.fmean(values), deviation)
+
+
+def interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval for the mean of at least one difference.
+
+    mean ± t s / sqrt(n), with t the quantile of n - 1 degrees of freedom. It takes the
+    differences for independent draws from one normal distribution.
+
+    Raises:
+        ModuleNotFoundError: SciPy is not installed.
+    """
+    n, mean, deviation = spread(differences)
+    if deviation is None:
+        return Interval(n, mean, None, None)
+    try:
+        from scipy import stats  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "intervals need scipy: pip install 'sentei[metrics]'", name=error.name
+        ) from error
+    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * deviation / math.sqrt(n)
+    return Interval(n, mean, mean - reach, mean + reach)
+
+
+def paired(ours: Mapping[K, float], theirs: Mapping[K, float]) -> dict[K, float]:
+    """``ours`` minus ``theirs`` for every key that both have, in the order of ``ours``."""
+    return {key: value - theirs[key] for key, value in ours.items() if key in theirs}
+
+
+def pooled(differences: Iterable[tuple[K, float]]) -> list[float]:
+    """One mean difference for each key.
+
+    Runs of one task and seed share their start and the order of their data, whatever their
+    sparsity, and so do their differences: an interval that counted each would be too narrow.
+    """
+    groups = defaultdict[K, list[float]](list)
+    for key, difference in differences:
+        groups[key].append(difference)
+    return [statistics.fmean(group) for group in groups.values()]
+
+
+def front(points: Mapping[K, tuple[float, float]]) -> set[K]:
+    """Names of the points for which no other is as good in both coordinates and better in one."""
+    return {
+        name
+        for name, (x, y) in points.items()
+        if not any(
+            other != name and a >= x and b >= y and (a > x or b > y)
+            for other, (a, b) in points.items()
+        )
+    }

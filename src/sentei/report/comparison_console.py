@@ -1,0 +1,46 @@
+"""A comparison on a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sentei.report.comparison import Comparison
+from sentei.report.comparison_words import differences, rows, state
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints a table for each task, the differences over all, and what failed."""
+    console.print(Text(comparison.title, style="bold"))
+    console.print(Text(state(comparison)))
+    against = f"against {comparison.baseline}"
+    for task in comparison.plan["tasks"]:
+        if task not in comparison.metrics:
+            continue
+        metric = comparison.metrics[task].replace("_", " ")
+        table = _table(task, "sparsity", "runs", f"{metric} × 100", against, "front")
+        for row in rows(comparison, task):
+            front = "*" if row.front else ""
+            name = f"{row.recipe}\n  {row.chosen}" if row.chosen else row.recipe
+            table.add_row(name, row.sparsity, row.runs, row.value, row.against, front)
+        console.print()
+        console.print(table)
+    found = list(differences(comparison))
+    if found:
+        console.print()
+        table = _table("over all", "sparsity", "tasks × seeds", against)
+        for words in found:
+            table.add_row(*words)
+        console.print(table)
+    for run in comparison.of("failed"):
+        console.print(Text.assemble((f"{run.folder} failed: ", "red"), run.error or ""))
+
+
+def _table(label: str, *numbers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(label, overflow="fold")
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table

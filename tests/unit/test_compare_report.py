@@ -1,0 +1,181 @@
+"""From folders to the table, the page and the file."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from sentei import report as reports
+from sentei.compare.cells import Grid
+from sentei.compare.collect import collect
+from sentei.compare.plan import load
+from sentei.record import PruningReport, RunReport, SizeRecord
+from sentei.report import comparison as pages
+from sentei.report.comparison_console import print_comparison
+from sentei.report.comparison_words import difference, sparsity
+
+VALUES = {
+    ("start", 0.0): [0.90, 0.92],
+    ("dense", 0.0): [0.91, 0.93],
+    ("magnitude", 0.8): [0.70, 0.80],
+    ("platon", 0.8): [0.80, 0.84],
+    ("magnitude", 0.9): [0.75, 0.65],
+    ("platon", 0.9): [0.60, None],
+}
+"""Accuracy by recipe and sparsity, for seeds 1 and 2; None failed."""
+
+
+def run_report(value: float, share: float) -> RunReport:
+    return RunReport(
+        sentei="0.1.0",
+        created="now",
+        title="tiny on words",
+        model="tiny",
+        model_type="bert",
+        task="words",
+        problem="classification",
+        metric="accuracy",
+        labels=("a", "b"),
+        train_examples=160,
+        eval_examples=40,
+        dense=None,
+        sparse={"loss": 0.5, "accuracy": value},
+        pruning=PruningReport(
+            method="any",
+            recipe={},
+            step=10,
+            total_steps=10,
+            target=share,
+            prunable=1000,
+            pruned=round(1000 * share),
+            parameters=2000,
+            zeros=round(1000 * share),
+            sites=(),
+            updates=(),
+            weight_histogram=None,
+            score_histogram=None,
+        ),
+        train=(),
+        evaluations=(),
+        sizes=SizeRecord(dense_file=1, sparse_file=1, bitmask_same_dtype=1, bitmask_half=1),
+        settings={},
+        environment={"device": "cpu", "command": "any"},
+        seconds={"total": 60.0},
+    )
+
+
+@pytest.fixture
+def grid(tmp_path):
+    plan = {
+        "settings": {"model": "tiny", "task": "sst2", "dense_epochs": 1},
+        "tasks": {"words": {}},
+        "recipes": ["magnitude", "platon"],
+        "sparsities": [0.8, 0.9],
+        "seeds": [1, 2],
+    }
+    grid = Grid(load(plan), tmp_path)
+    for cell in grid.cells.values():
+        value = VALUES[cell.recipe, cell.sparsity][cell.seed - 1]
+        cell.folder.mkdir(parents=True)
+        if value is None:
+            cell.error_file.write_text("it diverged [at step 3]\n\nTraceback")
+        else:
+            reports.write(run_report(value, cell.sparsity), cell.folder, page=False)
+    return grid
+
+
+def test_summaries(grid):
+    found = {(s.recipe, s.sparsity): s for s in collect(grid).summaries}
+    assert found.keys() == VALUES.keys()
+    platon = found["platon", 0.8]
+    assert (platon.count, platon.mean) == (2, pytest.approx(0.82))
+    assert platon.deviation == pytest.approx(0.02 * 2**0.5)
+    assert (platon.pairs, platon.difference) == (2, pytest.approx(0.07))
+    assert platon.high - platon.low == pytest.approx(2 * 12.7062 * 0.03, abs=1e-4)
+    assert platon.folders == tuple(f"runs/words/platon/0.8/seed{seed}" for seed in (1, 2))
+    alone = found["platon", 0.9]
+    assert (alone.count, alone.deviation, alone.pairs) == (1, None, 1)
+    assert (alone.difference, alone.low) == (pytest.approx(-0.15), None)
+    assert found["magnitude", 0.8].difference is None and found["dense", 0.0].difference is None
+    assert {key for key, s in found.items() if s.front} == {("platon", 0.8), ("magnitude", 0.9)}
+
+
+def test_differences_over_sparsities_are_averaged_within_a_seed(grid):
+    """Seed 1: 0.10 and -0.15, seed 2: 0.04 alone."""
+    [found] = collect(grid).differences  # of one task no more is to be said than the table says
+    assert (found.recipe, found.sparsity, found.count) == ("platon", None, 2)
+    assert found.mean == pytest.approx((-0.025 + 0.04) / 2)
+
+
+def test_differences_over_tasks(grid, tmp_path):
+    tasks = {"words": {}, "other": {}}
+    both = Grid(
+        grid.plan.model_copy(update={"tasks": dict.fromkeys(tasks, grid.plan.tasks["words"])}),
+        tmp_path,
+    )
+    for cell in both.cells.values():
+        if cell.task == "other" and cell.seed == 1 and cell.sparsity:
+            share = 0.5 if cell.recipe == "magnitude" else 0.7
+            reports.write(run_report(share, cell.sparsity), cell.folder, page=False)
+    found = {d.sparsity: d for d in collect(both).differences}
+    assert found.keys() == {0.8, 0.9, None}
+    assert (found[0.8].count, found[0.8].mean) == (3, pytest.approx((0.10 + 0.04 + 0.20) / 3))
+    assert (found[0.9].count, found[0.9].mean) == (2, pytest.approx((-0.15 + 0.20) / 2))
+    assert (found[None].count, found[None].mean) == (3, pytest.approx((-0.025 + 0.04 + 0.2) / 3))
+
+
+def test_runs_that_are_not_there(grid):
+    (grid.cells["runs/words/dense/seed2"].folder / "report.json").unlink()
+    comparison = collect(grid)
+    assert [run.folder for run in comparison.of("missing")] == ["runs/words/dense/seed2"]
+    [failed] = comparison.of("failed")
+    assert failed.error == "it diverged [at step 3]" and comparison.seconds == 10 * 60
+
+
+def test_nothing_is_there_yet(tmp_path, grid):
+    empty = collect(Grid(grid.plan, tmp_path / "empty"))
+    pages.write(empty, tmp_path)
+    assert "0 of 12 runs are done." in printed(empty)
+
+
+def printed(comparison: pages.Comparison) -> str:
+    text = StringIO()
+    print_comparison(comparison, Console(file=text, width=90))
+    return text.getvalue()
+
+
+def test_table(grid):
+    lines = printed(collect(grid)).splitlines()
+    assert any(
+        re.search(r"platon +80 % +2 +82\.0 ± 2\.8 +\+7\.0 \[-31\.1, 45\.1\] +\*", line)
+        for line in lines
+    )
+    assert any(re.search(r"platon +90 % +1 +60\.0 +-15\.0 *$", line) for line in lines)
+    assert any(re.search(r"start +2 +91\.0 ± 1\.4", line) for line in lines)
+    assert any("seed2 failed: it diverged [at step 3]" in line for line in lines)
+
+
+def test_page_and_file(grid, tmp_path):
+    comparison = collect(grid)
+    pages.write(comparison, tmp_path)
+    kept = pages.Comparison.model_validate_json((tmp_path / "compare.json").read_text())
+    assert kept == comparison
+    page = (tmp_path / "compare.html").read_text()
+    assert "82.0 ± 2.8" in page and "Pareto front" in page and "it diverged [at step 3]" in page
+    assert 'href="runs/words/platon/0.8/seed1/report.html"' in page
+    assert not re.search(r'(src|href)="(?!runs/|#)', page) and "<script" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.8, "80 %"), (0.8999, "90 %"), (0.875, "87.5 %")])
+def test_sparsity(share, text):
+    assert sparsity(share) == text
+
+
+def test_difference():
+    assert difference(0.0123, 0.001, 0.0241) == "+1.2 [0.1, 2.4]"
+    assert difference(-0.05, None, None) == "-5.0"
