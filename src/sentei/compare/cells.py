@@ -23,7 +23,7 @@ from typing import Any, Literal
 from sentei import recipe as recipes
 from sentei.compare.choices import Scalar, Space, count
 from sentei.compare.plan import Entry, Plan
-from sentei.hf.prepare import choose_teacher, load_corpus, optimizer_steps
+from sentei.hf.prepare import Corpus, choose_teacher, load_corpus, optimizer_steps
 from sentei.hf.settings import Settings
 from sentei.methods.magnitude import magnitude
 from sentei.parts.schedule import Stages
@@ -263,15 +263,17 @@ def check(grid: Grid) -> None:
     Raises:
         ValueError: Names the run and the reason.
     """
-    examples: dict[tuple[str, float | None], int] = {}
+    corpora: dict[tuple[str, float | None], Corpus] = {}
     for cell in grid.cells.values():
         settings = cell.settings
         try:
             key = cell.task, settings.holdout
-            if key not in examples:
-                examples[key] = len(load_corpus(settings).train)
-            recipe = settings.load_recipe().with_examples(examples[key])
-            recipe.check(optimizer_steps(examples[key], settings.epochs, settings))
+            if key not in corpora:
+                corpora[key] = load_corpus(settings)
+            examples = len(corpora[key].train)
+            recipe = settings.load_recipe().with_examples(examples)
+            if corpora[key].kind.one_each:  # else only the run itself knows its steps
+                recipe.check(optimizer_steps(examples, settings.epochs, settings))
             choose_teacher(settings, recipe)
         except ValueError as error:
             raise ValueError(f"{cell.name}: {error}") from None

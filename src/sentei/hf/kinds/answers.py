@@ -42,6 +42,7 @@ class Answers(Kind[Questions]):
 
     name = "answers"
     problem = "question answering"
+    one_each = False
     model_class = AutoModelForQuestionAnswering
     columns = ("question_column", "context_column", "answers_column")
     options = ("doc_stride", "max_answer_length", "null_threshold")

@@ -124,6 +124,9 @@ class Kind(ABC, Generic[E]):
     cannot_learn: ClassVar[str] = ""
     """Why its models cannot learn from a teacher; empty where they can."""
 
+    one_each: ClassVar[bool] = True
+    """Whether every example makes one feature, so that the steps are known before any is made."""
+
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
 

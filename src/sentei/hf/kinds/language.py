@@ -67,6 +67,7 @@ class Language(Kind[Texts]):
 
     name = "language"
     problem = "language modelling"
+    one_each = False
     model_class = AutoModelForCausalLM
     columns = ("text_column",)
     metric_names = ("perplexity",)
