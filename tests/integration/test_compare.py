@@ -300,6 +300,11 @@ def test_what_cannot_run_is_refused_before_anything_does(small, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_help():
+    done = compare("--help")
+    assert done.exit_code == 0 and "--patience" in done.output and "--holdout" not in done.output
+
+
 def test_bad_options(small, data, tiny_model, tmp_path):
     file, out = write(small(), tmp_path / "plan"), tmp_path / "out"
     options = ["--model", tiny_model, "--train", data["train"]]

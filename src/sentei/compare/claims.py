@@ -67,27 +67,33 @@ class Claims:
         self.storage = storage
         self.comparison = comparison
         self.patience = patience
+        self._sampler = optuna.samplers.RandomSampler()
         self._studies: dict[str, Study] = {}
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
-        there = set(optuna.get_all_study_names(storage))
-        names = [run for run in runs if self._study_name(run) in there]
         # What ended before this worker began is in the run's folder, or is to be tried again.
-        self._first = {run: len(self._study(run).get_trials(deepcopy=False)) for run in names}
+        self._first = {run: len(self._trials(run)) for run in runs}
 
     def standing(self, run: str) -> Standing:
         """Whose a run is; a claim whose worker is dead is failed on the way."""
-        study = self._study(run)
-        for trial in study.get_trials(deepcopy=False):
+        for trial in self._trials(run):
             if trial.state is TrialState.RUNNING and not self._alive(run, trial):
                 with suppress(UpdateFinishedTrialError):
-                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                    self._studies[run].tell(
+                        trial.number, state=TrialState.FAIL, skip_if_finished=True
+                    )
         return self._standing(run, before=None)
 
     def take(self, run: str) -> Claim | None:
         """Claim a run; None where it is not free."""
         if self.standing(run) != "free":
             return None
-        study = self._study(run)
+        study = self._studies[run] = optuna.create_study(
+            study_name=self._name(run),
+            storage=self.storage,
+            sampler=self._sampler,
+            direction="maximize",
+            load_if_exists=True,
+        )
         trial = study.ask()
         if self._standing(run, before=trial.number) != "free":
             study.tell(trial, state=TrialState.FAIL)
@@ -97,7 +103,7 @@ class Claims:
     def _standing(self, run: str, before: int | None) -> Standing:
         """By the claims with a lower number than ``before``."""
         first = self._first.get(run, 0)
-        for trial in self._study(run).get_trials(deepcopy=False):
+        for trial in self._trials(run):
             if before is not None and trial.number >= before:
                 continue
             if trial.state is TrialState.RUNNING:
@@ -117,18 +123,18 @@ class Claims:
             return True
         return now - known[1] < float(worker.get("patience", self.patience))
 
-    def _study(self, run: str) -> Study:
+    def _trials(self, run: str) -> list[FrozenTrial]:
+        """All claims there were on a run, by their numbers."""
         if run not in self._studies:
-            self._studies[run] = optuna.create_study(
-                storage=self.storage,
-                study_name=self._study_name(run),
-                sampler=optuna.samplers.RandomSampler(),
-                direction="maximize",
-                load_if_exists=True,
-            )
-        return self._studies[run]
+            try:
+                self._studies[run] = optuna.load_study(
+                    study_name=self._name(run), storage=self.storage, sampler=self._sampler
+                )
+            except KeyError:  # nobody has claimed it yet
+                return []
+        return self._studies[run].get_trials(deepcopy=False)
 
-    def _study_name(self, run: str) -> str:
+    def _name(self, run: str) -> str:
         return f"{self.comparison}/{run}"
 
 

@@ -138,8 +138,11 @@ def _differences(baseline: str, runs: list[RunEntry]) -> Iterable[Difference]:
     values = _by_recipe(runs)
     recipes = [name for name in values if name not in (*REFERENCES, baseline)]
     sparsities = sorted({sparsity for name in recipes for _, sparsity, _ in values[name]})
-    several = len({task for name in recipes for task, _, _ in values[name]}) > 1
-    for at in (*sparsities * several, *[None] * (len(sparsities) > 1)):
+    tasks = {task for name in recipes for task, _, _ in values[name]}
+    wanted: list[float | None] = [*sparsities] if len(tasks) > 1 else []
+    if len(sparsities) > 1:
+        wanted.append(None)
+    for at in wanted:
         for recipe in recipes:
             found = paired(values[recipe], values[baseline])
             differences = pooled(

@@ -226,12 +226,12 @@ class Worker:
 
 
 class _StillOurs(TrainerCallback):
-    """Ends a training whose run has gone to another worker, before it writes anything more."""
+    """Ends a training whose run has gone to another worker, before a step is written."""
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
 
-    def on_step_end(
+    def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.claim.check()
