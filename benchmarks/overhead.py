@@ -257,6 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=["time", "memory"])
+    parser.add_argument("--missing", action="store_true", help="memory: only what is not known")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--time-of", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -281,12 +282,15 @@ def main() -> None:
             found["seconds"].append(_apart(*rounds, "--time-of", *half))
             keep()
     if arguments.only != "time":
-        found |= {"memory": {}, "memory_by": machine.facts()}
+        found["memory_by"] = machine.facts()
+        known_memory = found.get("memory", {}) if arguments.missing else {}
+        found["memory"] = {name: known_memory[name] for name in names if name in known_memory}
         once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-        for name in names:
+        for name in [name for name in names if name not in found["memory"]]:
             found["memory"][name] = _apart("--memory-of", name, **once)
             keep()
-    report(found)
+    if len(found.get("seconds", ())) == 2 and "memory" in found:
+        report(found)
 
 
 def report(found: dict[str, Any]) -> None:
