@@ -293,6 +293,13 @@ def main() -> None:
         report(found)
 
 
+def _resident_of(memory: dict[str, Any], name: str, weights: int) -> str:
+    """Bytes kept for a weight, and the peak; of what was not measured, nothing."""
+    if name not in memory:
+        return " | "
+    return f"{memory[name]['state'] / weights:.2f} | {memory[name]['peak'] / 1e6:.1f}"
+
+
 def report(found: dict[str, Any]) -> None:
     """Write the results."""
     memory, times = found["memory"], found["seconds"]
@@ -308,8 +315,7 @@ def report(found: dict[str, Any]) -> None:
         declared = VARIANTS[name]().bytes_per_weight if name in VARIANTS else ""
         rows.append(
             f"| {name} | {1e3 * statistics.median(seconds[name]):.0f} | {share[name]:.2%} "
-            f"| {published / share[name]:.1f}x | {declared} "
-            f"| {memory[name]['state'] / weights:.2f} | {memory[name]['peak'] / 1e6:.1f} |"
+            f"| {published / share[name]:.1f}x | {declared} | {_resident_of(memory, name, weights)} |"
         )
     table = "\n".join(
         [
@@ -326,8 +332,8 @@ def report(found: dict[str, Any]) -> None:
             *rows,
         ]
     )
-    keys = ("seconds", "seconds_by", "memory", "memory_by")
-    machine.write("overhead", table, {"weights": weights, **{key: found[key] for key in keys}})
+    found.pop("machine", None)
+    machine.write("overhead", table, {**found, "weights": weights})
 
 
 if __name__ == "__main__":
