@@ -315,7 +315,8 @@ def report(found: dict[str, Any]) -> None:
         declared = VARIANTS[name]().bytes_per_weight if name in VARIANTS else ""
         rows.append(
             f"| {name} | {1e3 * statistics.median(seconds[name]):.0f} | {share[name]:.2%} "
-            f"| {published / share[name]:.1f}x | {declared} | {_resident_of(memory, name, weights)} |"
+            f"| {published / share[name]:.1f}x | {declared} "
+            f"| {_resident_of(memory, name, weights)} |"
         )
     table = "\n".join(
         [
