@@ -332,8 +332,9 @@ def test_workers_cannot_keep_their_claims_in_different_places(finished, tmp_path
 
 
 def test_without_optuna(small, tmp_path, monkeypatch):
-    for name in ("claims", "begin", "search", "work"):
-        monkeypatch.delitem(sys.modules, f"sentei.compare.{name}")
+    ours = [f"sentei.compare.{name}" for name in ("claims", "begin", "search", "work")]
+    for name in [*ours, *(name for name in sys.modules if name.startswith("optuna."))]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     done = compare(write(small(), tmp_path), "--out", tmp_path / "out")
     assert done.exit_code == 2 and "pip install 'sentei[search]'" in done.stderr

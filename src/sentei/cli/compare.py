@@ -165,11 +165,9 @@ def _work(
     keep: bool,
     json: bool,
 ) -> None:
-    from optuna.exceptions import OptunaError
-
     from sentei.cli.progress import ProgressBar
     from sentei.compare.begin import begin
-    from sentei.compare.claims import Claims, masked, open_storage
+    from sentei.compare.claims import Claims, StorageError, masked, open_storage
     from sentei.compare.work import Worker
     from sentei.hf.run import Interrupted
 
@@ -197,7 +195,7 @@ def _work(
             _write(grid)
             warn(f"Stopped; what is done is kept. Go on with: {go_on}")
         raise typer.Exit(INTERRUPTED) from None
-    except OptunaError as error:
+    except StorageError as error:
         raise OSError(
             f"the claims in {masked(begun.storage)} cannot be reached ({error}); what is done is "
             f"kept: go on with sentei compare --out {out}"

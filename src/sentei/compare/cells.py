@@ -288,7 +288,13 @@ def write_once(path: Path, text: str) -> bool:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         draft.write_text(text, encoding="utf-8")
-        os.link(draft, path)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without hard links: readers may see it half written
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
     except FileExistsError:
         return False
     finally:

@@ -13,6 +13,7 @@ set_user_attr. See docs/decisions/0011-claims.md for what was left.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import socket
@@ -35,6 +36,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+StorageError = optuna.exceptions.OptunaError
+"""What a storage raises that is out of reach."""
 
 Standing = Literal["free", "held", "done", "failed"]
 """Of a run: nobody's; somebody's; finished, or failed, since this worker began."""
@@ -71,7 +75,12 @@ class Claims:
         self._studies: dict[str, Study] = {}
         self._beats: dict[tuple[str, int], tuple[object, float]] = {}
         # What ended before this worker began is in the run's folder, or is to be tried again.
-        self._first = {run: len(self._trials(run)) for run in runs}
+        self._before = {
+            (run, trial.number)
+            for run in runs
+            for trial in self._trials(run)
+            if trial.state.is_finished()
+        }
 
     def standing(self, run: str) -> Standing:
         """Whose a run is; a claim whose worker is dead is failed on the way."""
@@ -81,7 +90,7 @@ class Claims:
                     self._studies[run].tell(
                         trial.number, state=TrialState.FAIL, skip_if_finished=True
                     )
-        return self._standing(run, before=None)
+        return self._standing(run)
 
     def take(self, run: str) -> Claim | None:
         """Claim a run; None where it is not free."""
@@ -94,23 +103,23 @@ class Claims:
             direction="maximize",
             load_if_exists=True,
         )
+        asked = time.time()
         trial = study.ask()
-        if self._standing(run, before=trial.number) != "free":
-            study.tell(trial, state=TrialState.FAIL)
+        if self._standing(run, below=trial.number) != "free":
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             return None
-        return Claim(study, trial, self.patience)
+        return Claim(study, trial, self.patience, asked)
 
-    def _standing(self, run: str, before: int | None) -> Standing:
-        """By the claims with a lower number than ``before``."""
-        first = self._first.get(run, 0)
+    def _standing(self, run: str, below: float = math.inf) -> Standing:
+        """By the claims whose number is below."""
         for trial in self._trials(run):
-            if before is not None and trial.number >= before:
+            if trial.number >= below or (run, trial.number) in self._before:
                 continue
             if trial.state is TrialState.RUNNING:
                 return "held"
-            if trial.number >= first and trial.state is TrialState.COMPLETE:
+            if trial.state is TrialState.COMPLETE:
                 return "done"
-            if trial.number >= first and "error" in trial.user_attrs:
+            if "error" in trial.user_attrs:
                 return "failed"
         return "free"
 
@@ -139,19 +148,27 @@ class Claims:
 
 
 class Claim:
-    """A run that is this worker's, from ``with`` to its end; left unfinished it is free again."""
+    """A run that is this worker's, from ``with`` to its end; left unfinished it is free again.
 
-    def __init__(self, study: Study, trial: Trial, patience: float) -> None:
+    Args:
+        study: The run.
+        trial: The claim.
+        patience: Seconds of silence after which others may fail it.
+        heard: When the storage was last known to be in reach.
+    """
+
+    def __init__(self, study: Study, trial: Trial, patience: float, heard: float) -> None:
         self._study = study
         self._trial = trial
         self._patience = patience
         self._count = 0
-        self._heard = time.time()
+        self._heard = heard
         self._lost = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, name="beat", daemon=True)
         worker = {"host": socket.gethostname(), "process": os.getpid(), "patience": patience}
-        trial.set_user_attr("worker", worker)
+        with suppress(UpdateFinishedTrialError):  # check() will say so
+            trial.set_user_attr("worker", worker)
 
     def __enter__(self) -> Claim:
         self._thread.start()
@@ -197,6 +214,7 @@ class Claim:
             self._beat()
 
     def _beat(self) -> None:
+        began = time.time()  # others may count from then on
         try:
             self._trial.set_user_attr("beat", self._count + 1)
         except UpdateFinishedTrialError:
@@ -205,7 +223,7 @@ class Claim:
             return
         else:
             self._count += 1
-            self._heard = time.time()
+            self._heard = began
 
     def _silence(self) -> float:
         """Seconds, on a clock that goes on while the machine sleeps."""

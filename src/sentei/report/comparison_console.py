@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sentei.report.comparison import Comparison
-from sentei.report.comparison_words import differences, rows, state
+from sentei.report.comparison_words import choice, differences, rows, state
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -23,10 +23,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table = _table(task, "sparsity", "runs", f"{metric} × 100", against, "front")
         for row in rows(comparison, task):
             front = "*" if row.front else ""
-            name = f"{row.recipe}\n  {row.chosen}" if row.chosen else row.recipe
-            table.add_row(name, row.sparsity, row.runs, row.value, row.against, front)
+            table.add_row(row.recipe, row.sparsity, row.runs, row.value, row.against, front)
         console.print()
         console.print(table)
+        for search in comparison.searches:
+            if search.task == task:
+                console.print(Text(choice(search), style="dim"))
     found = list(differences(comparison))
     if found:
         console.print()

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 
 from sentei.report.charts import INK, KEPT, LOSS, PRUNED, Chart, chart, legend
 from sentei.report.comparison import REFERENCES, Comparison, Summary
-from sentei.report.comparison_words import differences, rows, state
+from sentei.report.comparison_words import choice, differences, named, rows, state
 from sentei.report.facts import duration
 from sentei.report.html import fill
 
@@ -49,6 +49,10 @@ def render(comparison: Comparison) -> str:
             if task in comparison.metrics
         ],
         differences=list(differences(comparison)),
+        searches=[
+            (f"{search.task}: {choice(search)}", [(named(t.values), t) for t in search.trials])
+            for search in comparison.searches
+        ],
         failed=failed,
         plan=yaml.safe_dump(comparison.plan, sort_keys=False, allow_unicode=True),
     )

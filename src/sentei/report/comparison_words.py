@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sentei.report.comparison import REFERENCES, Comparison, Summary
+from sentei.report.comparison import REFERENCES, Comparison, SearchEntry, Summary
 
 
 class Row(NamedTuple):
@@ -35,7 +35,7 @@ def rows(comparison: Comparison, task: str) -> Iterator[Row]:
             value=value(summary),
             against=_against(summary, comparison.baseline),
             front=summary.front,
-            chosen=", ".join(f"{name}={value}" for name, value in summary.chosen.items()),
+            chosen=named(summary.chosen),
             folders=summary.folders,
         )
 
@@ -54,6 +54,17 @@ def state(comparison: Comparison) -> str:
     if failed:
         text += f", {failed} failed"
     return text + "."
+
+
+def choice(search: SearchEntry) -> str:
+    """What a search chose, in a line."""
+    at = "" if search.sparsity is None else f" at {sparsity(search.sparsity)}"
+    return f"chosen for {search.recipe}{at}: {named(search.chosen) or 'nothing yet'}"
+
+
+def named(values: Mapping[str, object] | None) -> str:
+    """Chosen values: learning_rate=0.0001, score.beta2=0.65."""
+    return ", ".join(f"{name}={value}" for name, value in (values or {}).items())
 
 
 def value(summary: Summary) -> str:
