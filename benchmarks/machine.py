@@ -36,9 +36,12 @@ def facts() -> dict[str, str]:
     }
 
 
-def write(name: str, table: str, data: dict[str, Any]) -> None:
-    """Write ``results/NAME.md`` and ``results/NAME.json``, and print the table."""
-    found = facts()
+def write(name: str, table: str, data: dict[str, Any], by: dict[str, str] | None = None) -> None:
+    """Write ``results/NAME.md`` and ``results/NAME.json``, and print the table.
+
+    ``by`` are the facts of the run that measured it, if that is not this one.
+    """
+    found = by or facts()
     RESULTS.mkdir(exist_ok=True)
     lines = [f"# {name}", "", table, "", *(f"- {key}: {value}" for key, value in found.items())]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

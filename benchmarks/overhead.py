@@ -306,7 +306,7 @@ def report(found: dict[str, Any]) -> None:
     sites = sentei.platon().scope.resolve(classifier()).sites
     weights = sum(site.parameter.numel() for site in sites)
     largest = max(site.parameter.nbytes for site in sites)
-    step = statistics.median(seconds for half in times for seconds in half["training step"])
+    steps = [f"{statistics.median(half['training step']):.2f} s" for half in times]
     share = shares(times[0]) | shares(times[1])
     seconds = times[0] | times[1]
     published = share[next(iter(PUBLISHED))]
@@ -321,7 +321,8 @@ def report(found: dict[str, Any]) -> None:
     table = "\n".join(
         [
             "Pruning beside a training step (bf16 autocast forward and backward, fused AdamW) of a "
-            f"BERT-base-shaped encoder at 32 x 128 tokens: the step takes {step:.2f} s, median of "
+            f"BERT-base-shaped encoder at 32 x 128 tokens: the step takes {steps[0]} beside the "
+            f"variants that learn their masks and {steps[1]} beside the others, medians of "
             f"{len(times[0]['training step'])} interleaved rounds. {weights:,} prunable weights; "
             f"the largest matrix is {largest / 1e6:.1f} MB. *Declared* is what the recipe says it "
             "keeps for a prunable weight, *kept* what is resident, both in bytes; *peak* is the "
@@ -334,7 +335,9 @@ def report(found: dict[str, Any]) -> None:
         ]
     )
     found.pop("machine", None)
-    machine.write("overhead", table, {**found, "weights": weights})
+    memory_by = found["memory_by"]
+    table += f"\n\nMemory: commit {memory_by['commit']}, `{memory_by['command']}`. Time:"
+    machine.write("overhead", table, {**found, "weights": weights}, found["seconds_by"])
 
 
 if __name__ == "__main__":
