@@ -168,6 +168,17 @@ def test_a_plan_may_add_and_not_change(finished, tmp_path):
     assert begun(done.stderr) == ["runs/words/random/0.8/seed1"]
 
 
+def test_only_some_runs(small, tmp_path):
+    file, out = write(small(settings={"dense_epochs": 1}), tmp_path), tmp_path / "out"
+    done = compare(file, "--out", out, "--only", "*/magnitude/*")
+    assert done.exit_code == 0, done.output
+    assert begun(done.stderr) == ["runs/words/start/seed1", "runs/words/magnitude/0.8/seed1"]
+    done = compare("--out", out)
+    assert begun(done.stderr) == ["runs/words/dense/seed1"]
+    done = compare("--out", out, "--only", "words/movement/*")
+    assert done.exit_code == 2 and "names no run" in done.stderr
+
+
 # ------------------------------------------------------------------------- stopped and killed
 
 

@@ -234,6 +234,24 @@ def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_t
 # --------------------------------------------------------------------------------------- values
 
 
+def test_some_runs_with_all_they_wait_for():
+    made = Grid(load(searched(settings={"learning_rate": [1e-4, 2e-4]}, sparsity=0.9)), Path("out"))
+    names = [cell.name for cell in made.wanted(["one/taught/0.9/seed2", "one/dense/seed1"])]
+    assert names == [
+        "search/one/start",
+        "search/one/taught/all/000",
+        "search/one/taught/all/001",
+        "runs/one/start/seed1",
+        "runs/one/dense/seed1",
+        "runs/one/start/seed2",
+        "runs/one/taught/0.9/seed2",
+    ]
+    assert made.wanted(["*"]) == list(made.cells.values())
+    assert {cell.sparsity for cell in made.wanted(["*/0.8/*"])} == {0.8, 0.9, 0}  # 0.9: the search
+    with pytest.raises(ValueError, match=r"--only one/tought/\*: .* like one/taught/0\.[89]/seed"):
+        made.wanted(["one/tought/*"])
+
+
 def test_a_grid_is_every_combination_once():
     plan = load(searched(settings={"clip": [1, 2], "epochs": [1, 2, 3]}))
     space = plan.space("magnitude")

@@ -67,6 +67,12 @@ def compare(
         str | None, typer.Option(help="What differences are against [default: the first recipe].")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder; new, or with a comparison to go on with.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make only these runs and what they need: 'TASK/RECIPE/0.9/seed1', '*/0.9/*'."
+        ),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(help="Workers' claims: database URL or file [default: claims.log in --out]."),
@@ -114,7 +120,7 @@ def compare(
             raise ValueError("--report tells what is in --out: leave out the plan and its options")
         _show(Grid(load(out / "plan.yaml"), out), json)
         return
-    _work(asked, out, storage, launch, patience, wait, keep, json)
+    _work(asked, out, only, storage, launch, patience, wait, keep, json)
 
 
 def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> Plan | None:
@@ -158,6 +164,7 @@ def _plain(value: object) -> object:
 def _work(
     plan: Plan | None,
     out: Path,
+    only: list[str] | None,
     storage: str | None,
     launch: str | None,
     patience: float,
@@ -178,6 +185,7 @@ def _work(
     worker = Worker(
         grid,
         claims,
+        only=grid.wanted(only) if only else None,
         watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.metrics[0])],
         tell=(lambda event: None) if json else _tell,
         launch=launch,

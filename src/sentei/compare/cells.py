@@ -12,13 +12,15 @@ about what is done: a finished run has its ``report.json``, one that failed its 
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sentei import recipe as recipes
 from sentei.compare.choices import Scalar, Space, count
@@ -30,6 +32,9 @@ from sentei.parts.schedule import Stages
 from sentei.recipe import Recipe
 
 Role = Literal["start", "dense", "pruned", "trial"]
+
+RUNS: Final = "runs/"
+"""Where the runs of the plan are, apart from those of its searches."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,34 @@ class Grid:
         self.tunings: dict[str, Tuning] = {}
         self.cells = {cell.name: cell for cell in self._make()}
 
+    def wanted(self, patterns: Sequence[str]) -> list[Cell]:
+        """The runs of those names, and what they wait for, each after what it needs.
+
+        Args:
+            patterns: Globs over TASK/RECIPE/SPARSITY/seedN; ``*`` stands for slashes too.
+
+        Raises:
+            ValueError: One of them names no run; says the nearest.
+        """
+        names = [cell.name for cell in self.cells.values() if cell.name.startswith(RUNS)]
+        asked = set[str]()
+        for pattern in patterns:
+            found = fnmatch.filter(names, RUNS + pattern)
+            if not found:
+                near = difflib.get_close_matches(RUNS + pattern, names, n=1, cutoff=0)
+                hint = near[0].removeprefix(RUNS)
+                raise ValueError(
+                    f"--only {pattern}: names no run; they are named like {hint}, with * for "
+                    "anything"
+                )
+            asked.update(found)
+        for cell in reversed(self.cells.values()):
+            if cell.name in asked:
+                asked.update(cell.needs)
+                if cell.search and cell.role == "pruned":
+                    asked.update(trial.name for trial in self.tunings[cell.search].trials)
+        return [cell for cell in self.cells.values() if cell.name in asked]
+
     def _make(self) -> Iterator[Cell]:
         plan = self.plan
         if plan.search:
@@ -129,9 +162,9 @@ class Grid:
             for task, settings in plan.tasks.items():
                 start = None
                 if settings["dense_epochs"]:
-                    start = self._reference(f"runs/{task}/start/seed{seed}", task, seed)
+                    start = self._reference(f"{RUNS}{task}/start/seed{seed}", task, seed)
                     yield start
-                yield self._reference(f"runs/{task}/dense/seed{seed}", task, seed, start)
+                yield self._reference(f"{RUNS}{task}/dense/seed{seed}", task, seed, start)
                 for sparsity in plan.sparsities:
                     for recipe in plan.recipes:
                         yield self._pruned(task, recipe, sparsity, seed, start)
@@ -175,7 +208,7 @@ class Grid:
     def _pruned(
         self, task: str, recipe: str, sparsity: float, seed: int, start: Cell | None
     ) -> Cell:
-        name = f"runs/{task}/{recipe}/{sparsity:g}/seed{seed}"
+        name = f"{RUNS}{task}/{recipe}/{sparsity:g}/seed{seed}"
         searches = (f"search/{task}/{recipe}/{label}" for label in ("all", f"{sparsity:g}"))
         return Cell(
             name=name,
@@ -200,7 +233,7 @@ class Grid:
     ) -> Cell:
         """The dense model that others start from, or ``start`` trained on."""
         given = self.plan.tasks[task]
-        role: Role = "dense" if name.startswith(f"runs/{task}/dense/") else "start"
+        role: Role = "dense" if name.startswith(f"{RUNS}{task}/dense/") else "start"
         settings = {
             **given,
             "dense_epochs": 0,

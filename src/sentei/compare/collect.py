@@ -10,7 +10,7 @@ from typing import Literal
 
 import sentei
 from sentei import report as reports
-from sentei.compare.cells import Cell, Grid, Tuning
+from sentei.compare.cells import RUNS, Cell, Grid, Tuning
 from sentei.compare.statistics import front, interval, paired, pooled, spread
 from sentei.record import RunReport
 from sentei.report.comparison import (
@@ -58,7 +58,7 @@ def collect(grid: Grid) -> Comparison:
 
 def _shown(cell: Cell) -> bool:
     """Trials are shown with their searches, and the model they start from only where it failed."""
-    if cell.name.startswith("runs/"):
+    if cell.name.startswith(RUNS):
         return True
     return cell.role == "start" and not cell.done and cell.error_file.is_file()
 

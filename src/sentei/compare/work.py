@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -65,6 +65,7 @@ class Worker:
     Args:
         grid: Its runs.
         claims: Who has which.
+        only: The runs to make, each after what it needs; None makes all.
         watch: Makes callbacks that show a run's progress.
         tell: Hears what happens.
         launch: Command that starts every run; None runs it in this process.
@@ -78,6 +79,7 @@ class Worker:
         grid: Grid,
         claims: Claims,
         *,
+        only: Sequence[Cell] | None = None,
         watch: Watch = lambda prepared: (),
         tell: Callable[[Event], None] = lambda event: None,
         launch: str | None = None,
@@ -86,6 +88,7 @@ class Worker:
     ) -> None:
         self.grid = grid
         self.claims = claims
+        self.cells = list(grid.cells.values()) if only is None else only
         self._watch = watch
         self._tell = tell
         self._launch = launch
@@ -99,7 +102,7 @@ class Worker:
         """Run what is free until nothing is left to do.
 
         Returns:
-            Whether every run has its result.
+            Whether every run it was to make has its result.
 
         Raises:
             Interrupted: Ctrl-C in training; a checkpoint was written and the run is free again.
@@ -131,7 +134,7 @@ class Worker:
     def _states(self) -> dict[str, State]:
         """The state of every run; searches that are over are decided on the way."""
         states: dict[str, State] = {}
-        for cell in self.grid.cells.values():  # each comes after what it needs
+        for cell in self.cells:  # each comes after what it needs
             states[cell.name] = self._state(cell, states)
         self._others = sum(state == "held" for state in states.values())
         return states
@@ -214,14 +217,13 @@ class Worker:
 
     def _progress(self) -> Progress:
         """Time left by what runs of the same task took here, shared with the workers there are."""
-        cells = self.grid.cells.values()
-        undone = [cell for cell in cells if not (cell.done or self._spared(cell))]
+        undone = [cell for cell in self.cells if not (cell.done or self._spared(cell))]
         means = {task: sum(took) / len(took) for task, took in self._took.items()}
         left = None
         if means:
             usual = sum(means.values()) / len(means)
             left = sum(means.get(cell.task, usual) for cell in undone) / (self._others + 1)
-        total = len(cells)
+        total = len(self.cells)
         return Progress(total - len(undone), total, time.monotonic() - self._began, left)
 
 
