@@ -420,7 +420,7 @@ class Pruner:
         """The pruner prunes; somebody else must bring the teacher that a recipe asks for."""
         hooks = _unwrapped(self._model)._forward_hooks.values()
         taught = any(hasattr(getattr(hook, "__self__", None), "distillation") for hook in hooks)
-        if self.recipe.distill and not taught:
+        if self.recipe.distill and self.recipe.distill.required and not taught:
             warnings.warn(
                 f"the recipe {self.recipe.method} learns from a teacher, and none is attached: use "
                 "sentei.Distiller(model, teacher, recipe.distill).attach(), or say that there is "

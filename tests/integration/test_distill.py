@@ -267,6 +267,24 @@ def test_the_model_before_pruning_teaches(tuned, data, tmp_path):
     assert json.loads(told.stdout)["settings"]["teacher"] == "self"
 
 
+def test_a_recipe_that_can_do_without_its_teacher(task, tuned, data, tmp_path):
+    """It learns from one where there is one, and says so where there is none."""
+    optional = ["--set", "distill={required: false}"]
+    told = done("prune", *task, *FAST, *optional, "--out", tmp_path / "alone")
+    assert "Teacher: none; --model" in told.stderr and "--dense-epochs 3 would" in told.stderr
+    report = json.loads((tmp_path / "alone" / "report.json").read_text())
+    assert report["settings"]["teacher"].startswith("none: --model")
+    assert not report["train"][0]["terms"]
+    done("prune", *task, *FAST, "--out", tmp_path / "never")
+    assert same(tmp_path / "alone", tmp_path / "never")
+    assert "Teacher: none;" in done("inspect", *task, *FAST, *optional).output
+    files = ["--train", data["train"], "--eval", data["eval"]]
+    told = done("prune", "--model", tuned, *files, *FAST, *optional, "--out", tmp_path / "taught")
+    assert "Teacher: self" in told.stderr
+    asked = run("prune", *task, *FAST, *optional, "--teacher", "self", "--out", tmp_path / "asked")
+    assert asked.exit_code == 2 and "no head trained for this task" in asked.stderr
+
+
 @pytest.mark.parametrize("teacher", ["dense", "named"])
 def test_resume_is_bit_for_bit(task, tuned, tmp_path, teacher):
     """With the teacher's answers kept, too: what is read back is what was said first."""

@@ -104,6 +104,8 @@ def _print(found: Inspection) -> None:
         output.print(f"\nTeacher: {found.teacher.name}; {found.teacher.learns}")
         for note in found.teacher.notes:
             output.print(f"Note: {note}")
+    if found.untaught:
+        output.print(f"\nTeacher: none; {found.untaught}")
 
     memory = found.memory
     table = _table("memory in training (activations on top)", "bytes")

@@ -57,7 +57,8 @@ class Inspection(Record):
 
     ``schedule`` holds (step, sparsity) at every hundredth of training; ``truncated`` is the
     fraction of training texts longer than ``max_length``, None where nothing is cut; ``features``
-    says what became of the training examples where that is not one each.
+    says what became of the training examples where that is not one each; ``untaught`` why a recipe
+    that can do without its teacher would have none.
     """
 
     model: str
@@ -87,6 +88,7 @@ class Inspection(Record):
     updates: int
     schedule: tuple[tuple[int, float], ...]
     teacher: TeacherRecord | None
+    untaught: str
     memory: MemoryRecord
     sizes: SizeRecord
     checkpoint_bytes: int
@@ -139,6 +141,7 @@ def inspect(prepared: Prepared) -> Inspection:
         )
         if teacher
         else None,
+        untaught=prepared.untaught,
         memory=MemoryRecord(
             weights=dense,
             gradients=dense,

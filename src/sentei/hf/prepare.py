@@ -75,7 +75,8 @@ class Prepared:
 
     ``trained_head`` says that the checkpoint brought weights for every part of the model, so that
     its metrics before pruning mean something. ``folder`` is what ``from_pretrained`` takes,
-    ``processor`` makes the model's input: a tokenizer, or an image processor.
+    ``processor`` makes the model's input: a tokenizer, or an image processor. ``untaught`` says why
+    a recipe that can do without its teacher has none here.
     """
 
     settings: Settings
@@ -88,6 +89,7 @@ class Prepared:
     model_name: str
     folder: str
     teacher: Teacher | None
+    untaught: str
     trained_head: bool
     selection: Selection
     total_steps: int
@@ -102,7 +104,10 @@ def prepare(settings: Settings) -> Prepared:
     """
     recipe, kind = settings.load_recipe(), kinds.of(settings)
     kind.check_packages()
-    chosen = choose_teacher(settings, recipe)
+    chosen, untaught = choose_teacher(settings, recipe), ""
+    optional = recipe.distill is not None and not (recipe.distill.required or settings.teacher)
+    if chosen and kind.cannot_learn and optional:
+        chosen, untaught = None, f"--kind {kind.name} learns from none: {kind.cannot_learn}"
     if chosen:
         _check_teachable(kind)
     folder, name = locate_model(settings.model)
@@ -117,6 +122,14 @@ def prepare(settings: Settings) -> Prepared:
     model, trained_head = load_model(folder, corpus)
     corpus.kind.check_model(model, train)
     precision(settings)
+    if chosen == "self" and not trained_head and optional:
+        chosen, untaught = (
+            None,
+            (
+                f"--model {settings.model} has no head trained for this task; --dense-epochs 3 would "
+                "make one first, or --teacher name one"
+            ),
+        )
     teacher = None
     if chosen is not None and recipe.distill is not None:
         if chosen == "self" and not trained_head:
@@ -138,6 +151,7 @@ def prepare(settings: Settings) -> Prepared:
         model_name=name,
         folder=folder,
         teacher=teacher,
+        untaught=untaught,
         trained_head=trained_head,
         selection=recipe.resolve(model)[0],
         total_steps=total,

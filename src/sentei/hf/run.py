@@ -334,6 +334,8 @@ def _report(
             **(
                 {"teacher": prepared.teacher.name, "learns": prepared.teacher.match.describe()}
                 if prepared.teacher
+                else {"teacher": f"none: {prepared.untaught}"}
+                if prepared.untaught
                 else {}
             ),
         },

@@ -55,6 +55,10 @@ class Distillation(Part):
     """Where a student of the teacher's own shape starts when the teacher was trained in the same
     run: from the teacher's weights, or from those the teacher started from (SparseBERT)."""
 
+    required: bool = True
+    """Whether to refuse to prune without a teacher: where none is named and the model has no head
+    trained for the task. False prunes on the labels alone then, and says so."""
+
     teacher_dropout: bool = False
     """Leave the teacher's dropout on, as SparseBERT's code does by oversight."""
 
