@@ -1,0 +1,234 @@
+"""Quality of every method under one protocol: a plan of ``sentei compare`` in protocols/.
+
+    python -m benchmarks.quality first --data DATA --work FOLDER --only '*/0.9/seed1'
+
+writes the tasks' data sets and the comparison into FOLDER/first, makes the runs asked for that
+results/quality_first.jsonl does not have, appends each to it as it ends, and makes the table of all
+of them. Stopped, it goes on; started twice on the same FOLDER, the two share the work.
+
+``--again`` makes runs that the file has, prints both numbers, and appends nothing.
+``--table`` only makes the table. Without ``--only`` all that the protocol asks for is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import corpora, machine
+from sentei import report as reports
+from sentei.cli.app import quiet_transformers
+from sentei.compare.begin import begin
+from sentei.compare.cells import Cell, Grid
+from sentei.compare.choices import TRAINING
+from sentei.compare.claims import Claims, open_storage
+from sentei.compare.plan import load
+from sentei.compare.statistics import Spread, interval, paired, spread
+from sentei.compare.work import Event, Worker
+from sentei.hf.settings import Settings
+
+PROTOCOLS = Path(__file__).parent / "protocols"
+PATIENCE = 600.0
+"""Seconds of silence after which a worker is held dead: on a busy machine a step may take many."""
+
+Line = dict[str, Any]
+
+
+class Log:
+    """The runs under one protocol, append-only."""
+
+    def __init__(self, protocol: str) -> None:
+        self.path = machine.RESULTS / f"quality_{protocol}.jsonl"
+
+    def lines(self) -> list[Line]:
+        if not self.path.is_file():
+            return []
+        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
+
+    def add(self, cell: Cell) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_line(cell)) + "\n")
+
+
+def _line(cell: Cell) -> Line:
+    """What is kept of a finished run: what was asked, what came out, where and when."""
+    report = reports.read(cell.folder)
+    asked = Settings.read(cell.folder / "run.yaml")
+    return {
+        "run": cell.name,
+        "role": cell.role,
+        "task": cell.task,
+        "recipe": cell.recipe,
+        "sparsity": cell.sparsity,
+        "seed": cell.seed,
+        "metric": report.metric,
+        "metrics": report.sparse,
+        "pruned": report.pruning.pruned,
+        "prunable": report.pruning.prunable,
+        "steps": report.pruning.total_steps,
+        "seconds": report.seconds["train"],
+        "settings": {name: getattr(asked, name) for name in (*TRAINING, "max_length", "holdout")},
+        "teacher": bool(asked.load_recipe().distill),
+        "declared": asked.recipe,
+        "machine": machine.facts(),
+    }
+
+
+def grid(protocol: str, data: Path, work: Path) -> tuple[Grid, Claims]:
+    """The comparison in ``work``, begun or joined, with its data sets written."""
+    asked = yaml.safe_load((PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
+    for name, task in asked["tasks"].items():
+        corpus = task.pop("corpus", name)
+        train, evaluation = _data(corpus, data, work / "data" / corpus)
+        columns = {"text_column": "text", "label_column": "label"}
+        if corpora.CORPORA[corpus].pair is not None:
+            columns["pair_column"] = "pair"
+        task |= {"train": str(train), "eval": str(evaluation), **columns}
+    begun = begin(load(asked), work / protocol)
+    return begun.grid, Claims(open_storage(begun.storage), begun.name, begun.grid.cells, PATIENCE)
+
+
+def _data(name: str, data: Path, out: Path) -> tuple[Path, Path]:
+    files = out / "train.jsonl", out / "eval.jsonl"
+    if not files[1].is_file():  # written last; another worker may be reading
+        corpora.write(corpora.CORPORA[name], data, out)
+    return files
+
+
+def table(protocol: str, lines: Sequence[Line], baseline: str) -> str:
+    """Mean over seeds, in %, for each task and sparsity; differences to the baseline, in pairs."""
+    shown = [line for line in lines if line["role"] != "trial"]
+    metrics = {line["task"]: line["metric"] for line in shown}
+    parts = []
+    dense = [line for line in shown if line["role"] in ("start", "dense")]
+    if dense:
+        parts += ["## Not pruned", "", _means(dense, metrics), ""]
+    pruned = [line for line in shown if line["role"] == "pruned"]
+    for sparsity in sorted({line["sparsity"] for line in pruned}):
+        here = [line for line in pruned if line["sparsity"] == sparsity]
+        parts += [f"## {100 * sparsity:g} % pruned", "", _means(here, metrics, baseline), ""]
+    return "\n".join(parts)
+
+
+def _means(lines: Sequence[Line], metrics: dict[str, str], baseline: str | None = None) -> str:
+    tasks = [task for task in metrics if any(line["task"] == task for line in lines)]
+    values: dict[str, dict[tuple[str, int], float]] = defaultdict(dict)
+    for line in lines:
+        values[line["recipe"]][line["task"], line["seed"]] = 100 * line["metrics"][line["metric"]]
+    against = values.get(baseline or "")
+    head = [f"{task} {metrics[task]}" for task in tasks]
+    head += [f"mean of {len(tasks)}"] * (len(tasks) > 1)
+    head += [f"against {baseline}"] * bool(against)
+    rows = []
+    for recipe, found in values.items():
+        means = {
+            t: spread([v for (task, _), v in found.items() if task == t]) for t in _tasks(found)
+        }
+        row = [_spread(means[task]) if task in means else "" for task in tasks]
+        whole = sum(mean.mean for mean in means.values()) / len(means)
+        if len(tasks) > 1:
+            row.append(f"{whole:.1f}" if len(means) == len(tasks) else "")
+        if against:
+            row.append(_against(found, against) if recipe != baseline else "")
+        rows.append((len(means) == len(tasks), whole, f"| {recipe} | " + " | ".join(row) + " |"))
+    rows.sort(key=lambda row: row[:2], reverse=True)
+    lines_ = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    return "\n".join([*lines_, *(row[2] for row in rows)])
+
+
+def _tasks(values: Iterable[tuple[str, int]]) -> list[str]:
+    return list(dict.fromkeys(task for task, _ in values))
+
+
+def _spread(found: Spread) -> str:
+    return f"{found.mean:.1f}" + (f" ± {found.deviation:.1f} ({found.n})" if found.n > 1 else "")
+
+
+def _against(ours: dict[tuple[str, int], float], theirs: dict[tuple[str, int], float]) -> str:
+    """The mean of the differences of tasks and seeds that both have, with its interval."""
+    differences = list(paired(ours, theirs).values())
+    if not differences:
+        return ""
+    found = interval(differences)
+    reach = f" ({found.low:+.1f} to {found.high:+.1f})" if found.low is not None else ""
+    return f"{found.mean:+.1f}{reach}, {found.n} pair{'s' * (found.n > 1)}"
+
+
+def _write(protocol: str) -> str:
+    asked = yaml.safe_load((PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
+    lines = Log(protocol).lines()
+    made = table(protocol, lines, asked["baseline"])
+    comment = re.match(r"(#.*\n)*", (PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
+    assert comment is not None
+    told = " ".join(line.lstrip("# ") for line in comment[0].splitlines())
+    text = [
+        f"# quality_{protocol}",
+        "",
+        f"{told} All that is fixed: protocols/{protocol}.yaml. In %; ± is the standard deviation "
+        "over so many seeds; *against* has a 95 % t interval of the paired differences. "
+        f"{len(lines)} runs so far, each a line in quality_{protocol}.jsonl with its settings, "
+        "recipe, machine, versions and command.",
+        "",
+        made,
+    ]
+    (machine.RESULTS / f"quality_{protocol}.md").write_text("\n".join(text), encoding="utf-8")
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("protocol", choices=sorted(file.stem for file in PROTOCOLS.glob("*.yaml")))
+    parser.add_argument("--data", type=Path, help="folder of the benchmark data")
+    parser.add_argument("--work", type=Path, default=Path("quality"), help="scratch folder")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], help="TASK/RECIPE/SPARSITY/seedN, globs"
+    )
+    parser.add_argument("--again", action="store_true", help="make these runs again, and compare")
+    parser.add_argument("--table", action="store_true", help="only make the table")
+    arguments = parser.parse_args()
+    protocol = arguments.protocol
+    if arguments.table:
+        print(_write(protocol))
+        return
+    if arguments.data is None:
+        parser.error("--data is missing: the folder that holds mrpc, stsb, ...")
+    quiet_transformers()
+    made, claims = grid(protocol, arguments.data, arguments.work)
+    log = Log(protocol)
+    known = {line["run"]: line for line in log.lines()}
+    asked = [
+        cell for cell in made.wanted(arguments.only) if arguments.again or cell.name not in known
+    ]
+    names = [cell.name.removeprefix("runs/") for cell in asked if cell.role != "trial"]
+    cells = made.wanted(names) if names else []
+
+    def keep(cell: Cell) -> None:
+        before = {line["run"]: line for line in log.lines()}.get(cell.name)
+        if before is None and not arguments.again:
+            log.add(cell)
+            _write(protocol)
+        value = _line(cell)["metrics"]
+        print(cell.name, value, f"before: {before['metrics']}" if before else "", flush=True)
+
+    def tell(event: Event) -> None:
+        if event.kind == "done" and event.cell:
+            keep(event.cell)
+        elif event.kind in ("failed", "lost") and event.cell:
+            print(event.cell.name, event.kind, event.error, flush=True)
+
+    for cell in cells:  # ended in a process that was stopped before it said so
+        if cell.done and cell.name not in known:
+            keep(cell)
+    Worker(made, claims, only=cells, tell=tell).work()
+    print(_write(protocol))
+
+
+if __name__ == "__main__":
+    main()
