@@ -123,12 +123,10 @@ def prepare(settings: Settings) -> Prepared:
     corpus.kind.check_model(model, train)
     precision(settings)
     if chosen == "self" and not trained_head and optional:
-        chosen, untaught = (
-            None,
-            (
-                f"--model {settings.model} has no head trained for this task; --dense-epochs 3 would "
-                "make one first, or --teacher name one"
-            ),
+        chosen = None
+        untaught = (
+            f"--model {settings.model} has no head trained for this task; --dense-epochs 3 would "
+            "make one first, or --teacher name one"
         )
     teacher = None
     if chosen is not None and recipe.distill is not None:
