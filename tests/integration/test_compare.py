@@ -123,9 +123,12 @@ def test_every_number_is_that_of_its_folder(finished):
     _, out, _ = finished
     found = json.loads((out / "compare.json").read_text())
     assert len(found["runs"]) == len(NAMES)
+    started = json.loads((out / "runs/words/start/seed1/report.json").read_text())
     for entry in found["runs"]:
         report = json.loads((out / entry["folder"] / "report.json").read_text())
         assert entry["value"] == report["sparse"]["accuracy"] and entry["state"] == "done"
+        if entry["recipe"] != "start":  # measured once, where it was made
+            assert report["dense"] == started["sparse"]
         pruning = report["pruning"]
         assert entry["measured"] == pruning["pruned"] / pruning["prunable"]
     page = (out / "compare.html").read_text()

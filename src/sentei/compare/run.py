@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,7 +34,14 @@ class RunFailed(Exception):
     """A launched run ended in an error."""
 
 
-def run_here(folder: Path, settings: Settings, watch: Watch, *, page: bool = True) -> RunReport:
+def run_here(
+    folder: Path,
+    settings: Settings,
+    watch: Watch,
+    *,
+    page: bool = True,
+    before: Mapping[str, float] | None = None,
+) -> RunReport:
     """Run in this process, or go on from the newest checkpoint in ``folder``.
 
     Args:
@@ -42,6 +49,7 @@ def run_here(folder: Path, settings: Settings, watch: Watch, *, page: bool = Tru
         settings: Of the run.
         watch: Makes the callbacks that watch it.
         page: Whether to draw its page, which takes seconds.
+        before: Metrics of the model that it starts from, where they are known.
 
     Raises:
         Exception: Whatever :func:`~sentei.hf.prepare.prepare` and :func:`~sentei.hf.run.prune`
@@ -50,7 +58,7 @@ def run_here(folder: Path, settings: Settings, watch: Watch, *, page: bool = Tru
     try:
         prepared = prepare(settings)
         check_disk(prepared, folder)
-        report = prune(prepared, folder, resume=True, watch=watch(prepared))
+        report = prune(prepared, folder, resume=True, watch=watch(prepared), before=before)
         if is_main():
             with suppress(ModuleNotFoundError):  # the page: report.json needs no extra
                 reports.write(report, folder, page=page)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sentei import report as reports
 from sentei.compare import search
 from sentei.compare.cells import Cell, Grid, Tuning
 from sentei.compare.choices import apply
@@ -208,7 +209,15 @@ class Worker:
         def watch(prepared: Prepared) -> list[TrainerCallback]:
             return [*self._watch(prepared), _StillOurs(claim)]
 
-        return run_here(cell.folder, settings, watch, page=cell.role != "trial")
+        page = cell.role != "trial"
+        return run_here(cell.folder, settings, watch, page=page, before=self._start(cell))
+
+    def _start(self, cell: Cell) -> dict[str, float] | None:
+        """What the model that a run starts from was measured to give, on the same data."""
+        for needed in (self.grid.cells[name] for name in cell.needs):
+            if needed.role == "start" and cell.settings.model == str(needed.folder / "model"):
+                return reports.read(needed.folder).sparse
+        return None
 
     def _say(
         self, kind: Kind, cell: Cell | None = None, report: RunReport | None = None, error: str = ""

@@ -17,7 +17,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,12 @@ class Interrupted(Exception):
 
 
 def prune(
-    prepared: Prepared, out: Path, *, resume: bool = False, watch: Sequence[TrainerCallback] = ()
+    prepared: Prepared,
+    out: Path,
+    *,
+    resume: bool = False,
+    watch: Sequence[TrainerCallback] = (),
+    before: Mapping[str, float] | None = None,
 ) -> RunReport:
     """Prune while fine-tuning.
 
@@ -66,6 +71,8 @@ def prune(
         out: The run's folder; made if it does not exist.
         resume: Go on from the newest complete checkpoint in ``out``, if there is one.
         watch: Callbacks that show progress.
+        before: Metrics of the model before pruning, where they are known already; None measures
+            them, if its head is trained.
 
     Returns:
         The report; its numbers are measured on the model that was written.
@@ -96,7 +103,7 @@ def prune(
             model, teacher = _student(prepared, model)
             distiller = _distiller(prepared, model, teacher)
     elif prepared.trained_head:
-        dense = evaluate(model, prepared.processor, prepared.corpus, settings)
+        dense = dict(before or evaluate(model, prepared.processor, prepared.corpus, settings))
 
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
     pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
