@@ -96,6 +96,7 @@ def done(*arguments: object):
     return found
 
 
+BRIEF = ["--method", "magnitude", "--set", "schedule.every=1", "--epochs", 20]
 FAST = ["--precision", "fp32", "--learning-rate", 1e-2, "--set", "schedule.every=2"]
 
 
@@ -104,7 +105,7 @@ def small(tiny_model, data, tmp_path_factory) -> Path:
     """A fine-tuned model whose blocks have unlike numbers of heads and neurons."""
     work = tmp_path_factory.mktemp("small")
     files = ["--train", data["train"], "--eval", data["eval"]]
-    options = [*files, *FAST, "--epochs", 3, "--method", "magnitude", "--sparsity", 0.1]
+    options = [*files, *FAST, "--epochs", 8, "--method", "magnitude", "--sparsity", 0.1]
     done("prune", "--model", tiny_model, *options, "--out", work / "run")
     model = AutoModelForSequenceClassification.from_pretrained(work / "run" / "model")
     with torch.no_grad():
@@ -121,7 +122,7 @@ def test_evaluate_measures_it(small, data):
     sparse = small.parent / "run" / "model"
     expected = done("evaluate", "--model", sparse, "--eval", data["eval"], "--json")
     facts, before = json.loads(found.stdout), json.loads(expected.stdout)
-    assert facts["metrics"]["accuracy"] == before["metrics"]["accuracy"] > 0.7
+    assert facts["metrics"]["accuracy"] == before["metrics"]["accuracy"] > 0.6
     assert facts["metrics"]["loss"] == pytest.approx(before["metrics"]["loss"], rel=1e-4)
     assert facts["parameters"] < before["parameters"]
 
@@ -130,12 +131,12 @@ def test_another_head_is_refused(small, tmp_path):
     other = tmp_path / "other.jsonl"
     rows = [{"text": f"the film was {i}", "label": "abc"[i % 3]} for i in range(30)]
     other.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = sentei_command("inspect", "--model", small, "--train", other)
+    found = sentei_command("inspect", "--model", small, "--train", other, *BRIEF)
     assert found.exit_code == 2 and "made for 2 labels, and the data have 3" in found.stderr
     text = tmp_path / "text.txt"
     text.write_text("the film was good\n" * 200)
     options = ["--kind", "language", "--train", text, "--max-length", 8]
-    found = sentei_command("inspect", "--model", small, *options)
+    found = sentei_command("inspect", "--model", small, *options, *BRIEF)
     assert found.exit_code == 2 and "no model for --kind language" in found.stderr
 
 

@@ -407,8 +407,8 @@ def _load_shrunk(model: str, corpus: Corpus, option: str, attention: str | None)
     """A shrunk model as it is: with its own head, which must be one for the corpus."""
     found = load(model, dtype=torch.float32, attn_implementation=attention)
     kind, head = corpus.kind, corpus.kind.head(corpus.train)
-    known: Any = kind.model_class._model_mapping.get(type(found.config), ())
-    if not isinstance(found, known):
+    fits = isinstance(found, kind.model_class._model_mapping.get(type(found.config), ()))
+    if not fits:
         what = f"a {type(found).__name__}, which is no model for --kind {kind.name}"
     elif (labels := head.get("num_labels")) not in (None, found.config.num_labels):
         what = f"made for {found.config.num_labels} labels, and the data have {labels}"
