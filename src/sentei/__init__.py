@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sentei.distill import Distiller, TeacherCache
 from sentei.engine import SenteiWarning
+from sentei.methods.frozen_mask import frozen_mask
 from sentei.methods.knowledge_aware import knowledge_aware
 from sentei.methods.l0 import l0
 from sentei.methods.leap import leap
@@ -31,6 +32,7 @@ from sentei.recipe import Recipe, dump, load, override
 
 if TYPE_CHECKING:
     from sentei import shrink
+    from sentei.hf.adapters import merge_adapter
     from sentei.hf.callback import PruningCallback
 
 __version__ = version("sentei")
@@ -45,11 +47,13 @@ __all__ = [
     "TeacherCache",
     "__version__",
     "dump",
+    "frozen_mask",
     "knowledge_aware",
     "l0",
     "leap",
     "load",
     "magnitude",
+    "merge_adapter",
     "mgpp",
     "movement",
     "override",
@@ -63,11 +67,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The Trainer callback and shrink need transformers, which takes seconds to import.
+    # These need transformers, which takes seconds to import.
     if name == "PruningCallback":
         from sentei.hf.callback import PruningCallback
 
         return PruningCallback
+    if name == "merge_adapter":
+        from sentei.hf.adapters import merge_adapter
+
+        return merge_adapter
     if name == "shrink":
         return importlib.import_module("sentei.shrink")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -200,13 +200,16 @@ class Engine:
     def _learn_units(self, ranked: Ranked, moment: Moment) -> Tensor:
         """Return the sum of the mask's gradient over what is kept, if a budget learns from it."""
         score, made = self.recipe.score, ranked.units
-        on_scores = [p for p in self.recipe.penalties if isinstance(p, ScorePenalty)]
+        on_scores = [
+            (p, 1 / (sum(p.covers(other.kind) for other in self.units) * made.count))
+            for p in self.recipe.penalties
+            if isinstance(p, ScorePenalty) and p.covers(made.kind)
+        ]
         on_weights = [p for p in self.recipe.penalties if isinstance(p, WeightPenalty)]
-        share = 1 / (len(self.ranked) * made.count)
 
         def train(memory: dict[str, Tensor], gradient: Tensor) -> None:
             assert isinstance(score, Learned)
-            for penalty in on_scores:
+            for penalty, share in on_scores:
                 penalty.add_(gradient, memory["score"], share, moment)
             score.learn_(memory, gradient, moment)
 
@@ -321,15 +324,12 @@ class Engine:
         threshold = self.updates[-1].threshold if self.updates else None
         if self._scores_changed or groups != self._groups:
             cuts = []
+            self.pruned = 0
             for number, group in enumerate(groups):
-                cut, changed = self._cut(number, group, step)
+                cut, pruned, changed = self._cut(number, group, step)
                 cuts.append(cut)
+                self.pruned += pruned
                 flips += changed
-            self.pruned = sum(
-                (cut.below + cut.ties) * self.units[group.sites[0]].weights
-                for cut, group in zip(cuts, groups, strict=True)
-                if group.sites
-            )
             threshold = cuts[0].threshold if len(cuts) == 1 and self.pruned else None
         self._groups, self._scores_changed = groups, False
         either = (before + self.pruned + flips) // 2
@@ -348,13 +348,15 @@ class Engine:
         )
 
     def _split(self, moment: Moment) -> tuple[Group, ...]:
-        """The budget's groups, among units of one kind and size."""
+        """The budget's groups, among units of one kind and size unless it mixes them."""
+        mixes = self.recipe.budget.mixes
         alike: dict[tuple[str, int], list[int]] = {}
         for place, made in enumerate(self.units):
-            alike.setdefault((made.kind, made.weights), []).append(place)
+            alike.setdefault(("", 0) if mixes else (made.kind, made.weights), []).append(place)
         groups: list[Group] = []
         for places in alike.values():
-            counts = [self.units[place].count for place in places]
+            units = [self.units[place] for place in places]
+            counts = [made.count * made.weights if mixes else made.count for made in units]
             state = {name: tensor[places] for name, tensor in self.budget.items()}
             for group in self.recipe.budget.split(counts, moment, state):
                 groups.append(replace(group, sites=tuple(places[i] for i in group.sites)))
@@ -370,15 +372,20 @@ class Engine:
                 stacklevel=2,
             )
 
-    def _cut(self, number: int, group: Group, step: int) -> tuple[Cut, int]:
-        """Cut a group and write its masks; also return how many weights changed sides."""
+    def _cut(self, number: int, group: Group, step: int) -> tuple[Cut, int, int]:
+        """Cut a group and write its masks.
+
+        Return the cut, how many weights it prunes, and how many changed sides.
+        """
         ranked = [self.ranked[place] for place in group.sites]
+        before = [one.keep.clone() for one in ranked] if group.of_weights else []
         try:
             scores = [self._candidates(place) for place in group.sites]
+            count = _reaching(scores, ranked, group.count) if group.of_weights else group.count
             cut = cut_at(scores, group.threshold) if group.threshold is not None else None
-            if cut is None or cut.below + cut.ties > group.count:
+            if cut is None or cut.below + cut.ties > count:
                 bracket = self.brackets.get(number)
-                cut, self.brackets[number] = find_cut(scores, group.count, bracket)
+                cut, self.brackets[number] = find_cut(scores, count, bracket)
             if group.strict:
                 cut = Cut(cut.threshold, cut.below, 0)
             flips = prune_([one.keep for one in ranked], scores, cut)
@@ -393,7 +400,12 @@ class Engine:
             if one.units.pooled:
                 for tiles in one.units.tiles:
                     tiles.write_(self.held[tiles.site].keep, one.keep)
-        return cut, flips * (ranked[0].units.weights if ranked else 1)
+        if group.of_weights:
+            pairs = list(zip(ranked, before, strict=True))
+            pruned = sum(int((~one.keep).sum()) * one.units.weights for one in ranked)
+            return cut, pruned, sum(int((a.keep != b).sum()) * a.units.weights for a, b in pairs)
+        weights = ranked[0].units.weights if ranked else 1
+        return cut, (cut.below + cut.ties) * weights, flips * weights
 
     def _candidates(self, place: int) -> Scores:
         """The scores of units, infinite where the pattern forbids to prune."""
@@ -537,6 +549,19 @@ class Engine:
 def score_dtype(weight: Tensor) -> torch.dtype:
     """Scores are products near 1e-16: float32 at least."""
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def _reaching(scores: Sequence[Scores], ranked: Sequence[Ranked], weights: int) -> int:
+    """How many of the lowest units hold ``weights`` weights or more, and no fewer do.
+
+    Units are far fewer than weights, so that they are gathered.
+    """
+    values = torch.cat([piece.cpu().clone() for one in scores for _, _, piece in one.pieces()])
+    if values.isnan().any():
+        raise FloatingPointError("a score is NaN")
+    sizes = torch.cat([torch.full((one.units.count,), one.units.weights) for one in ranked])
+    held = sizes[values.argsort(stable=True)].cumsum(0)
+    return int(torch.searchsorted(held, weights)) + 1 if weights else 0
 
 
 def _gradient(site: Site, step: int) -> Tensor:

@@ -97,11 +97,13 @@ class Pruner:
         if examples is not None:
             recipe = recipe.with_examples(examples)
         recipe.check(total_steps)
+        selection, units = recipe.resolve(model)
+        recipe = recipe.with_zeros(selection)
         self.recipe = recipe
         self.total_steps = total_steps
         self.step = 0
         self._model = model
-        selection, units = recipe.resolve(model)
+        self._selection = selection
         self._sites = selection.sites
         self._engine = Engine(self._sites, units, recipe, total_steps)
         self._finished = False
@@ -174,6 +176,11 @@ class Pruner:
                 "optimizer: give it all of model.parameters(), or exclude them from the scope"
                 if len(missing) > 1
                 else f"{missing[0]} is not in the optimizer: add it, or exclude it from the scope"
+            )
+        if not self._engine.held and self.recipe.with_zeros(self._selection) != self.recipe:
+            raise ValueError(
+                "the model has other zeros than when the pruner was made, and they are what this "
+                "recipe keeps: load the model's weights first, then make the pruner"
             )
         self._engine.allocate()
         if isinstance(self.recipe.mask, Gated) and not self._versions and not self._idle:
@@ -285,7 +292,11 @@ class Pruner:
             )
         if missing := sorted(_STATE - state.keys()):
             raise ValueError(f"not a whole pruner state: it has no {missing[0]!r}")
-        new = recipes.to_dict(self.recipe)
+        recipe, saved = self.recipe, state["recipe"]["schedule"]
+        if recipe.schedule.found and saved["kind"] == "found":
+            # Weights that are kept may have come to zero since: the state knows what was found.
+            recipe = recipes.override(recipe, [f"schedule.sparsity={saved['sparsity']!r}"])
+        new = recipes.to_dict(recipe)
         difference = states.first_difference(state["recipe"], new, "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
             difference = f"total_steps was {state['total_steps']}, is {self.total_steps}"
@@ -293,6 +304,7 @@ class Pruner:
         if difference:
             raise ValueError(f"cannot resume: {difference}")
         engine = self._engine
+        self.recipe = engine.recipe = recipe
         engine.allocate()
         engine.restore(state)
         engine.pruned, engine.settled = state["pruned"], state["settled"]
@@ -494,7 +506,7 @@ class Pruner:
                     pruned=ranked.units.count - int(ranked.keep.sum()),
                 )
                 for ranked in engine.ranked
-                if ranked.units.pooled
+                if ranked.units.pooled or ranked.units.n_m
             ),
             updates=tuple(engine.updates),
             weight_histogram=weights,

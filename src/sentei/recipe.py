@@ -19,15 +19,16 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
-from sentei.parts.budget import Budget, Global, LearnedRatio
+from sentei.measure import count_zeros
+from sentei.parts.budget import AcrossSizes, Budget, Global, LearnedRatio
 from sentei.parts.distillation import Distillation
 from sentei.parts.masks import Gated, HardConcrete, Mask, Project
 from sentei.parts.part import Part
 from sentei.parts.patterns import NM, Hybrid, Pattern, Units, Unstructured
 from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
-from sentei.parts.schedule import Schedule
+from sentei.parts.schedule import Found, Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
-from sentei.parts.scores import Score
+from sentei.parts.scores import Present, Score
 
 
 class Recipe(Part):
@@ -102,6 +103,13 @@ class Recipe(Part):
                 f"pattern {fixed.label} fixes how much of every matrix is kept: there is nothing "
                 "for budget: learned_ratio to learn"
             )
+        if isinstance(self.score, Present):
+            self._check_keeps_zeros()
+        if isinstance(self.budget, AcrossSizes) and not self.pattern.pools:
+            raise ValueError(
+                f"budget: across_sizes ranks units of several weights, and pattern "
+                f"{self.pattern.label} has single ones: use budget: global"
+            )
         for number, penalty in enumerate(self.penalties):
             if isinstance(penalty, ScorePenalty) and not self.score.learned:
                 raise ValueError(f"penalties.{number} is on learned scores: use score: learned")
@@ -110,6 +118,21 @@ class Recipe(Part):
                     f"penalties.{number} is on learned ratios: use budget: learned_ratio"
                 )
         return self
+
+    def _check_keeps_zeros(self) -> None:
+        """A score of two values cuts only where the zeros are counted, all of them together."""
+        wanted = {
+            "schedule": (self.schedule.found, "found"),
+            "budget": (self.budget == Global(), "global"),
+            "mask": (self.mask == Project(hold=True), "{kind: project, hold: true}"),
+            "pattern": (isinstance(self.pattern, Unstructured), "unstructured"),
+        }
+        for part, (holds, fix) in wanted.items():
+            if not holds:
+                raise ValueError(
+                    f"score: present keeps a model's zeros, weight by weight: use {part}: {fix} "
+                    "with it"
+                )
 
     def resolve(self, model: nn.Module) -> tuple[Selection, tuple[Units, ...]]:
         """The prunable weights of a model, and the units that decisions are about.
@@ -120,6 +143,7 @@ class Recipe(Part):
         selection = self.scope.resolve(model)
         structures = coupled_structures(model) if self.pattern.coupled else ()
         units = self.pattern.arrange(dict(enumerate(selection.sites)), structures)
+        self._check_units(units)
         covered = sorted({site for made in units for site in made.sites})
         if len(covered) == len(selection.sites):
             return selection, units
@@ -130,10 +154,32 @@ class Recipe(Part):
             tuple(made.moved(places) for made in units),
         )
 
+    def _check_units(self, units: tuple[Units, ...]) -> None:
+        kinds = tuple(dict.fromkeys(made.kind for made in units))
+        for number, penalty in enumerate(self.penalties):
+            for kind in penalty.units if isinstance(penalty, ScorePenalty) else ():
+                if kind not in kinds:
+                    raise ValueError(
+                        f"penalties.{number}.units: pattern {self.pattern.label} has no units of "
+                        f"the kind {kind!r}; it has {', '.join(kinds)}"
+                    )
+
     def with_examples(self, examples: int) -> Recipe:
         """The recipe with the number of training examples where a penalty lacks it."""
         penalties = tuple(penalty.with_examples(examples) for penalty in self.penalties)
         return self.model_copy(update={"penalties": penalties})
+
+    def with_zeros(self, selection: Selection) -> Recipe:
+        """The recipe with the sparsity of the weights selected, where its schedule finds it there.
+
+        Raises:
+            ValueError: They are dense, or less sparse than they must be.
+        """
+        if not isinstance(self.schedule, Found):
+            return self
+        zeros = sum(count_zeros(site.parameter) for site in selection.sites)
+        schedule = self.schedule.taken(zeros, selection.prunable)
+        return self.model_copy(update={"schedule": schedule})
 
     @property
     def bytes_per_weight(self) -> int:

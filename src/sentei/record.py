@@ -32,7 +32,10 @@ class SiteRecord(Record):
 
 
 class UnitsRecord(Record):
-    """Heads, neurons, blocks, ... of one place, and how many of them were pruned."""
+    """Heads, neurons, blocks, ... of one place, and how many of them were pruned.
+
+    Under an N:M pattern, whose ``kind`` is ``2:4`` or such, a unit is one weight.
+    """
 
     kind: str
     name: str

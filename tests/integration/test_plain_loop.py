@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 import sentei
 from sentei.methods import known
 from sentei.parts.masks import Project
+from sentei.testing import make_sparse_
 
 STEPS = 24
 
@@ -38,6 +39,7 @@ class Loop:
                     max_position_embeddings=16,
                 )
             )
+            make_sparse_(self.model, recipe)
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=5e-3)
         self.scheduler = torch.optim.lr_scheduler.LinearLR(self.optimizer, 1.0, 0.1, STEPS)

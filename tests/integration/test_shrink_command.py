@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,110 @@ def test_errors_are_one_sentence(run, tmp_path):
     assert bare.exit_code == 2 and "holds no config.json" in bare.stderr
 
 
-def test_verify_says_that_stock_transformers_refuses_the_shapes(run, tmp_path):
-    model = AutoModelForSequenceClassification.from_pretrained(run / "model")
+# --------------------------------------------------- what only the loader of shrunk models loads
+
+
+def sentei_command(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def done(*arguments: object):
+    found = sentei_command(*arguments)
+    assert found.exit_code == 0, found.output
+    return found
+
+
+BRIEF = ["--method", "magnitude", "--set", "schedule.every=1", "--epochs", 20]
+FAST = ["--precision", "fp32", "--learning-rate", 1e-2, "--set", "schedule.every=2"]
+
+
+@pytest.fixture(scope="module")
+def small(tiny_model, data, tmp_path_factory) -> Path:
+    """A fine-tuned model whose blocks have unlike numbers of heads and neurons."""
+    work = tmp_path_factory.mktemp("small")
+    files = ["--train", data["train"], "--eval", data["eval"]]
+    options = [*files, *FAST, "--epochs", 8, "--method", "magnitude", "--sparsity", 0.1]
+    done("prune", "--model", tiny_model, *options, "--out", work / "run")
+    model = AutoModelForSequenceClassification.from_pretrained(work / "run" / "model")
     with torch.no_grad():
-        model.bert.encoder.layer[1].output.dense.weight.zero_()
-    model.save_pretrained(run / "model")
-    assert command(run, "--out", tmp_path / "out").exit_code == 0
-    checked = CliRunner().invoke(cli.app, ["verify", str(tmp_path / "out")])
-    assert checked.exit_code == 1
-    assert "FAILS  plain transformers loads it unchanged" in checked.output
+        model.bert.encoder.layer[1].attention.output.dense.weight[:, :8] = 0
+        model.bert.encoder.layer[0].output.dense.weight[:, 4:14] = 0
+    model.save_pretrained(work / "run" / "model")
+    assert "sentei.shrink.load" in command(work / "run", "--out", work / "small").output
+    assert (work / "small" / "shrink.json").is_file()
+    return work / "small"
+
+
+def test_evaluate_measures_it(small, data):
+    found = done("evaluate", "--model", small, "--eval", data["eval"], "--json")
+    sparse = small.parent / "run" / "model"
+    expected = done("evaluate", "--model", sparse, "--eval", data["eval"], "--json")
+    facts, before = json.loads(found.stdout), json.loads(expected.stdout)
+    assert facts["metrics"]["accuracy"] == before["metrics"]["accuracy"] > 0.6
+    assert facts["metrics"]["loss"] == pytest.approx(before["metrics"]["loss"], rel=1e-4)
+    assert facts["parameters"] < before["parameters"]
+
+
+def test_another_head_is_refused(small, tmp_path):
+    other = tmp_path / "other.jsonl"
+    rows = [{"text": f"the film was {i}", "label": "abc"[i % 3]} for i in range(30)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = sentei_command("inspect", "--model", small, "--train", other, *BRIEF)
+    assert found.exit_code == 2 and "made for 2 labels, and the data have 3" in found.stderr
+    text = tmp_path / "text.txt"
+    text.write_text("the film was good\n" * 200)
+    options = ["--kind", "language", "--train", text, "--max-length", 8]
+    found = sentei_command("inspect", "--model", small, *options, *BRIEF)
+    assert found.exit_code == 2 and "no model for --kind language" in found.stderr
+
+
+def test_verify_checks_it_with_its_loader(small, tmp_path):
+    found = done("verify", small)
+    assert "holds  sentei.shrink.load loads it unchanged" in found.output
+    damaged = tmp_path / "damaged"
+    shutil.copytree(small, damaged)
+    text = (small / "shrink.json").read_text()
+    (damaged / "shrink.json").write_text(text.replace('"units": 22', '"units": 21'))
+    found = sentei_command("verify", damaged)
+    assert found.exit_code == 1 and "FAILS  sentei.shrink.load" in found.output
+
+
+def test_report_names_the_right_folder(small):
+    found = sentei_command("report", small)
+    assert found.exit_code == 2 and "is a model's folder" in found.stderr
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "head+neuron"])
+def test_it_is_pruned_on_and_resumes(small, data, pattern, tmp_path):
+    files = ["--train", data["train"], "--eval", data["eval"]]
+    options = ["--model", small, *files, *FAST, "--epochs", 3, "--method", "magnitude"]
+    options += ["--sparsity", 0.5, "--pattern", pattern, "--checkpoints", 3]
+    shown = done("inspect", *options)
+    assert "50.0 %" in shown.output
+    out, again = tmp_path / "out", tmp_path / "again"
+    done("prune", *options, "--out", out)
+    manifest = (small / "shrink.json").read_text()
+    for folder in (out / "model", *out.glob("checkpoints/checkpoint-*")):
+        assert (folder / "shrink.json").read_text() == manifest
+    assert "holds  sentei.shrink.load loads it unchanged" in done("verify", out).output
+    report = json.loads((out / "report.json").read_text())
+    counted = {unit["name"]: unit["units"] for unit in report["pruning"]["units"]}
+    if pattern == "head+neuron":
+        assert counted["bert.encoder.layer.1.attention"] == 1
+        assert counted["bert.encoder.layer.0"] == 22
+
+    shutil.copytree(out, again)
+    (again / "report.json").unlink()
+    newest = max(again.glob("checkpoints/*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    (newest / "trainer_state.json").unlink()
+    done("prune", "--out", again, "--resume")
+    models = [sentei.shrink.load(folder / "model").state_dict() for folder in (out, again)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_a_teacher_of_attention_scores_is_refused(small, data, tmp_path):
+    files = ["--train", data["train"], "--eval", data["eval"]]
+    options = ["--model", small, *files, *FAST, "--method", "magnitude", "--teacher", "self"]
+    refused = sentei_command("inspect", *options, "--set", "distill.attention=1")
+    assert refused.exit_code == 2 and "any number of attention heads" in refused.stderr
+    done("inspect", *options, "--set", "distill.hidden=1")

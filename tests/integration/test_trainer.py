@@ -17,6 +17,7 @@ from transformers import (
 
 import sentei
 from sentei.hf.callback import STATE_FILE
+from sentei.testing import make_sparse_
 
 STEPS = 24
 PLATON = sentei.platon(0.8, window=2, every=2)
@@ -42,8 +43,12 @@ def trainer(folder: Path, *callbacks, **settings) -> Trainer:
         "save_strategy": "steps",
         "save_steps": 5,
     } | settings
+    model = AutoModelForSequenceClassification.from_config(CONFIG)
+    for callback in callbacks:
+        if isinstance(callback, sentei.PruningCallback):
+            make_sparse_(model, callback.recipe)
     return Trainer(
-        AutoModelForSequenceClassification.from_config(CONFIG),
+        model,
         TrainingArguments(
             str(folder),
             per_device_train_batch_size=4,

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentei.parts.budget import Budget, Global, Group, LearnedRatio, Threshold, Uniform
+import sentei
+from sentei.parts.budget import AcrossSizes, Budget, Global, Group, LearnedRatio, Threshold, Uniform
 from sentei.parts.learning import Adam
 from sentei.parts.part import Moment
 
@@ -202,3 +203,18 @@ def test_by_kind():
     assert Budget.model_validate({"kind": "learned_ratio", "initial": 3}) == LearnedRatio(initial=3)
     assert Budget.model_validate("uniform") == Uniform()
     assert Budget.model_validate({"kind": "global", "compat": True}) == Global(compat=True)
+
+
+def test_across_sizes_counts_weights():
+    budget = AcrossSizes()
+    assert budget.mixes and not Global().mixes
+    [group] = budget.split([100, 300], moment(0.5), {})
+    assert group == Group((0, 1), 200, of_weights=True)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "neuron+2:4"])
+def test_across_sizes_is_for_units_of_several_weights(pattern):
+    with pytest.raises(ValueError, match="across_sizes ranks units of several weights"):
+        sentei.recipe.override(
+            sentei.magnitude(0.5), [f"pattern={pattern!r}", "budget=across_sizes"]
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
+import sentei
 from sentei.parts.part import Moment
 from sentei.parts.penalties import (
     ExcessRatio,
@@ -14,6 +16,7 @@ from sentei.parts.penalties import (
     ReweightedL1,
     ScoreL1,
 )
+from sentei.testing import Network
 
 
 def moment(*, sparsity=0.4, reached=0.0, ramp=0.5, final=0.8):
@@ -112,3 +115,45 @@ def test_kinds():
     assert Penalty.model_validate("excess_ratio") == ExcessRatio()
     with pytest.raises(ValueError, match="did you mean 'score_l1'"):
         Penalty.model_validate("score_l2")
+
+
+def test_a_penalty_can_be_for_one_kind_of_unit():
+    """Each kind's coefficient is of the mean over its own places; seen in Adam's first average."""
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            vocab_size=20,
+        )
+    )
+    recipe = sentei.soft_movement(0.5, pattern="neuron+4x4", warmup=0, settle=None)
+    both = (
+        ScoreL1(coefficient=3.0, follow=False, units=("neuron",)),
+        ScoreL1(coefficient=5.0, follow=False, units=("4x4",)),
+    )
+    pruner = sentei.Pruner(model, recipe.model_copy(update={"penalties": both}), total_steps=100)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruner.attach(optimizer)
+    for _ in range(2):  # the penalty rises with the sparsity that the first decision was made at
+        (model(torch.arange(6)[None]).logits.sum() * 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    share = pruner.recipe.schedule.at(1, 100) / 0.5
+    for name, tensors in pruner.state_dict()["units"].items():
+        coefficient, places = (3.0, 2) if name.startswith("neuron") else (5.0, 8)
+        gradient = share * coefficient / (places * tensors["score"].numel()) / 4
+        # beta1 is 0.9, and the first step had no penalty
+        assert tensors["exp_avg"].tolist() == pytest.approx(
+            [0.1 * gradient] * tensors["score"].numel(), rel=1e-5
+        )
+
+
+def test_a_penalty_for_units_that_are_not_there_is_refused():
+    penalty = ScoreL1(coefficient=1.0, units=("head", "rows"))
+    recipe = sentei.soft_movement(0.5, pattern="row").model_copy(update={"penalties": (penalty,)})
+    told = r"penalties\.0\.units: pattern row has no units of the kind 'head'; it has row"
+    with pytest.raises(ValueError, match=told):
+        sentei.Pruner(Network(), recipe, total_steps=100)

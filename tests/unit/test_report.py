@@ -21,9 +21,22 @@ from sentei.record import (
     SiteRecord,
     SizeRecord,
     TrainPoint,
+    UnitsRecord,
     UpdateRecord,
 )
-from sentei.report.facts import Grid, Metric, count, duration, headline, percent, size
+from sentei.report.facts import (
+    Cell,
+    Grid,
+    Metric,
+    count,
+    duration,
+    headline,
+    left,
+    percent,
+    size,
+    unit_name,
+    units_by_layer,
+)
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -531,3 +544,42 @@ def test_grid_orders_roles_and_layers_and_merges_what_is_too_much(run):
     grid = Grid(many)
     assert len(grid.roles) == 10 and grid.roles[-1] == "other" and grid.layers == [None]
     assert grid.by_role["other"].weights == 2 * 21
+
+
+UNITS = (
+    UnitsRecord(kind="head", name="a", layer=1, units=12, pruned=3),
+    UnitsRecord(kind="head", name="b", layer=0, units=12, pruned=12),
+    UnitsRecord(kind="head", name="c", layer=1, units=12, pruned=0),
+    UnitsRecord(kind="32x32", name="d", layer=None, units=2048, pruned=1024),
+    UnitsRecord(kind="2:4", name="e", layer=0, units=4096, pruned=2048),
+)
+
+
+def test_units_are_summed_by_kind_and_layer():
+    found = units_by_layer(UNITS)
+    assert found["head"] == {0: Cell(12, 12), 1: Cell(24, 3)} and list(found["head"]) == [0, 1]
+    assert found["32x32"] == {None: Cell(2048, 1024)}
+    assert [unit_name(kind) for kind in (*found, "row", "odd")] == [
+        "attention heads",
+        "weights in 2:4",
+        "blocks of 32x32",
+        "rows",
+        "units of odd",
+    ]
+    assert left(Cell(2048, 1024)) == "1,024 of 2,048"
+
+
+def test_units_that_are_left_are_on_page_and_terminal():
+    report = pruning(realistic(layers=2), units=UNITS)
+    page = Page(reports.render_html(report))
+    text = StringIO()
+    reports.print_console(report, Console(file=text, width=80))
+    for said in (page.text, " ".join(text.getvalue().split())):
+        assert "21 of 36" in said and "0 of 12" in said and "21 of 24" in said
+        assert "1,024 of 2,048" in said and "2,048 of 4,096" in said
+    assert max(map(len, text.getvalue().splitlines())) <= 80
+    assert "attention heads left" in page.text and "Attention heads left" in text.getvalue()
+    without = StringIO()
+    reports.print_console(realistic(layers=2), Console(file=without, width=80))
+    assert " left" not in without.getvalue()
+    assert "Removed" not in Page(reports.render_html(realistic(layers=2))).text

@@ -169,4 +169,5 @@ ZOO = {
         "T5ForConditionalGeneration",
     ),
     "bart": Specimen("BartConfig", BART, (SIX, (*SIX, *CROSS)), "BartForConditionalGeneration"),
+    "mbart": Specimen("MBartConfig", BART, (SIX, (*SIX, *CROSS)), "MBartForConditionalGeneration"),
 }

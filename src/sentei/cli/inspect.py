@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
 from sentei.cli.options import (
+    FreezeOption,
     MethodOption,
     PatternOption,
     RecipeOption,
@@ -36,6 +37,7 @@ def inspect(
     pattern: PatternOption = None,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
+    freeze_masks: FreezeOption = False,
     out: Annotated[Path | None, typer.Option(help="The folder the run would write to.")] = None,
     names: Annotated[bool, typer.Option("--names", help="List every prunable weight.")] = False,
     json: JsonOption = False,
@@ -46,7 +48,9 @@ def inspect(
     from sentei.hf.prepare import prepare
 
     quiet_transformers()
-    settings = make_settings(given, method, sparsity, recipe, overrides, pattern)
+    settings = make_settings(
+        given, method, sparsity, recipe, overrides, pattern, freeze_masks=freeze_masks
+    )
     if out:
         check_output(out)
     prepared = prepare(settings)

@@ -29,6 +29,14 @@ PatternOption = Annotated[
         "several joined by + [default: unstructured]."
     ),
 ]
+FreezeOption = Annotated[
+    bool,
+    typer.Option(
+        "--freeze-masks",
+        help="Keep the zeros of a --model that is sparse already and prune nothing more: short "
+        "for --method frozen_mask.",
+    ),
+]
 RecipeOption = Annotated[Path | None, typer.Option(help="Recipe file (YAML) instead of a method.")]
 SetOption = Annotated[
     list[str] | None,
@@ -68,6 +76,8 @@ def make_settings(
     recipe: Path | None,
     overrides: list[str] | None,
     pattern: str | None = None,
+    *,
+    freeze_masks: bool = False,
 ) -> Settings:
     """The settings of a run.
 
@@ -76,6 +86,14 @@ def make_settings(
     """
     if "model" not in given:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
+    if freeze_masks:
+        for option, value in (("method", method), ("recipe", recipe), ("pattern", pattern)):
+            if value:
+                raise ValueError(
+                    f"--freeze-masks keeps the zeros of --model as they are: leave out --{option} "
+                    f"{value}, or the flag"
+                )
+        method = "frozen_mask"
     teacher = "teacher" in given
     built = make_recipe(method, sparsity, recipe, overrides or [], pattern=pattern, teacher=teacher)
     try:

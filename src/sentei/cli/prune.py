@@ -19,6 +19,7 @@ from sentei.cli.app import (
     warn,
 )
 from sentei.cli.options import (
+    FreezeOption,
     MethodOption,
     PatternOption,
     RecipeOption,
@@ -41,6 +42,7 @@ def prune(
     pattern: PatternOption = None,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
+    freeze_masks: FreezeOption = False,
     out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")],
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; needs no other option.")
@@ -49,13 +51,17 @@ def prune(
 ) -> None:
     """Prune a model while fine-tuning it on a task."""
     if resume:
-        settings = _resumed(out, given, [method, sparsity, pattern, recipe, overrides])
+        settings = _resumed(
+            out, given, [method, sparsity, pattern, recipe, overrides, freeze_masks]
+        )
         if settings is None:
             done = reports.read(out)
             _show(done, out, json)
             return
     else:
-        settings = make_settings(given, method, sparsity, recipe, overrides, pattern)
+        settings = make_settings(
+            given, method, sparsity, recipe, overrides, pattern, freeze_masks=freeze_masks
+        )
         check_output(out)
     run_and_show(settings, out, resume=resume, json=json)
 
@@ -112,7 +118,7 @@ def _resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings
     if any(others):
         raise ValueError(
             f"--resume goes on with {out / 'recipe.yaml'} as it is: leave out --method, "
-            "--sparsity, --pattern, --recipe and --set, or begin a new run"
+            "--sparsity, --pattern, --recipe, --set and --freeze-masks, or begin a new run"
         )
     return None if (out / "report.json").is_file() else settings
 

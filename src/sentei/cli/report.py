@@ -17,6 +17,11 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Print a run's report and write its page again."""
+    if (run / "config.json").is_file():
+        raise ValueError(
+            f"{run} is a model's folder, and reports are in a run's: name that one. For a model "
+            f"there are sentei verify {run} and sentei evaluate --model {run}"
+        )
     found = reports.read(run)
     if json:
         show_json(found)

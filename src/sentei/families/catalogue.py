@@ -357,7 +357,7 @@ FAMILIES = (
     ),
     Family(
         name="bart",
-        model_types=("bart",),
+        model_types=("bart", "mbart"),
         block="layers.{i}",
         roles={
             "query": "self_attn.q_proj",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from sentei.hf import hub
-from sentei.hf.holdout import hold_out, part_names
+from sentei.hf.holdout import set_aside
 from sentei.hf.labels import renumber
 from sentei.hf.tables import (
     Layout,
@@ -168,19 +168,8 @@ def split(whole: Examples, eval_fraction: float, seed: int) -> tuple[Examples, E
     strata = whole.labels if whole.label_names else None
     pairs = whole.pairs or [""] * len(whole)
     keys = [f"{text}\0{pair}" for text, pair in zip(whole.texts, pairs, strict=True)]
-    rest, aside = hold_out(keys, strata, fraction=eval_fraction, seed=seed, source=whole.source)
-    names = part_names(eval_fraction, seed, stratified=bool(whole.label_names))
-
-    def part(chosen: list[int], what: str) -> Examples:
-        return Examples(
-            texts=[whole.texts[i] for i in chosen],
-            pairs=[whole.pairs[i] for i in chosen] if whole.pairs is not None else None,
-            labels=[whole.labels[i] for i in chosen],
-            label_names=whole.label_names,
-            source=f"{whole.source}: {what}, {rows(len(chosen))}",
-        )
-
-    return part(rest, names[0]), part(aside, names[1])
+    columns = ("texts", "pairs", "labels")
+    return set_aside(whole, columns, keys, strata, "row", fraction=eval_fraction, seed=seed)
 
 
 # ---------------------------------------------------------------------------- checks

@@ -5,6 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from sentei.hf.tables import counted
+
+E = TypeVar("E")
 
 
 def hold_out(
@@ -53,6 +59,43 @@ def hold_out(
             f"give an evaluation file with --eval."
         )
     return [i for i in range(len(keys)) if i not in aside], sorted(aside)
+
+
+def set_aside(
+    examples: E,
+    columns: Sequence[str],
+    keys: Sequence[str],
+    strata: Sequence[Hashable] | None,
+    noun: str,
+    *,
+    fraction: float,
+    seed: int,
+) -> tuple[E, E]:
+    """Examples without a part, and the part: see :func:`hold_out`.
+
+    Args:
+        examples: A dataclass with a ``source``.
+        columns: Its fields with one entry an example, or None.
+        keys: What an example is told by.
+        strata: Of which each gives its part.
+        noun: What an example is called.
+        fraction: Set aside, in (0, 1).
+        seed: Of the choice.
+    """
+    whole: Any = examples
+    chosen = hold_out(keys, strata, fraction=fraction, seed=seed, source=whole.source)
+    names = part_names(fraction, seed, stratified=strata is not None)
+
+    def part(places: list[int], what: str) -> E:
+        taken = {name: getattr(whole, name) for name in columns}
+        found: E = replace(
+            whole,
+            **{name: old and [old[i] for i in places] for name, old in taken.items()},
+            source=f"{whole.source}: {what}, {counted(len(places), noun)}",
+        )
+        return found
+
+    return part(chosen[0], names[0]), part(chosen[1], names[1])
 
 
 def part_names(fraction: float, seed: int, *, stratified: bool) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from sentei.hf.tokens import Features
 from sentei.parts.distillation import Distillation
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
+from sentei.shrink.disk import MANIFEST, load
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,16 @@ def prepare(settings: Settings) -> Prepared:
     optional = recipe.distill is not None and not (recipe.distill.required or settings.teacher)
     if chosen and kind.cannot_learn and optional:
         chosen, untaught = None, f"--kind {kind.name} learns from none: {kind.cannot_learn}"
-    if chosen:
-        _check_teachable(kind)
     folder, name = locate_model(settings.model)
+    if chosen and recipe.distill:
+        _check_teachable(kind)
+        for option, place in (("model", folder), ("teacher", chosen)):
+            if recipe.distill.attention and is_shrunk(place):
+                raise ValueError(
+                    f"--{option} {place}: its blocks may have any number of attention heads, and "
+                    "the recipe compares those of student and teacher one by one; use --set "
+                    "distill.attention=0"
+                )
     corpus, order = _in_order_of(load_corpus(settings), folder, chosen)
     processor = load_processor(corpus.kind, folder)
     train = corpus.kind.features(corpus.train, processor, training=True)
@@ -118,6 +126,11 @@ def prepare(settings: Settings) -> Prepared:
     total = optimizer_steps(len(train), settings.epochs, settings)
     recipe = recipe.with_examples(len(train))
     recipe.check(total)
+    if recipe.schedule.found and settings.dense_epochs:
+        raise ValueError(
+            f"--dense-epochs {settings.dense_epochs:g}: dense training leaves no zeros, and the "
+            "recipe keeps those of --model; leave the option out"
+        )
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
     corpus.kind.check_model(model, train)
@@ -128,6 +141,11 @@ def prepare(settings: Settings) -> Prepared:
             f"--model {settings.model} has no head trained for this task; --dense-epochs 3 would "
             "make one first, or --teacher name one"
         )
+    selection = recipe.resolve(model)[0]
+    try:
+        recipe = recipe.with_zeros(selection)
+    except ValueError as error:
+        raise ValueError(f"--model {settings.model}: {error}") from None
     teacher = None
     if chosen is not None and recipe.distill is not None:
         if chosen == "self" and not trained_head:
@@ -151,7 +169,7 @@ def prepare(settings: Settings) -> Prepared:
         teacher=teacher,
         untaught=untaught,
         trained_head=trained_head,
-        selection=recipe.resolve(model)[0],
+        selection=selection,
         total_steps=total,
         dense_steps=optimizer_steps(len(train), settings.dense_epochs, settings),
     )
@@ -324,6 +342,8 @@ def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     if path.is_dir() and not (path / "config.json").is_file():
         inside = path / "model"
         hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
+        if (path / "adapter_config.json").is_file():
+            hint = ", but an adapter of peft: merge it into its model with sentei.merge_adapter"
         raise ValueError(f"--{option} {name}: the folder holds no config.json{hint}")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
         raise ValueError(f"--{option} {name}: no such folder")
@@ -365,6 +385,11 @@ def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTr
         ValueError: It cannot be loaded, or is no model for this kind of task.
     """
     kind = corpus.kind
+    # On a CPU, SDPA with attention dropout falls back to a path that makes a training step half as
+    # long again as plain attention does.
+    attention = None if torch.cuda.is_available() else "eager"
+    if is_shrunk(model):
+        return _load_shrunk(model, corpus, option, attention), True
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a new head is expected, not worth a warning
     try:
@@ -373,9 +398,7 @@ def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTr
             model,
             config=config,
             dtype=torch.float32,
-            # On a CPU, SDPA with attention dropout falls back to a path that makes a training step
-            # half as long again as plain attention does.
-            attn_implementation=None if torch.cuda.is_available() else "eager",
+            attn_implementation=attention,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -385,6 +408,29 @@ def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTr
         transformers_logging.set_verbosity(level)
     fresh = [*report["missing_keys"], *report["mismatched_keys"]]
     return loaded, not fresh
+
+
+def is_shrunk(model: str) -> bool:
+    """Whether only :func:`sentei.shrink.load` loads a model: its config cannot say its shapes."""
+    return (Path(model) / MANIFEST).is_file()
+
+
+def _load_shrunk(model: str, corpus: Corpus, option: str, attention: str | None) -> PreTrainedModel:
+    """A shrunk model as it is: with its own head, which must be one for the corpus."""
+    found = load(model, dtype=torch.float32, attn_implementation=attention)
+    kind, head = corpus.kind, corpus.kind.head(corpus.train)
+    fits = isinstance(found, kind.model_class._model_mapping.get(type(found.config), ()))
+    if not fits:
+        what = f"a {type(found).__name__}, which is no model for --kind {kind.name}"
+    elif (labels := head.get("num_labels")) not in (None, found.config.num_labels):
+        what = f"made for {found.config.num_labels} labels, and the data have {labels}"
+    else:
+        found.config.update(head)
+        return found
+    raise ValueError(
+        f"--{option} {model}: it was shrunk as {what}; a head can only be exchanged before: "
+        "fine-tune the model for this task, then shrink it"
+    )
 
 
 def saved_labels(model: str, option: str = "model") -> tuple[str, ...]:

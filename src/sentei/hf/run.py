@@ -41,11 +41,13 @@ from sentei.distill import Distiller, TeacherCache
 from sentei.hf.callback import STATE_FILE, PruningCallback
 from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
-from sentei.hf.prepare import Corpus, Prepared, load_model, precision
+from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import Features
 from sentei.hf.watch import Epochs, Journal, Milestones, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
+from sentei.shrink.disk import MANIFEST
+from sentei.shrink.disk import load as load_shrunk
 
 
 class Interrupted(Exception):
@@ -102,7 +104,7 @@ def prune(
         if prepared.teacher:
             model, teacher = _student(prepared, model)
             distiller = _distiller(prepared, model, teacher)
-    elif prepared.trained_head:
+    elif prepared.trained_head and not prepared.recipe.schedule.found:
         dense = dict(before or evaluate(model, prepared.processor, prepared.corpus, settings))
 
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
@@ -278,8 +280,20 @@ class _Trainer(Trainer):
         which the Trainer itself would pass over.
         """
         model = model or self.model
-        found = type(model).from_pretrained(resume_from_checkpoint, config=model.config)
+        if is_shrunk(resume_from_checkpoint):
+            found = load_shrunk(resume_from_checkpoint)
+        else:
+            found = type(model).from_pretrained(resume_from_checkpoint, config=model.config)
         model.load_state_dict(found.state_dict())
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """With what a shrunk model's config cannot say; training does not change it."""
+        super().save_model(output_dir, _internal_call)
+        if is_shrunk(self._prepared.folder) and self.args.should_save:
+            shutil.copyfile(
+                Path(self._prepared.folder, MANIFEST),
+                Path(output_dir or str(self.args.output_dir), MANIFEST),
+            )
 
     def evaluate(
         self,

@@ -1,4 +1,4 @@
-"""Checks what a folder claims, on the file itself and through plain transformers."""
+"""Checks what a folder claims, on the file itself and through what loads it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from sentei.measure import count_zeros
 from sentei.record import PruningReport, Record
+from sentei.shrink.disk import MANIFEST, load
 
 
 class Check(Record):
@@ -126,16 +127,22 @@ def _claims(
 
 
 def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
+    shrunk = (model / MANIFEST).is_file()  # no config can say its shapes
+    claim = f"{'sentei.shrink.load' if shrunk else 'plain transformers'} loads it unchanged"
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
+    report: dict[str, object] = {}
     try:
-        [architecture] = AutoConfig.from_pretrained(model).architectures
-        loaded, report = getattr(transformers, architecture).from_pretrained(
-            model, output_loading_info=True
-        )
+        if shrunk:
+            loaded = load(model)
+        else:
+            [architecture] = AutoConfig.from_pretrained(model).architectures
+            loaded, report = getattr(transformers, architecture).from_pretrained(
+                model, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        return None, Check(claim="plain transformers loads it unchanged", holds=False, found=reason)
+        return None, Check(claim=claim, holds=False, found=reason)
     finally:
         transformers_logging.set_verbosity(level)
     problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
@@ -148,7 +155,7 @@ def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None,
     if moved:
         problems.append(f"zeros changed in {moved[0]}")
     return loaded, Check(
-        claim="plain transformers loads it unchanged",
+        claim=claim,
         holds=not problems,
         found="; ".join(problems) or f"{len(found)} tensors, the same zeros",
     )

@@ -27,12 +27,15 @@ class Group:
 
     ``strict`` prunes only what lies below the ``count``-th lowest score instead. With a
     ``threshold``, what scores no higher than it is pruned, and ``count`` is the most that may be.
+    ``of_weights`` says that ``count`` is of weights, where entries hold unlike numbers of them: as
+    few of the lowest are pruned as reach it.
     """
 
     sites: tuple[int, ...]
     count: int
     strict: bool = False
     threshold: float | None = None
+    of_weights: bool = False
 
 
 class Budget(Part):
@@ -42,6 +45,9 @@ class Budget(Part):
 
     learned: ClassVar[bool] = False
     """Whether it learns from the gradients of the mask."""
+
+    mixes: ClassVar[bool] = False
+    """Whether it is given units of all kinds and sizes together, with their weights as sizes."""
 
     def start(self, sizes: Sequence[int], total: int, sparsity: float) -> dict[str, Tensor]:
         """Its state before the first step: tensors of shape (sites,), float64, on the CPU.
@@ -73,6 +79,22 @@ class Global(Budget):
         wanted = sum(sizes) * moment.sparsity
         count = int(wanted) if self.compat else round(wanted)
         return (Group(tuple(range(len(sizes))), count, strict=self.compat),)
+
+
+class AcrossSizes(Budget):
+    """One ranking over units of all kinds and sizes, rows of 768 beside rows of 3072.
+
+    What is counted is weights: as few of the lowest units go as reach the sparsity, which is then
+    exceeded by less than a unit. (LoSparse, arXiv 2306.11222, and its code.)
+    """
+
+    kind: Literal["across_sizes"] = "across_sizes"
+    mixes: ClassVar[bool] = True
+
+    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
+        """One group of everything."""
+        count = round(sum(sizes) * moment.sparsity)
+        return (Group(tuple(range(len(sizes))), count, of_weights=True),)
 
 
 class Uniform(Budget):

@@ -51,7 +51,10 @@ class ProximalPenalty(Penalty):
 
 
 class ScorePenalty(Penalty):
-    """A term on learned scores: ``coefficient`` x the mean over sites of a mean over scores."""
+    """A term on learned scores: ``coefficient`` x the mean over sites of a mean over scores.
+
+    Where units are heads or neurons, a site here is what holds them.
+    """
 
     coefficient: float = Field(ge=0)
     """Weight of the term."""
@@ -60,6 +63,14 @@ class ScorePenalty(Penalty):
     """Follow the schedule: the coefficient counts in full where 5 points of sparsity are missing,
     in proportion where it is less, and pushes the other way beyond what is asked for. False pushes
     on in full, and the sparsity is what comes of it (the papers)."""
+
+    units: tuple[str, ...] = ()
+    """Kinds of units that it is for, such as 32x32 and neuron, so that each can have a term of its
+    own; empty takes all."""
+
+    def covers(self, kind: str) -> bool:
+        """Whether it is for units of a kind."""
+        return not self.units or kind in self.units
 
     def strength(self, moment: Moment) -> float:
         """The coefficient in force."""
@@ -72,7 +83,7 @@ class ScorePenalty(Penalty):
     def add_(self, gradient: Tensor, score: Tensor, share: float, moment: Moment) -> None:
         """Add the term's gradient at ``score`` to ``gradient``; flat pieces of one size.
 
-        ``share`` is 1 / (sites x scores in the site).
+        ``share`` is 1 / (sites that it is for x scores in the site).
         """
 
 

@@ -15,6 +15,9 @@ class Schedule(Part):
 
     axis: ClassVar[str] = "schedule"
 
+    found: ClassVar[bool] = False
+    """Whether the sparsity is the one that the model has when pruning begins."""
+
     sparsity: float = Field(ge=0, lt=1)
     """Final sparsity: the fraction of prunable weights removed at the end, in [0, 1)."""
 
@@ -198,3 +201,58 @@ class Constant(Schedule):
 
     def _start(self, total: int) -> int:
         return round(self.warmup * total)
+
+
+class Found(Schedule):
+    """The sparsity that the model has when pruning begins, at every step: nothing more is asked.
+
+    Decided at the first step and the last.
+    """
+
+    kind: Literal["found"] = "found"
+    found: ClassVar[bool] = True
+
+    sparsity: float | None = Field(None, ge=0, lt=1)  # type: ignore[assignment]
+    """The least that the model must have; what it has takes its place. None takes all but 0."""
+
+    def taken(self, zeros: int, weights: int) -> Found:
+        """The schedule for a model with so many zeros among its prunable weights.
+
+        Raises:
+            ValueError: The model is dense, less sparse than it must be, or all zeros.
+        """
+        if self.sparsity is None and zeros == 0:
+            raise ValueError(
+                f"schedule.kind=found: none of the {weights:,} prunable weights is zero, so there "
+                "is no sparsity to keep. Name a model that was pruned before, or a method that "
+                "prunes"
+            )
+        if zeros < round(weights * (self.sparsity or 0)):
+            raise ValueError(
+                f"schedule.sparsity={self.sparsity}: {zeros / weights:.4%} of the {weights:,} "
+                "prunable weights of this model are zero, which is less. Name the model that was "
+                "pruned so far, or leave the sparsity out to keep what is found"
+            )
+        if zeros == weights:
+            raise ValueError(
+                f"schedule.kind=found: all of the {weights:,} prunable weights are zero, and "
+                "nothing is left to train. Name another model"
+            )
+        return self.model_copy(update={"sparsity": zeros / weights})
+
+    def at(self, step: int, total: int) -> float:
+        """What was found."""
+        assert self.sparsity is not None
+        return self.sparsity
+
+    def ramp(self, step: int, total: int) -> float:
+        """Behind its end, always."""
+        return 1 + step / total
+
+    def is_update(self, step: int, total: int) -> bool:
+        """At the first step and the last."""
+        return step in (1, total)
+
+    def check(self, total: int) -> None:
+        """Any number of steps will do."""
+        return None

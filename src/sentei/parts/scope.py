@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -107,6 +107,8 @@ class Scope(Part):
 
         if not tree.names:
             raise ValueError("scope matched no weight: the model has no parameters")
+        if not self.include:
+            _check_no_adapter(model, tree.names)
         self._check_patterns(tree)
         if self.include:
             rule = "include patterns " + ", ".join(map(repr, self.include))
@@ -134,6 +136,7 @@ class Scope(Part):
                 f"scope.exclude={self.exclude!r} leaves nothing to prune. Exclude fewer of "
                 f"{_listed([entry.name for entry in included])}."
             )
+        _check_no_adapter(model, [entry.name for entry in entries])
         _check_prunable(entries)
         sites = tuple(
             Site(
@@ -329,6 +332,18 @@ def _preset(tree: _Tree, family: Family) -> set[str]:
             f"Name the weights in scope.include. {tree.first_candidates}"
         )
     return chosen
+
+
+def _check_no_adapter(model: nn.Module, names: Iterable[str]) -> None:
+    """Refuse weights that lie under an adapter of peft, which calls them ``base_layer``."""
+    under = next((name for name in names if "base_layer" in name.split(".")), None)
+    if under and any(type(part).__module__.startswith("peft.") for part in model.modules()):
+        raise ValueError(
+            f"scope: {under} lies under an adapter of peft: it is frozen, and what the adapter "
+            "adds would fill its zeros. Either prune the model first and give the sparse one to "
+            "peft; sentei.merge_adapter then merges the adapter and keeps the zeros. Or merge the "
+            "adapter first, with merge_and_unload(), and prune what it returns"
+        )
 
 
 def _check_prunable(entries: Sequence[_Entry]) -> None:

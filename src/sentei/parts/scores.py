@@ -132,6 +132,25 @@ class Random(Score):
         return memory["draw"]
 
 
+class Present(Score):
+    """1 for a weight that is not zero when pruning begins, 0 for one that is: the mask it has."""
+
+    kind: Literal["present"] = "present"
+    memory: ClassVar[tuple[str, ...]] = ("present",)
+
+    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
+        """Look."""
+        memory["present"].copy_(weight != 0)
+
+    def changes_at(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """As it was."""
+        return memory["present"]
+
+
 class Learned(Score):
     """Scores trained beside the weights, by the gradient that a latent mask forms for them.
 

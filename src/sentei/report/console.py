@@ -8,7 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sentei.record import RunReport
-from sentei.report.facts import Cell, Grid, count, duration, headline, percent, size
+from sentei.report.facts import (
+    Cell,
+    Grid,
+    count,
+    duration,
+    headline,
+    left,
+    percent,
+    size,
+    together,
+    unit_name,
+    units_by_layer,
+)
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -23,6 +35,9 @@ def print_console(report: RunReport, console: Console) -> None:
     console.print()
     console.print(_layers(report, plain))
     console.print()
+    for kind, layers in units_by_layer(report.pruning.units).items():
+        console.print(_units(kind, layers, plain))
+        console.print()
     console.print(_sizes(report, plain))
     if report.seconds:
         console.print()
@@ -44,6 +59,17 @@ def _row(table: Table, label: str, cell: Cell, plain: bool) -> None:
     kept = count(cell.weights - cell.pruned)
     share = percent(cell.pruned, cell.weights)
     table.add_row(label, _bar(cell.sparsity, plain), share, kept, count(cell.weights))
+
+
+def _units(kind: str, layers: dict[int | None, Cell], plain: bool) -> Table:
+    table = _table("Layer", "Removed", f"{unit_name(kind).capitalize()} left")
+    for layer, cell in layers.items():
+        label = "outside layers" if layer is None else str(layer)
+        table.add_row(label, _bar(cell.sparsity, plain), left(cell))
+    table.add_section()
+    whole = together(layers.values())
+    table.add_row("all", _bar(whole.sparsity, plain), left(whole))
+    return table
 
 
 def _sizes(report: RunReport, plain: bool) -> Table:

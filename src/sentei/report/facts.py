@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sentei.record import RunReport, SiteRecord
+from sentei.record import RunReport, SiteRecord, UnitsRecord
 
 _ROLES = (
     *("query", "key", "value", "qkv", "attention_out"),
@@ -13,6 +14,13 @@ _ROLES = (
     *("ffn_gate", "ffn_in", "ffn_in_gate", "ffn_out"),
 )
 """The usual roles, in the order in which data passes them."""
+
+_UNITS = {
+    "head": "attention heads",
+    "neuron": "neurons",
+    "row": "rows",
+    "column": "columns",
+}
 
 _SHARES = ("accuracy", "f1", "precision", "recall", "exact_match", "auc", "rouge")
 _LOWER = ("perplexity", "loss")
@@ -107,7 +115,7 @@ def _scaled(number: float, units: tuple[str, ...]) -> str:
 
 
 class Cell(NamedTuple):
-    """Some of the prunable weights."""
+    """Some of the prunable weights, or of units of them."""
 
     weights: int
     pruned: int
@@ -122,6 +130,36 @@ def total(sites: Iterable[SiteRecord]) -> Cell:
     """The sum over sites."""
     sites = tuple(sites)
     return Cell(sum(site.weights for site in sites), sum(site.pruned for site in sites))
+
+
+def unit_name(kind: str) -> str:
+    """What the units of a pattern are called: attention heads."""
+    if re.fullmatch(r"\d+x\d+", kind):
+        return f"blocks of {kind}"
+    if re.fullmatch(r"\d+:\d+", kind):
+        return f"weights in {kind}"
+    return _UNITS.get(kind, f"units of {kind}")
+
+
+def units_by_layer(units: Iterable[UnitsRecord]) -> dict[str, dict[int | None, Cell]]:
+    """Units of every kind, by layer; what has no layer comes last."""
+    found: dict[str, dict[int | None, Cell]] = {}
+    for one in sorted(units, key=lambda one: (one.layer is None, one.layer or 0)):
+        layers = found.setdefault(one.kind, {})
+        sofar = layers.get(one.layer, Cell(0, 0))
+        layers[one.layer] = Cell(sofar.weights + one.units, sofar.pruned + one.pruned)
+    return found
+
+
+def together(cells: Iterable[Cell]) -> Cell:
+    """The sum of cells."""
+    cells = tuple(cells)
+    return Cell(sum(cell.weights for cell in cells), sum(cell.pruned for cell in cells))
+
+
+def left(cell: Cell) -> str:
+    """1,024 of 3,072: units are counted exactly."""
+    return f"{cell.weights - cell.pruned:,} of {cell.weights:,}"
 
 
 class Grid:
@@ -146,9 +184,6 @@ class Grid:
         self.layers = sorted(layers, key=lambda n: (n is None, n or 0))
         self.by_layer = {n: total(s for s in sites if s.layer == n) for n in self.layers}
         self.by_role = {
-            role: Cell(
-                sum(cell.weights for key, cell in self.cells.items() if key[1] == role),
-                sum(cell.pruned for key, cell in self.cells.items() if key[1] == role),
-            )
+            role: together(cell for key, cell in self.cells.items() if key[1] == role)
             for role in self.roles
         }

@@ -10,7 +10,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sentei.record import RunReport
 from sentei.report import charts
-from sentei.report.facts import Cell, Grid, Metric, count, duration, headline, percent, size
+from sentei.report.facts import (
+    Cell,
+    Grid,
+    Metric,
+    count,
+    duration,
+    headline,
+    left,
+    percent,
+    size,
+    together,
+    unit_name,
+    units_by_layer,
+)
 
 _WORDS = {
     "weight": "One number of the model. A model is a list of large tables (matrices) of weights.",
@@ -18,6 +31,8 @@ _WORDS = {
     "feed-forward layers. Embeddings, norms and the classifier stay dense.",
     "sparsity": "The share of weights that are exactly zero: 80 % means one in five is left. It is "
     "stated twice, over the prunable weights and over all parameters.",
+    "unit": "What one decision is about: a single weight, or a whole block, row, attention head or "
+    "neuron, all of whose weights are kept or zero together.",
     "mask": "Which weights are kept and which are zero.",
     "score": "How important a method holds a weight to be; low scores are pruned.",
     "threshold": "The score at the cut: what scores below it is pruned.",
@@ -52,7 +67,8 @@ def fill(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": count, "size": size, "duration": duration, "percent": percent}
+    written = (count, size, duration, percent, left)
+    environment.filters |= {write.__name__: write for write in written}
     colors = {"kept": charts.KEPT, "pruned": charts.PRUNED, "loss": charts.LOSS}
     return environment.get_template(template).render(colors=colors, **values)
 
@@ -72,6 +88,9 @@ def render(report: RunReport) -> str:
         metrics=_metrics(report),
         grid=grid,
         heat=_heat(grid),
+        units={
+            unit_name(kind): layers for kind, layers in units_by_layer(report.pruning.units).items()
+        },
         sizes=_sizes(report),
         settings={key: _setting(value) for key, value in plain["settings"].items()},
         recipe=yaml.safe_dump(plain["pruning"]["recipe"], sort_keys=False, allow_unicode=True),
@@ -86,6 +105,8 @@ def _tiles(report: RunReport) -> list[_Tile]:
         _Tile(percent(p.zeros, p.parameters), "of all parameters are zero"),
         _Tile(count(p.prunable - p.pruned), f"prunable weights left of {count(p.prunable)}"),
     ]
+    for kind, layers in units_by_layer(p.units).items():
+        tiles.append(_Tile(left(together(layers.values())), f"{unit_name(kind)} left"))
     sparse = report.sparse.get(report.metric)
     dense = (report.dense or {}).get(report.metric)
     if sparse is not None:

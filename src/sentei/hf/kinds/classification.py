@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-)
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 
 from sentei.hf import data, demo, metrics, tasks
 from sentei.hf.data import Examples
-from sentei.hf.kinds.kind import Batch, Collator, Kind, Said
+from sentei.hf.kinds.kind import Collator
+from sentei.hf.kinds.labelled import Labelled
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tables import Layout, Table
 from sentei.hf.tokens import Features, tokenise
 
 
-class Classification(Kind[Examples]):
+class Classification(Labelled[Examples]):
     """Text or pairs of texts, classes or values."""
 
     name = "classification"
@@ -74,17 +69,3 @@ class Classification(Kind[Examples]):
     def collator(self, processor: Any) -> Collator:
         """Padding to the longest of a batch."""
         return DataCollatorWithPadding(processor)
-
-    def said(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Said:
-        """Logits beside the true labels."""
-        output = model(**batch)
-        labels = batch["labels"].cpu().numpy()
-        values = output.logits.float().cpu().numpy(), labels
-        return Said(float(output.loss), len(labels), values)
-
-    def measure(
-        self, said: Sequence[Said], examples: Examples, features: Features
-    ) -> dict[str, float]:
-        """The task's metrics."""
-        logits, labels = zip(*(one.values for one in said), strict=True)
-        return metrics.compute(self.metrics, np.concatenate(logits), np.concatenate(labels))

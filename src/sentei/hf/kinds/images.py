@@ -19,13 +19,13 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
-    PreTrainedModel,
 )
 
-from sentei.hf import metrics, tasks
+from sentei.hf import tasks
 from sentei.hf.data import EVAL_SPLITS
-from sentei.hf.holdout import hold_out, part_names
-from sentei.hf.kinds.kind import Batch, Collator, Kind, Said
+from sentei.hf.holdout import set_aside
+from sentei.hf.kinds.kind import Batch, Collator
+from sentei.hf.kinds.labelled import Labelled
 from sentei.hf.labels import renumber
 from sentei.hf.tables import (
     Table,
@@ -128,7 +128,7 @@ class Pixels(Features):
         return bool(zlib.crc32(f"{self.flip} {self.epoch} {index}".encode()) & 1)
 
 
-class Images(Kind[Pictures]):
+class Images(Labelled[Pictures]):
     """Image classification."""
 
     name = "images"
@@ -217,20 +217,8 @@ class Images(Kind[Pictures]):
             "/".join(images[i].parts[-2:]) if isinstance(images, list) else str(i)
             for i in examples.places
         ]
-        chosen = hold_out(
-            keys, examples.labels, fraction=fraction, seed=seed, source=examples.source
-        )
-        names = part_names(fraction, seed, stratified=True)
-
-        def part(inside: list[int], what: str) -> Pictures:
-            return replace(
-                examples,
-                places=[examples.places[i] for i in inside],
-                labels=[examples.labels[i] for i in inside],
-                source=f"{examples.source}: {what}, {counted(len(inside), 'image')}",
-            )
-
-        return part(chosen[0], names[0]), part(chosen[1], names[1])
+        columns, strata = ("places", "labels"), examples.labels
+        return set_aside(examples, columns, keys, strata, "image", fraction=fraction, seed=seed)
 
     def head(self, examples: Pictures) -> dict[str, object]:
         """Classes."""
@@ -261,20 +249,6 @@ class Images(Kind[Pictures]):
     def collator(self, processor: Any) -> Collator:
         """Images of one size, stacked."""
         return _stacked
-
-    def said(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Said:
-        """Logits beside the true labels."""
-        output = model(**batch)
-        labels = batch["labels"].cpu().numpy()
-        values = output.logits.float().cpu().numpy(), labels
-        return Said(float(output.loss), len(labels), values)
-
-    def measure(
-        self, said: Sequence[Said], examples: Pictures, features: Features
-    ) -> dict[str, float]:
-        """The task's metrics."""
-        logits, labels = zip(*(one.values for one in said), strict=True)
-        return metrics.compute(self.metrics, np.concatenate(logits), np.concatenate(labels))
 
 
 def _stacked(rows: list[dict[str, Any]]) -> Batch:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, DefaultDataCollator, PreTrainedModel
 
 from sentei.hf.data import text_cells
-from sentei.hf.holdout import hold_out, part_names
+from sentei.hf.holdout import set_aside
 from sentei.hf.kinds.kind import Batch, Collator, Kind, Said, Unlabelled
 from sentei.hf.tables import SUFFIXES, Table, counted, read_text
 from sentei.hf.tokens import Features, check_length
@@ -95,14 +95,8 @@ class Language(Kind[Texts]):
         """Some texts set aside, or the end of the only one."""
         if len(examples) == 1:
             return _end_aside(examples, fraction)
-        chosen = hold_out(examples.rows, None, fraction=fraction, seed=seed, source=examples.source)
-        names = part_names(fraction, seed, stratified=False)
-
-        def part(inside: list[int], what: str) -> Texts:
-            source = f"{examples.source}: {what}, {counted(len(inside), 'text')}"
-            return Texts([examples.rows[i] for i in inside], source)
-
-        return part(chosen[0], names[0]), part(chosen[1], names[1])
+        rows = examples.rows
+        return set_aside(examples, ("rows",), rows, None, "text", fraction=fraction, seed=seed)
 
     def features(self, examples: Texts, processor: Any, *, training: bool) -> Blocks:
         """Blocks of all texts end to end.

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedModel
 
 from sentei.hf.data import text_cells
-from sentei.hf.holdout import hold_out, part_names
+from sentei.hf.holdout import set_aside
 from sentei.hf.kinds.kind import Batch, Collator, Kind, Said, Unlabelled
 from sentei.hf.metrics import check_finite
 from sentei.hf.tables import Table, no_column, rows
@@ -70,19 +70,8 @@ class Summaries(Kind[Pairs]):
 
     def split(self, examples: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
         """Some pairs set aside."""
-        chosen = hold_out(
-            examples.texts, None, fraction=fraction, seed=seed, source=examples.source
-        )
-        names = part_names(fraction, seed, stratified=False)
-
-        def part(inside: list[int], what: str) -> Pairs:
-            return Pairs(
-                [examples.texts[i] for i in inside],
-                [examples.targets[i] for i in inside],
-                f"{examples.source}: {what}, {rows(len(inside))}",
-            )
-
-        return part(chosen[0], names[0]), part(chosen[1], names[1])
+        columns, keys = ("texts", "targets"), examples.texts
+        return set_aside(examples, columns, keys, None, "row", fraction=fraction, seed=seed)
 
     def features(self, examples: Pairs, processor: Any, *, training: bool) -> Tokens:
         """A pair each: the text cut at ``max_length``, the target at ``max_new_tokens``."""

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sentei.hf.holdout import hold_out, part_names
+from sentei.hf.holdout import set_aside
 from sentei.hf.kinds.kind import Batch, Collator, Kind, Said
 from sentei.hf.labels import renumber
 from sentei.hf.metrics import check_finite
@@ -181,18 +181,8 @@ class TokenTags(Kind[Tagged]):
     def split(self, examples: Tagged, fraction: float, seed: int) -> tuple[Tagged, Tagged]:
         """Some sentences set aside."""
         keys = [" ".join(sentence) for sentence in examples.sentences]
-        chosen = hold_out(keys, None, fraction=fraction, seed=seed, source=examples.source)
-        names = part_names(fraction, seed, stratified=False)
-
-        def part(places: list[int], what: str) -> Tagged:
-            return replace(
-                examples,
-                sentences=[examples.sentences[i] for i in places],
-                tags=[examples.tags[i] for i in places],
-                source=f"{examples.source}: {what}, {counted(len(places), 'sentence')}",
-            )
-
-        return part(chosen[0], names[0]), part(chosen[1], names[1])
+        columns = ("sentences", "tags")
+        return set_aside(examples, columns, keys, None, "sentence", fraction=fraction, seed=seed)
 
     def load_processor(self, folder: str) -> Any:
         """The tokenizer, set to take text as words."""

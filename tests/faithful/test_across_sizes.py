@@ -1,0 +1,122 @@
+"""Units of unlike sizes in one ranking, beside LoSparse's way: every weight has its row's score."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import sentei
+from sentei import recipe as recipes
+
+STEPS = 24
+
+
+class Blocks(nn.Module):
+    """Rows of 8, 12 and 20 weights."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.input = nn.Linear(4, 8)
+        self.blocks = nn.ModuleList([nn.Linear(8, 12), nn.Linear(12, 20), nn.Linear(20, 8)])
+
+    def forward(self, x):
+        x = self.input(x)
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+        return x
+
+
+def recipe(sparsity=0.5, pattern="row"):
+    made = sentei.platon(sparsity, window=2, every=2, pattern=pattern)
+    return recipes.override(made, ["budget=across_sizes"])
+
+
+class Run:
+    def __init__(self, chosen):
+        self.model = Blocks()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
+        self.pruner = sentei.Pruner(self.model, chosen, total_steps=STEPS)
+        self.pruner.attach(self.optimizer)
+
+    def steps(self, count):
+        for _ in range(count):
+            generator = torch.Generator().manual_seed(self.pruner.step)
+            x = torch.randn(8, 4, generator=generator)
+            (self.model(x) - x.square().mean(-1, keepdim=True)).square().mean().backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def losparse(memory, sparsity):
+    """Masks of every weight, in the order of operations of its mask_with_threshold."""
+    spread = {}
+    for name, tensors in memory.items():
+        score = tensors["importance"] * tensors["uncertainty"]
+        spread[name] = score.mean(1, keepdim=True).repeat(1, score.shape[1])
+    every = torch.cat([score.view(-1) for score in spread.values()])
+    threshold = torch.kthvalue(every, round(len(every) * sparsity))[0].item()
+    return {name: score >= threshold for name, score in spread.items()}, threshold, spread
+
+
+def test_masks_are_losparses_and_the_row_at_the_threshold():
+    run = Run(recipe())
+    compared = 0
+    for step in range(1, STEPS + 1):
+        run.steps(1)
+        update = run.pruner.updates[-1] if run.pruner.updates else None
+        if update is None or update.step != step or not update.target:
+            continue
+        theirs, threshold, spread = losparse(run.pruner.state_dict()["memory"], update.target)
+        for name, mask in run.pruner.masks.items():
+            # They keep what equals the threshold, and so fall short of the count by a row.
+            assert torch.equal(mask, theirs[name] & (spread[name] != threshold)), (step, name)
+        wanted = round(run.pruner.prunable * update.target)
+        assert wanted <= update.pruned < wanted + 20
+        compared += 1
+    assert compared > 8
+    report = run.pruner.finish()
+    widths = {site.shape[1] for site in report.sites}
+    assert widths == {8, 12, 20}
+    by_size = {units.name: (units.units, units.pruned) for units in report.units}
+    shares = {pruned / count for count, pruned in by_size.values()}
+    assert len(shares) == 3  # ranked together, and not each size at half
+    assert report.pruned == report.updates[-1].pruned
+
+
+def test_flips_and_overlap_are_of_weights():
+    run = Run(recipe())
+    before = {name: torch.ones_like(mask) for name, mask in run.pruner.masks.items()}
+    for _ in range(STEPS):
+        seen = len(run.pruner.updates)
+        run.steps(1)
+        if len(run.pruner.updates) == seen:
+            continue
+        update, masks = run.pruner.updates[-1], run.pruner.masks
+        assert update.flips == sum(int((masks[name] != before[name]).sum()) for name in masks)
+        either = sum(int((masks[name] | before[name]).sum()) for name in masks)
+        both = sum(int((masks[name] & before[name]).sum()) for name in masks)
+        assert update.overlap == pytest.approx(both / either)
+        before = {name: mask.clone() for name, mask in masks.items()}
+
+
+def test_resume():
+    whole, first, second = (Run(recipe(pattern="4x2")) for _ in range(3))
+    whole.steps(STEPS)
+    first.steps(15)
+    second.model.load_state_dict(copy.deepcopy(first.model.state_dict()))
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    second.pruner.load_state_dict(copy.deepcopy(first.pruner.state_dict()))
+    second.steps(STEPS - 15)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name])
+    assert second.pruner.finish() == whole.pruner.finish()
+
+
+def test_nothing_is_pruned_before_the_ramp():
+    run = Run(recipes.override(recipe(), ["schedule.warmup=0.5"]))
+    run.steps(12)
+    assert all(mask.all() for mask in run.pruner.masks.values())
