@@ -1,28 +1,20 @@
-"""Heads and neurons pruned and removed: what is lost, and how much faster what is left is.
+"""Heads and neurons pruned and removed: what is lost. What is gained: ``benchmarks.latency``.
 
 all-MiniLM-L6-v2 is fine-tuned on 8,000 training sentences of SST-2 ("start"). Every cell trains
 that model for as many steps again: dense, or while heads and neurons are pruned, the same share of
 every layer. `sentei shrink` then removes them; what is measured is the model that was written,
 loaded from its folder. Cells are appended to results/structured.jsonl as they finish; those already
 there are skipped.
-
-``--latency`` times the dense model and the shrunk ones that ``--work`` holds, in PyTorch and ONNX
-Runtime, in turns: in every round each engine runs each model once. Needs the extra ``bench``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from benchmarks import cells, machine
@@ -148,84 +140,6 @@ def keys(arguments: Any) -> list[dict[str, Any]]:
     return found
 
 
-Run = Callable[[], Any]
-
-
-def engines(model: nn.Module, inputs: dict[str, Tensor], file: Path) -> dict[str, Run]:
-    """Ways to compute a model's logits for the same batch, checked against each other."""
-    import onnxruntime
-
-    torch.onnx.export(
-        model,
-        (),
-        file,
-        kwargs=inputs,
-        input_names=[*inputs],
-        output_names=["logits"],
-        dynamo=True,
-        verbose=False,
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Idle threads of one session would otherwise take time from the engine whose turn it is.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    arrays = {one.name: inputs[one.name].numpy() for one in session.get_inputs()}
-
-    @torch.inference_mode()
-    def in_torch() -> Tensor:
-        logits: Tensor = model(**inputs).logits
-        return logits
-
-    def in_onnxruntime() -> Any:
-        return session.run(["logits"], arrays)[0]
-
-    difference = (in_torch() - torch.from_numpy(in_onnxruntime())).abs().max()
-    if not difference < 1e-3:
-        raise ValueError(f"{file}: logits differ by {difference:g} from those in PyTorch")
-    return {"torch": in_torch, "onnxruntime": in_onnxruntime}
-
-
-def shapes(found: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(tuple(structure) for structure in found["structures"])
-
-
-def latency(log: cells.Log, arguments: Any) -> dict[str, Any]:
-    """Milliseconds of every model, engine and batch, by round."""
-    work: Path = arguments.work
-    models = {DENSE: folder_of(plain_key(DENSE, arguments), work) / "model"}
-    seen = set()
-    for found in log.cells:
-        small = folder_of(found, work) / "small"
-        if "structures" in found and small.is_dir() and shapes(found) not in seen:
-            seen.add(shapes(found))
-            models[f"{found['sparsity']:.0%}, {found['budget']}"] = small
-    runs: dict[tuple[str, str, int], Run] = {}
-    for batch in (1, 8):
-        for name, folder in models.items():
-            model = shrink.load(folder).eval()
-            torch.manual_seed(0)
-            inputs = example(model, batch, LENGTH)
-            file = work / f"{folder.parent.name}-{batch}.onnx"
-            for engine, run in engines(model, inputs, file).items():
-                runs[name, engine, batch] = run
-    times: dict[tuple[str, str, int], list[float]] = {key: [] for key in runs}
-    for turn in range(5 + arguments.rounds):
-        for key, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if turn >= 5:
-                times[key].append(1e3 * (time.perf_counter() - began))
-    return {
-        "threads": torch.get_num_threads(),
-        "rounds": arguments.rounds,
-        "milliseconds": [
-            {"model": name, "engine": engine, "batch": batch, "all": taken}
-            for (name, engine, batch), taken in times.items()
-        ],
-    }
-
-
 def label(found: dict[str, Any]) -> str:
     extra = [f"{found['longer']:g} times the steps"] if found["longer"] != 1 else []
     extra += [f"learning rate {found['learning_rate']:g}"] if found["learning_rate"] != 1e-4 else []
@@ -234,7 +148,7 @@ def label(found: dict[str, Any]) -> str:
     return found["method"] + (f" ({', '.join(extra)})" if extra else "")
 
 
-def quality_table(log: cells.Log) -> list[str]:
+def table(log: cells.Log) -> list[str]:
     lines = [
         "| model | pruned | dev | test | test, shrunk | heads | neurons | weights | operations |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -263,21 +177,7 @@ def quality_table(log: cells.Log) -> list[str]:
     return lines
 
 
-def latency_table(found: dict[str, Any]) -> list[str]:
-    medians = {
-        (one["engine"], one["batch"], one["model"]): statistics.median(one["all"])
-        for one in found["milliseconds"]
-    }
-    lines = ["| engine | batch | model | ms | faster |", "|---|---|---|---|---|"]
-    for engine, batch, name in sorted(medians, key=lambda key: key[:2]):
-        taken = medians[engine, batch, name]
-        faster = medians[engine, batch, DENSE] / taken
-        ratio = "" if name == DENSE else f"{faster:.2f}x"
-        lines.append(f"| {engine} | {batch} | {name} | {taken:.2f} | {ratio} |")
-    return lines
-
-
-def write(log: cells.Log, timed: list[dict[str, Any]]) -> None:
+def write(log: cells.Log) -> None:
     text = [
         "# structured",
         "",
@@ -291,22 +191,8 @@ def write(log: cells.Log, timed: list[dict[str, Any]]) -> None:
         "benchmarks.structured --data ...`; machine, versions and commit of each run: its line in "
         "structured.jsonl.",
         "",
-        *quality_table(log),
+        *table(log),
     ]
-    for found in timed:
-        by = found["machine"]
-        versions = ", ".join(f"{k} {by[k]}" for k in ("torch", "onnxruntime", "onnx"))
-        text += [
-            "",
-            f"## Latency, {found['threads']} threads",
-            "",
-            f"{LENGTH} tokens, fp32, medians of {found['rounds']} rounds in turns; *faster* is the "
-            f"ratio of medians to the dense model's in the same engine. {by['cpu']}, "
-            f"{by['cores']} cores, load {by['load']}; {versions}; commit {by['commit']}. "
-            f"`{by['command']}`",
-            "",
-            *latency_table(found),
-        ]
     (machine.RESULTS / "structured.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -321,29 +207,17 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--teacher", action="store_true", help="learn from the start, too")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--latency", action="store_true", help="time what is in --work")
-    parser.add_argument("--rounds", type=int, default=60)
     arguments = parser.parse_args()
     quiet_transformers()
     log = cells.Log("structured", KEY)
-    file = machine.RESULTS / "structured.json"
-    timed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     for key in keys(arguments):
         if log.find(key) is None:
             found = cell(key, arguments)
             log.add(found)
             print(label(found), found["sparsity"], found["dev"], found["test"], flush=True)
-            write(log, timed)
-    if arguments.latency:
-        found = latency(log, arguments)
-        by = machine.facts() | machine.versions("onnxruntime", "onnx")
-        timed = [one for one in timed if one["threads"] != found["threads"]]
-        timed.append({**found, "machine": by})
-        file.write_text(json.dumps(timed, indent=2) + "\n", encoding="utf-8")
-    write(log, timed)
-    print("\n".join(quality_table(log)))
-    for found in timed:
-        print("\n".join(latency_table(found)))
+            write(log)
+    write(log)
+    print("\n".join(table(log)))
 
 
 if __name__ == "__main__":
