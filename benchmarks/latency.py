@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,8 @@ def pruned(sparsity: float, kinds: tuple[str, ...]) -> PreTrainedModel:
     return model.eval()
 
 
-def session(model: PreTrainedModel, inputs: dict[str, Tensor], file: Path) -> Any:
-    """ONNX Runtime's, for any number of sentences."""
-    import onnxruntime
-
+def export(model: PreTrainedModel, inputs: dict[str, Tensor], file: Path) -> None:
+    """Write an ONNX file that takes any number of sentences."""
     torch.onnx.export(
         model,
         (),
@@ -76,56 +75,70 @@ def session(model: PreTrainedModel, inputs: dict[str, Tensor], file: Path) -> An
         dynamo=True,
         verbose=False,
     )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Idle threads of one session would otherwise take time from the engine whose turn it is.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def engines(name: str, folder: Path) -> tuple[dict[tuple[str, int, str], Run], dict[str, Any]]:
-    """Every engine and batch of a model, checked against each other; and what the model is."""
+@dataclass
+class Shrunk:
+    """A model without heads and neurons, its ONNX file, and what logits it should give."""
+
+    model: PreTrainedModel
+    file: Path
+    inputs: dict[str, Tensor]
+    logits: Tensor
+    facts: dict[str, Any]
+
+    def runs(self, batch: int, threads: int) -> dict[str, Run]:
+        """The engines with some sentences to read."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Idle threads of one session would otherwise take time from the engine whose turn it is.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(
+            self.file, options, providers=["CPUExecutionProvider"]
+        )
+        some = {name: value[:batch] for name, value in self.inputs.items()}
+        arrays = {one.name: some[one.name].numpy() for one in session.get_inputs()}
+
+        @torch.inference_mode()
+        def in_torch() -> Any:
+            return self.model(**some).logits
+
+        def in_onnxruntime() -> Any:
+            return torch.from_numpy(session.run(["logits"], arrays)[0])
+
+        return {"PyTorch": in_torch, "ONNX Runtime": in_onnxruntime}
+
+
+def prepare(name: str, folder: Path) -> Shrunk:
     model = pruned(*MODELS[name])
     smaller, report = shrink.shrink(model, length=LENGTH)
     torch.manual_seed(0)
     inputs = example(model, max(BATCHES), LENGTH)
-    with torch.no_grad():
-        sparse = model(**inputs).logits
-    loaded = session(smaller, inputs, folder / f"{name}.onnx")
-    runs: dict[tuple[str, int, str], Run] = {}
-    for batch in BATCHES:
-        some = {key: value[:batch] for key, value in inputs.items()}
-        arrays = {one.name: some[one.name].numpy() for one in loaded.get_inputs()}
-
-        @torch.inference_mode()
-        def in_torch(some: dict[str, Tensor] = some) -> Any:
-            return smaller(**some).logits
-
-        def in_onnxruntime(arrays: dict[str, Any] = arrays) -> Any:
-            return torch.from_numpy(loaded.run(["logits"], arrays)[0])
-
-        for engine, run in (("PyTorch", in_torch), ("ONNX Runtime", in_onnxruntime)):
-            difference = float((run() - sparse[:batch]).abs().max())
-            if not difference < 1e-3:
-                raise ValueError(f"{name}, {engine}: logits are {difference:g} off")
-            runs[engine, batch, name] = run
-    return runs, {
+    file = folder / f"{name}.onnx"
+    export(smaller, inputs, file)
+    facts = {
         "heads": report.units("head")[1],
         "neurons": report.units("neuron")[1],
         "parameters": report.parameters_after,
         "flops": report.flops_after,
         "stock": report.stock,
     }
+    with torch.inference_mode():
+        return Shrunk(smaller, file, inputs, model(**inputs).logits, facts)
 
 
-def measure(threads: int, rounds: int) -> dict[str, Any]:
+def measure(models: dict[str, Shrunk], threads: int, rounds: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     runs: dict[tuple[str, int, str], Run] = {}
-    models = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in MODELS:
-            found, models[name] = engines(name, Path(folder))
-            runs |= found
+    for batch in BATCHES:
+        for name, shrunk in models.items():
+            for engine, run in shrunk.runs(batch, threads).items():
+                difference = float((run() - shrunk.logits[:batch]).abs().max())
+                if not difference < 1e-3:
+                    raise ValueError(f"{name}, {engine}: logits are {difference:g} off")
+                runs[engine, batch, name] = run
     taken: dict[tuple[str, int, str], list[tuple[float, float]]] = {key: [] for key in runs}
     before = machine.facts()["load"]
     for turn in range(WARMUP + rounds):
@@ -138,17 +151,14 @@ def measure(threads: int, rounds: int) -> dict[str, Any]:
     versions = machine.versions("transformers", "onnxruntime", "onnx", "onnxscript")
     return {
         "threads": threads,
-        "models": models,
+        "models": {name: shrunk.facts for name, shrunk in models.items()},
         "milliseconds": [
             {
-                "engine": engine,
-                "batch": batch,
-                "model": name,
-                "clock": clock,
-                "processor": processor,
+                **dict(zip(("engine", "batch", "model"), key, strict=True)),
+                "clock": [round(clock, 3) for clock, _ in times],
+                "processor": [round(processor, 3) for _, processor in times],
             }
-            for (engine, batch, name), times in taken.items()
-            for clock, processor in [zip(*times, strict=True)]
+            for key, times in taken.items()
         ],
         "machine": machine.facts() | versions | {"load before": before},
     }
@@ -207,17 +217,20 @@ def write(measured: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, torch.get_num_threads()])
     parser.add_argument("--rounds", type=int, default=50)
     arguments = parser.parse_args()
     quiet_transformers()
     file = machine.RESULTS / "latency.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    measured = [one for one in measured if one["threads"] != arguments.threads]
-    measured.append(measure(arguments.threads, arguments.rounds))
-    measured.sort(key=lambda one: int(one["threads"]))
-    file.write_text(json.dumps(measured) + "\n", encoding="utf-8")
-    print(write(measured))
+    with tempfile.TemporaryDirectory() as folder:
+        models = {name: prepare(name, Path(folder)) for name in MODELS}
+        for threads in dict.fromkeys(arguments.threads):
+            measured = [one for one in measured if one["threads"] != threads]
+            measured.append(measure(models, threads, arguments.rounds))
+            measured.sort(key=lambda one: int(one["threads"]))
+            file.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+            print(write(measured), flush=True)
 
 
 if __name__ == "__main__":
