@@ -34,7 +34,7 @@ from sentei.shrink.cost import example
 from sentei.shrink.surgery import divide, family_of
 
 LENGTH, BATCHES, WARMUP = 128, (1, 8), 5
-MODELS = {
+MODELS: dict[str, tuple[float, tuple[str, ...]]] = {
     "dense": (0.0, ()),
     "half of heads and neurons": (0.5, ("head", "neuron")),
     "80 % of heads and neurons": (0.8, ("head", "neuron")),
@@ -101,9 +101,9 @@ class Shrunk:
         some = {name: value[:batch] for name, value in self.inputs.items()}
         arrays = {one.name: some[one.name].numpy() for one in session.get_inputs()}
 
-        @torch.inference_mode()
         def in_torch() -> Any:
-            return self.model(**some).logits
+            with torch.inference_mode():
+                return self.model(**some).logits
 
         def in_onnxruntime() -> Any:
             return torch.from_numpy(session.run(["logits"], arrays)[0])
