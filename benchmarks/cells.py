@@ -51,5 +51,5 @@ def train(given: Mapping[str, Any], recipe: Recipe, out: Path) -> RunReport:
     once = {"evaluations": 1, "checkpoints": 1, "recipe": recipes.to_dict(recipe)}
     prepared = prepare(Settings.model_validate({**given, **once}))
     report = prune(replace(prepared, trained_head=False), out)  # the start has a cell of its own
-    shutil.rmtree(out / "checkpoints")
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return report
