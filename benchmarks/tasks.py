@@ -143,7 +143,8 @@ TASKS = {
         metrics=("f1",),
     ),
     "answers": Task(
-        title=f"SubjQA, answerable, reviews of at most {LONGEST} characters; test; all-MiniLM-L6-v2",
+        title=f"SubjQA, answerable, reviews of {LONGEST} characters at most; test; "
+        "all-MiniLM-L6-v2",
         make=answers,
         settings={"kind": "answers", "batch_size": 8, "max_length": 192, "doc_stride": 64},
         start={"epochs": 2, "learning_rate": 1e-4},
