@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def facts() -> dict[str, str]:
         "commit": _commit(),
         "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of installed packages."""
+    return {name: metadata.version(name) for name in packages}
 
 
 def write(name: str, table: str, data: dict[str, Any], by: dict[str, str] | None = None) -> None:
