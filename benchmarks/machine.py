@@ -33,7 +33,7 @@ def facts() -> dict[str, str]:
         "numpy": numpy.__version__,
         "sentei": sentei.__version__,
         "commit": _commit(),
-        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *_arguments()]),
     }
 
 
@@ -54,6 +54,11 @@ def write(name: str, table: str, data: dict[str, Any], by: dict[str, str] | None
     record = json.dumps({"machine": found, **data}, indent=2)
     (RESULTS / f"{name}.json").write_text(record + "\n", encoding="utf-8")
     print(table)
+
+
+def _arguments() -> list[str]:
+    """Of the command; of absolute paths, which say nothing elsewhere, the last part alone."""
+    return [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
 
 
 def _commit() -> str:
