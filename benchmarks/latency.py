@@ -59,7 +59,8 @@ def pruned(sparsity: float, kinds: tuple[str, ...]) -> PreTrainedModel:
             first = out.offset + (structure.units - idle) * out.width
             weight = model.get_parameter(out.parameter)
             weight.narrow(out.dim, first, idle * out.width).zero_()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def export(model: PreTrainedModel, inputs: dict[str, Tensor], file: Path) -> None:

@@ -145,7 +145,8 @@ def label(found: dict[str, Any]) -> str:
     extra += [f"learning rate {found['learning_rate']:g}"] if found["learning_rate"] != 1e-4 else []
     extra += ["global budget"] if found["budget"] == "global" else []
     extra += ["a teacher"] if found["teacher"] else []
-    return found["method"] + (f" ({', '.join(extra)})" if extra else "")
+    method: str = found["method"]
+    return method + (f" ({', '.join(extra)})" if extra else "")
 
 
 def table(log: cells.Log) -> list[str]:
