@@ -29,8 +29,12 @@ class Log:
     def __init__(self, name: str, names: tuple[str, ...]) -> None:
         self.names = names
         self.file = machine.RESULTS / f"{name}.jsonl"
+
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        """All that are there now: another process may add to the file."""
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        self.cells: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines]
 
     def find(self, key: Mapping[str, object]) -> dict[str, Any] | None:
         """The cell of this key, if it has run."""
@@ -40,7 +44,6 @@ class Log:
     def add(self, cell: dict[str, Any]) -> None:
         """Write a cell down, with what it ran on."""
         cell = {**cell, "machine": machine.facts()}
-        self.cells.append(cell)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(cell) + "\n")
 

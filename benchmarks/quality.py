@@ -6,14 +6,14 @@ writes the tasks' data sets and the comparison into FOLDER/first, makes the runs
 results/quality_first.jsonl does not have, appends each to it as it ends, and makes the table of all
 of them. Stopped, it goes on; started twice on the same FOLDER, the two share the work.
 
-``--again`` makes runs that the file has, prints both numbers, and appends nothing.
+``--again`` makes runs that the file has in FOLDER/first-again, prints both numbers, and appends
+nothing; remove that folder to make them once more.
 ``--table`` only makes the table. Without ``--only`` all that the protocol asks for is made.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,11 +22,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks import corpora, machine
+from benchmarks import cells, corpora, machine
 from sentei import report as reports
 from sentei.cli.app import quiet_transformers
 from sentei.compare.begin import begin
-from sentei.compare.cells import Cell, Grid
+from sentei.compare.cells import RUNS, Cell, Grid
 from sentei.compare.choices import TRAINING
 from sentei.compare.claims import Claims, open_storage
 from sentei.compare.plan import load
@@ -41,24 +41,13 @@ PATIENCE = 600.0
 Line = dict[str, Any]
 
 
-class Log:
-    """The runs under one protocol, append-only."""
-
-    def __init__(self, protocol: str) -> None:
-        self.path = machine.RESULTS / f"quality_{protocol}.jsonl"
-
-    def lines(self) -> list[Line]:
-        if not self.path.is_file():
-            return []
-        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
-
-    def add(self, cell: Cell) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_line(cell)) + "\n")
+def log_of(protocol: str) -> cells.Log:
+    """The runs under one protocol."""
+    return cells.Log(f"quality_{protocol}", ("run",))
 
 
 def _line(cell: Cell) -> Line:
-    """What is kept of a finished run: what was asked, what came out, where and when."""
+    """What is kept of a finished run: what was asked and what came out."""
     report = reports.read(cell.folder)
     asked = Settings.read(cell.folder / "run.yaml")
     return {
@@ -77,11 +66,10 @@ def _line(cell: Cell) -> Line:
         "settings": {name: getattr(asked, name) for name in (*TRAINING, "max_length", "holdout")},
         "teacher": bool(asked.load_recipe().distill),
         "declared": asked.recipe,
-        "machine": machine.facts(),
     }
 
 
-def grid(protocol: str, data: Path, work: Path) -> tuple[Grid, Claims]:
+def grid(protocol: str, data: Path, work: Path, again: bool) -> tuple[Grid, Claims]:
     """The comparison in ``work``, begun or joined, with its data sets written."""
     asked = yaml.safe_load((PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
     for name, task in asked["tasks"].items():
@@ -91,7 +79,7 @@ def grid(protocol: str, data: Path, work: Path) -> tuple[Grid, Claims]:
         if corpora.CORPORA[corpus].pair is not None:
             columns["pair_column"] = "pair"
         task |= {"train": str(train), "eval": str(evaluation), **columns}
-    begun = begin(load(asked), work / protocol)
+    begun = begin(load(asked), work / (f"{protocol}-again" if again else protocol))
     return begun.grid, Claims(open_storage(begun.storage), begun.name, begun.grid.cells, PATIENCE)
 
 
@@ -163,7 +151,7 @@ def _against(ours: dict[tuple[str, int], float], theirs: dict[tuple[str, int], f
 
 def _write(protocol: str) -> str:
     asked = yaml.safe_load((PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
-    lines = Log(protocol).lines()
+    lines = log_of(protocol).cells
     made = table(protocol, lines, asked["baseline"])
     comment = re.match(r"(#.*\n)*", (PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
     assert comment is not None
@@ -200,22 +188,21 @@ def main() -> None:
     if arguments.data is None:
         parser.error("--data is missing: the folder that holds mrpc, stsb, ...")
     quiet_transformers()
-    made, claims = grid(protocol, arguments.data, arguments.work)
-    log = Log(protocol)
-    known = {line["run"]: line for line in log.lines()}
-    asked = [
-        cell for cell in made.wanted(arguments.only) if arguments.again or cell.name not in known
-    ]
-    names = [cell.name.removeprefix("runs/") for cell in asked if cell.role != "trial"]
-    cells = made.wanted(names) if names else []
+    again: bool = arguments.again
+    made, claims = grid(protocol, arguments.data, arguments.work, again)
+    log = log_of(protocol)
+    asked = [c for c in made.wanted(arguments.only) if again or not log.find({"run": c.name})]
+    names = [cell.name.removeprefix(RUNS) for cell in asked if cell.role != "trial"]
+    wanted = made.wanted(names) if names else []
 
     def keep(cell: Cell) -> None:
-        before = {line["run"]: line for line in log.lines()}.get(cell.name)
-        if before is None and not arguments.again:
-            log.add(cell)
+        line, before = _line(cell), log.find({"run": cell.name})
+        if before is None and not again:
+            log.add(line)
             _write(protocol)
-        value = _line(cell)["metrics"]
-        print(cell.name, value, f"before: {before['metrics']}" if before else "", flush=True)
+        print(
+            cell.name, line["metrics"], f"before: {before['metrics']}" if before else "", flush=True
+        )
 
     def tell(event: Event) -> None:
         if event.kind == "done" and event.cell:
@@ -223,10 +210,10 @@ def main() -> None:
         elif event.kind in ("failed", "lost") and event.cell:
             print(event.cell.name, event.kind, event.error, flush=True)
 
-    for cell in cells:  # ended in a process that was stopped before it said so
-        if cell.done and cell.name not in known:
+    for cell in wanted:  # ended in a process that was stopped before it said so
+        if cell.done:
             keep(cell)
-    Worker(made, claims, only=cells, tell=tell).work()
+    Worker(made, claims, only=wanted, tell=tell).work()
     print(_write(protocol))
 
 
