@@ -85,6 +85,28 @@ def test_the_precision_asked_for_is_the_one_trained_in(finished, data, tmp_path)
     assert not all(same)
 
 
+def test_no_evaluation_but_the_last(task, tmp_path):
+    out = tmp_path / "run"
+    done = sentei("prune", *task, *FAST, "--epochs", 2, "--evaluations", 0, "--out", out)
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["evaluations"] == [] and report["sparse"]["accuracy"] > 0
+    assert sentei("verify", out).exit_code == 0
+
+
+def test_batches_of_like_length_are_another_order_of_the_same_data(finished, data, tmp_path):
+    options = ["--model", finished / "model", "--train", data["train"], "--eval", data["eval"]]
+    options += [*FAST, "--epochs", 1]
+    trained = {}
+    for order in ((), ("--group-by-length",)):
+        out = tmp_path / str(len(order))
+        assert sentei("prune", *options, *order, "--out", out).exit_code == 0
+        trained[order] = weights(out), json.loads((out / "report.json").read_text())
+    (one, first), (other, second) = trained.values()
+    assert not same(one, other)
+    assert first["pruning"]["total_steps"] == second["pruning"]["total_steps"]
+
+
 def test_accumulated_batches_make_one_step_of_the_same_size(task, tmp_path):
     """The loss of a step is a mean over its examples, in however many batches they come."""
     first = {}
@@ -300,9 +322,10 @@ def sparsities(run: Path) -> list[tuple[int, float]]:
 LONG = ["--epochs", "20", "--checkpoints", "10", "--evaluations", "2", "--dense-epochs", "1"]
 
 
-def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_for_bit(task, tmp_path):
+@pytest.mark.parametrize("order", [[], ["--group-by-length"]], ids=["drawn", "by length"])
+def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_for_bit(task, tmp_path, order):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    options = [*task, *FAST, *LONG, "--batch-size", 16]
+    options = [*task, *FAST, *LONG, *order, "--batch-size", 16]
     assert sentei("prune", *options, "--out", whole).exit_code == 0
     process = subprocess.Popen(
         command("prune", *options, "--out", stopped), stderr=subprocess.PIPE, text=True

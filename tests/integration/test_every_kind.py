@@ -224,6 +224,15 @@ def test_inspect_tells_without_training(run):
     done("inspect", *options)
 
 
+def test_batches_of_like_length_but_where_all_are_of_one(run):
+    name, _, options = run
+    found = sentei("inspect", *options, "--group-by-length")
+    if name == "images":
+        assert found.exit_code == 2 and "--group-by-length: image classification" in found.stderr
+    else:
+        assert found.exit_code == 0, found.output
+
+
 def test_resume_goes_on_bit_for_bit(run, tmp_path):
     _, whole, _ = run
     stopped = tmp_path / "stopped"

@@ -18,6 +18,7 @@ TRAINING: Final = (
     "epochs",
     "batch_size",
     "accumulate",
+    "group_by_length",
     "learning_rate",
     "lr_warmup",
     "weight_decay",

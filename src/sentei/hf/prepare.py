@@ -123,6 +123,10 @@ def prepare(settings: Settings) -> Prepared:
     processor = load_processor(corpus.kind, folder)
     train = corpus.kind.features(corpus.train, processor, training=True)
     evaluation = corpus.kind.features(corpus.evaluation, processor, training=False)
+    if settings.group_by_length and train.lengths is None:
+        raise ValueError(
+            f"--group-by-length: {corpus.problem} has inputs of one size; leave the option out"
+        )
     total = optimizer_steps(len(train), settings.epochs, settings)
     recipe = recipe.with_examples(len(train))
     recipe.check(total)

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch.utils.data import DataLoader
@@ -43,7 +44,7 @@ from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision
 from sentei.hf.settings import Settings
-from sentei.hf.tokens import Features
+from sentei.hf.tokens import ByLength, Features
 from sentei.hf.watch import Epochs, Journal, Milestones, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
 from sentei.shrink.disk import MANIFEST
@@ -156,7 +157,10 @@ def _measure(
 ) -> dict[str, float]:
     """The same where the model is, in the precision that it computes in."""
     kind = corpus.kind
-    batches = DataLoader(features, batch_size=batch_size, collate_fn=kind.collator(processor))
+    lengths = features.lengths if kind.any_order else None
+    order = None if lengths is None else np.argsort(-lengths, kind="stable").tolist()
+    collator = kind.collator(processor)
+    batches = DataLoader(features, batch_size=batch_size, sampler=order, collate_fn=collator)
     training = model.training
     model.eval()
     said = [
@@ -246,14 +250,19 @@ def _train(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     saving = Milestones(settings, decisions)
+    lengths = prepared.train.lengths
+    order = None
+    if settings.group_by_length and lengths is not None:
+        order = ByLength(lengths, settings.batch_size, settings.seed)
     trainer = _Trainer(
         prepared,
+        order,
         model=model,
         args=arguments,
         train_dataset=prepared.train,
         processing_class=prepared.processor,
         data_collator=prepared.corpus.kind.collator(prepared.processor),
-        callbacks=[saving, Epochs(), *callbacks],
+        callbacks=[saving, Epochs(order), *callbacks],
     )
     # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
     # any keyword. Most classifiers take it and do not divide: then it must.
@@ -271,9 +280,15 @@ def _train(
 class _Trainer(Trainer):
     """Evaluates by the kind of task, which may have to search, write or count whole spans."""
 
-    def __init__(self, prepared: Prepared, **arguments: Any) -> None:
+    def __init__(self, prepared: Prepared, order: ByLength | None, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._prepared = prepared
+        self._order = order
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self._order is not None:
+            return self._order
+        return super()._get_train_sampler(train_dataset)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Through ``from_pretrained``: a file may hold weights under older names than the model's,

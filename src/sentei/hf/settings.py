@@ -123,6 +123,9 @@ class Settings(BaseModel):
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate; it falls linearly to 0."""
 
+    group_by_length: bool = False
+    """Make batches of examples of like length: less padding, so faster where lengths differ."""
+
     lr_warmup: float = Field(0.1, ge=0, lt=1)
     """Fraction of training in which the learning rate rises to its peak."""
 
@@ -163,8 +166,9 @@ class Settings(BaseModel):
     seed: int = Field(42, ge=0)
     """Seed of everything drawn: new weights, order of data, dropout."""
 
-    evaluations: int = Field(5, ge=1)
-    """Evaluations during training, the last at its end."""
+    evaluations: int = Field(5, ge=0)
+    """Evaluations during training, the last at its end; the model that is written is measured in
+    any case."""
 
     checkpoints: int = Field(5, ge=1)
     """Checkpoints during training; the newest two are kept."""
@@ -214,6 +218,7 @@ OF_TRAINING = (
     "epochs",
     "dense_epochs",
     "accumulate",
+    "group_by_length",
     "learning_rate",
     "lr_warmup",
     "weight_decay",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from sentei.hf.data import Examples
@@ -36,6 +36,48 @@ class Features(Dataset[dict[str, Any]], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+POOL = 50
+"""Batches' worth of examples that are drawn together and then sorted."""
+
+
+class ByLength(Sampler[int]):
+    """The order of an epoch in which batches hold examples of like length.
+
+    Examples are drawn in pools of 50 batches, each pool is sorted and cut, and all batches are
+    shuffled, so that lengths do not drift as training goes. A short batch comes last.
+
+    Args:
+        lengths: Of every example.
+        batch_size: Examples in a batch.
+        seed: With the epoch, what the order depends on.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        drawn, size = random.permutation(len(self)), self.batch_size
+        batches = []
+        for start in range(0, len(drawn), POOL * size):
+            pool = drawn[start : start + POOL * size]
+            pool = pool[np.argsort(self.lengths[pool], kind="stable")]
+            batches += [pool[at : at + size] for at in range(0, len(pool), size)]
+        whole = len(self) // size
+        order = [*random.permutation(whole), *range(whole, len(batches))]
+        return chain.from_iterable(batches[at].tolist() for at in order)
 
 
 class Ragged:

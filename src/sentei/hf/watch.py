@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sentei.distill import Distiller
 from sentei.hf.callback import PruningCallback
 from sentei.hf.settings import Settings
+from sentei.hf.tokens import ByLength
 from sentei.record import EvalPoint, TrainPoint
 
 
@@ -129,7 +130,8 @@ class Milestones(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Choose the steps."""
-        self.evaluate_at = self._spread(self.settings.evaluations, state.max_steps)
+        evaluations = self.settings.evaluations
+        self.evaluate_at = self._spread(evaluations, state.max_steps) if evaluations else set()
         self.save_at = self._spread(self.settings.checkpoints, state.max_steps)
 
     def _spread(self, times: int, total: int) -> set[int]:
@@ -167,15 +169,24 @@ class Milestones(TrainerCallback):
 
 
 class Epochs(TrainerCallback):
-    """Tells the training data which epoch begins; a DataLoader that skips batches does not."""
+    """Tells the training data which epoch begins; a DataLoader that skips batches does not.
+
+    Args:
+        order: The order of the data, where it depends on the epoch.
+    """
+
+    def __init__(self, order: ByLength | None = None) -> None:
+        self.order = order
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tell them, if they listen."""
         dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
-        if dataset is not None and hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(int(state.epoch or 0))
+        listeners: list[Any] = [dataset, self.order]
+        for listener in listeners:
+            if hasattr(listener, "set_epoch"):
+                listener.set_epoch(int(state.epoch or 0))
 
 
 def _anywhere(flag: bool, args: TrainingArguments) -> bool:

@@ -127,6 +127,9 @@ class Kind(ABC, Generic[E]):
     one_each: ClassVar[bool] = True
     """Whether every example makes one feature, so that the steps are known before any is made."""
 
+    any_order: ClassVar[bool] = False
+    """Whether metrics do not depend on the order in which features are shown."""
+
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
 

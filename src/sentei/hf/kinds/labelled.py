@@ -18,6 +18,8 @@ E = TypeVar("E", bound=Examples)
 class Labelled(Kind[E]):
     """A class or a value for each example: logits beside labels."""
 
+    any_order = True
+
     def said(self, model: PreTrainedModel, batch: Batch, processor: object) -> Said:
         """Logits beside the true labels."""
         output = model(**batch)
