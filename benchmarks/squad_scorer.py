@@ -1,0 +1,80 @@
+"""SQuAD's scores beside torchmetrics' (extra ``bench``), on XQuAD's English questions.
+
+The predictions are made here, so that what they must score is known: the true answer; the same with
+an article, capitals and a full stop; half of its words; another question's answer; nothing; and
+words drawn from the context.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from torchmetrics.functional.text import squad as theirs
+
+from benchmarks import machine
+from sentei.hf import squad
+from sentei.hf.squad import Question
+
+SEED = 0
+
+
+def predictions(asked: list[Question]) -> dict[str, list[str]]:
+    """What each way of answering says to every question."""
+    drawn = random.Random(SEED)
+    truths = [question.answers[0].text for question in asked]
+
+    def span(question: Question) -> str:
+        words = question.context.split()
+        start = drawn.randrange(len(words))
+        return " ".join(words[start : start + drawn.randint(1, 8)])
+
+    ways: dict[str, Callable[[int], str]] = {
+        "true answer": lambda i: truths[i],
+        "the TRUE ANSWER.": lambda i: f"the {truths[i].upper()}.",
+        "first half of its words": lambda i: " ".join(_half(truths[i].split())),
+        "next question's answer": lambda i: truths[(i + 1) % len(truths)],
+        "nothing": lambda i: "",
+        "words of the context": lambda i: span(asked[i]),
+    }
+    return {name: [say(i) for i in range(len(asked))] for name, say in ways.items()}
+
+
+def _half(words: list[str]) -> list[str]:
+    return words[: (len(words) + 1) // 2]
+
+
+def compare(asked: list[Question], said: list[str]) -> tuple[float, float, float, float]:
+    """Exact match and F1, ours and then theirs, in %."""
+    truths = [[answer.text for answer in question.answers] for question in asked]
+    ours = [
+        100 * sum(score(one, true) for one, true in zip(said, truths, strict=True)) / len(said)
+        for score in (squad.exact, squad.f1)
+    ]
+    found = theirs(
+        [{"id": str(i), "prediction_text": one} for i, one in enumerate(said)],
+        [
+            {"id": str(i), "answers": {"text": true, "answer_start": [0] * len(true)}}
+            for i, true in enumerate(truths)
+        ],
+    )
+    return ours[0], ours[1], float(found["exact_match"]), float(found["f1"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark data")
+    file = parser.parse_args().data / "xquad_en" / "xquad.en.json"
+    asked = squad.read(file, file.read_text(encoding="utf-8"))
+    rows = ["| said | exact match | F1 | torchmetrics: exact match | F1 |", "|---|---|---|---|---|"]
+    found = {}
+    for name, said in predictions(asked).items():
+        found[name] = compare(asked, said)
+        rows.append(f"| {name} | " + " | ".join(f"{value:.4f}" for value in found[name]) + " |")
+    machine.write("squad_scorer", "\n".join(rows), {"questions": len(asked), "found": found})
+
+
+if __name__ == "__main__":
+    main()
