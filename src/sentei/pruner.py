@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from sentei import recipe as recipes
 from sentei import state as states
+from sentei.dropout import Dropout
 from sentei.engine import FASTER, NEAR, Engine, SenteiWarning
 from sentei.measure import count_zeros, histograms
 from sentei.parts.budget import LearnedRatio
@@ -112,6 +113,7 @@ class Pruner:
         self._versions: list[int] = []
         self._lr: dict[int, float] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._dropout = Dropout(model)
 
     @property
     def prunable(self) -> int:
@@ -185,6 +187,8 @@ class Pruner:
         self._engine.allocate()
         if isinstance(self.recipe.mask, Gated) and not self._versions and not self._idle:
             self._versions = [site.parameter._version for site in self._sites]
+        if self.recipe.dropout < 1 and not self._idle:
+            self._dropout.scale(self.recipe.dropout)
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -196,8 +200,10 @@ class Pruner:
             ]
 
     def detach(self) -> None:
-        """Stop pruning; the weights stay as they are and the state is kept."""
+        """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
         self._rest()
+        if self.recipe.dropout < 1:
+            self._dropout.scale(1)
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

@@ -63,6 +63,9 @@ class Recipe(Part):
     distill: Distillation | None = None
     """What a teacher adds to the loss; None trains on the labels alone."""
 
+    dropout: float = Field(1.0, ge=0, le=1)
+    """Factor on the model's dropout probabilities while it is pruned: 1 leaves them, 0 is none."""
+
     def check(self, total_steps: int) -> None:
         """Refuse what cannot work in ``total_steps`` optimizer steps.
 

@@ -11,7 +11,7 @@ import sentei
 
 LEVELS = [
     {"select", "families", "record", "state"},
-    {"parts", "measure"},
+    {"parts", "measure", "dropout"},
     {"recipe"},
     {"engine"},
     {"pruner", "methods", "distill"},
