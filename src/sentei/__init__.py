@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sentei.distill import Distiller, TeacherCache
 from sentei.engine import SenteiWarning
+from sentei.methods.auto import auto
 from sentei.methods.frozen_mask import frozen_mask
 from sentei.methods.knowledge_aware import knowledge_aware
 from sentei.methods.l0 import l0
@@ -46,6 +47,7 @@ __all__ = [
     "SenteiWarning",
     "TeacherCache",
     "__version__",
+    "auto",
     "dump",
     "frozen_mask",
     "knowledge_aware",
