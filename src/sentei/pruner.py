@@ -34,7 +34,10 @@ from sentei.recipe import Recipe
 from sentei.record import PruningReport, SiteRecord, UnitsRecord, UpdateRecord
 from sentei.select import Bracket
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
+
+CHECKED = 4096
+"""Weights of every site by which a checkpoint is known again."""
 
 _STATE = frozenset(
     "recipe total_steps step pruned settled weights brackets updates masks memory units "
@@ -451,8 +454,8 @@ class Pruner:
         """Refuse weights that somebody else has exchanged since the last step."""
         if self._expected_weights is not None and self._expected_weights != self._checksum():
             raise ValueError(
-                f"cannot resume at step {self.step}: {self._sites[0].name} is not what it was when "
-                "the pruner's state was saved; load the model's weights of the same checkpoint"
+                f"cannot resume at step {self.step}: the prunable weights are not what they were "
+                "when the pruner's state was saved; load the model's weights of the same checkpoint"
             )
         self._expected_weights = None
         for site, version in zip(self._sites, self._versions, strict=False):
@@ -464,9 +467,15 @@ class Pruner:
                 )
 
     def _checksum(self) -> int:
-        """Of the first site's bytes: tells one checkpoint's weights from another's."""
-        weight = self._sites[0].parameter.detach().cpu()
-        return zlib.crc32(weight.view(-1).view(torch.uint8).numpy().data)
+        """Of some of every site's bytes: tells one checkpoint's weights from another's.
+
+        Of every site, because one may be wholly zero.
+        """
+        found = 0
+        for site in self._sites:
+            some = site.parameter.detach().view(-1)[:CHECKED].cpu()
+            found = zlib.crc32(some.view(torch.uint8).numpy().data, found)
+        return found
 
     @torch.no_grad()
     def _report(self) -> PruningReport:

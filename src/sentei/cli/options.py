@@ -16,7 +16,7 @@ from sentei import recipe as recipes
 from sentei.hf.settings import Settings, make_recipe
 
 MethodOption = Annotated[
-    str | None, typer.Option(help="Pruning method, see `sentei methods` [default: platon].")
+    str | None, typer.Option(help="Pruning method, see `sentei methods` [default: auto].")
 ]
 SparsityOption = Annotated[
     float | None,

@@ -243,7 +243,7 @@ def make_recipe(
     """The recipe a command line asks for: a method or a file, then single values.
 
     Args:
-        method: Its name [default: platon].
+        method: Its name [default: auto].
         sparsity: The final one.
         recipe_file: YAML, instead of a method.
         overrides: ``path=value``, applied last.
@@ -259,7 +259,7 @@ def make_recipe(
         if recipe_file:
             recipe = recipes.load(recipe_file)
         else:
-            chosen = methods.find(method or "platon")
+            chosen = methods.find(method or "auto")
             recipe = chosen.build() if sparsity is None else chosen.build(sparsity)
     except ValidationError as error:
         raise ValueError(recipes.explain(error)) from None
