@@ -41,6 +41,7 @@ CORPORA = {
     "mrpc": Corpus(
         ("mrpc/msr_paraphrase_train.txt",), "mrpc/msr_paraphrase_test.txt", 3, 4, 0, header=False
     ),
+    "mrpc-train": Corpus(("mrpc/msr_paraphrase_train.txt",), None, 3, 4, 0, header=False),
     "stsb": Corpus(("stsb/sts-train.csv",), "stsb/sts-dev.csv", 5, 6, 4, header=False, number=True),
     "stsb-train": Corpus(("stsb/sts-train.csv",), None, 5, 6, 4, header=False, number=True),
     "sst2": Corpus(("sst2/train.tsv",), "sst2/test-labeled.tsv", 0, None, 1, rows=16_000),
