@@ -22,7 +22,7 @@ Row = list[str]
 class Corpus:
     """One data set: its files of training and evaluation rows, and the columns of a row.
 
-    ``rows`` is how many training rows are taken, drawn once for all; None takes all. Without an
+    ``rows`` is how many rows of the training files are taken, drawn once for all; None takes all. Without an
     evaluation file a fifth of the training rows is set aside, all rows of one text on one side.
     """
 
@@ -45,6 +45,7 @@ CORPORA = {
     "stsb": Corpus(("stsb/sts-train.csv",), "stsb/sts-dev.csv", 5, 6, 4, header=False, number=True),
     "stsb-train": Corpus(("stsb/sts-train.csv",), None, 5, 6, 4, header=False, number=True),
     "sst2": Corpus(("sst2/train.tsv",), "sst2/test-labeled.tsv", 0, None, 1, rows=16_000),
+    "sst2-train": Corpus(("sst2/train.tsv",), None, 0, None, 1, rows=10_000),
     "sst2-full": Corpus(("sst2/train.tsv",), "sst2/test-labeled.tsv", 0, None, 1),
     "rte": Corpus(("rte/train.tsv",), "rte/dev.tsv", 1, 2, 3),
     "cola": Corpus(
@@ -61,12 +62,12 @@ def write(corpus: Corpus, data: Path, out: Path) -> tuple[Path, Path]:
     """Write ``train.jsonl`` and ``eval.jsonl`` of a corpus below ``data`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     train = [row for name in corpus.train for row in _rows(corpus, data / name)]
+    if corpus.rows:
+        train = random.Random(0).sample(train, corpus.rows)
     if corpus.evaluation:
         evaluation = list(_rows(corpus, data / corpus.evaluation))
     else:
         train, evaluation = _split(corpus, train)
-    if corpus.rows:
-        train = random.Random(0).sample(train, corpus.rows)
     for name, rows in (("train.jsonl", train), ("eval.jsonl", evaluation)):
         lines = (json.dumps(_example(corpus, row)) + "\n" for row in rows)
         (out / name).write_text("".join(lines), encoding="utf-8")
