@@ -22,8 +22,8 @@ Row = list[str]
 class Corpus:
     """One data set: its files of training and evaluation rows, and the columns of a row.
 
-    ``rows`` is how many rows of the training files are taken, drawn once for all; None takes all. Without an
-    evaluation file a fifth of the training rows is set aside, all rows of one text on one side.
+    ``rows`` is how many rows of the training files are taken, drawn once for all; None takes all.
+    Without an evaluation file a fifth of these is set aside, all rows of one text on one side.
     """
 
     train: tuple[str, ...]
