@@ -5,7 +5,9 @@ from __future__ import annotations
 import sentei
 
 
-def test_it_is_platon_without_dropout():
-    as_platon = sentei.override(sentei.auto(0.9), ["method=platon", "dropout=1"])
+def test_it_is_platon_without_dropout_and_with_a_teacher_if_there_is_one():
+    recipe = sentei.auto(0.9)
+    as_platon = sentei.override(recipe, ["method=platon", "dropout=1", "distill=null"])
     assert as_platon == sentei.platon(0.9)
-    assert sentei.auto(0.9).dropout == 0
+    assert recipe.dropout == 0 and recipe.distill is not None
+    assert not recipe.distill.required and recipe.distill.regression == "labels"

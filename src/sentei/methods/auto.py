@@ -3,10 +3,10 @@ r"""auto: Sentei's own recipe, PLATON without dropout, and with a teacher where 
 PLATON (Zhang et al., ICML 2022, arXiv 2206.12562) says what is pruned and when; see its file. Two
 parts are different, each because it measured better (docs/methods/auto.md):
 
-    dropout 0            a sparse model has less to spare (Han et al. 2015, arXiv 1506.02626, lower
-                         it with the root of what is left)
-    L / 2 + L_logits / 2 the loss, where the model that pruning starts from, or --teacher, can teach
-                         (Sanh et al. 2020, arXiv 2005.07683)
+    dropout 0               a sparse model has less to spare (Han et al. 2015, arXiv 1506.02626,
+                            lower it with the root of what is left)
+    L / 2 + T^2 KL / 2      the loss for classes, where the model that pruning starts from, or
+                            another, can teach; T = 2 (Sanh et al. 2020, arXiv 2005.07683)
 
 Cost: PLATON's 13 bytes a weight; the teacher's forward pass, unless cached.
 """
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 from sentei.methods.method import Method
 from sentei.methods.platon import platon
+from sentei.parts.distillation import Distillation
 from sentei.parts.patterns import Pattern
 from sentei.parts.scope import Scope
 from sentei.recipe import Recipe
@@ -26,6 +27,9 @@ def auto(
     sparsity: float = 0.8,
     *,
     dropout: float = 0.0,
+    labels: float = 0.5,
+    logits: float = 0.5,
+    temperature: float = 2.0,
     warmup: float = 0.1,
     cooldown: float = 0.4,
     every: int = 10,
@@ -38,6 +42,9 @@ def auto(
     Args:
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         dropout: Factor on the model's dropout.
+        labels: Weight of the loss on the labels, where there is a teacher.
+        logits: Weight of the loss on the teacher's logits.
+        temperature: Divides the logits of both before softmax.
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity, deciding at every step.
         every: Optimizer steps between decisions on the ramp.
@@ -54,12 +61,19 @@ def auto(
         pattern=pattern,
         scope=scope,
     )
-    return made.model_copy(update={"method": "auto", "dropout": dropout})
+    teacher = Distillation(
+        labels=labels,
+        logits=logits,
+        temperature=temperature,
+        regression="labels",
+        required=False,
+    )
+    return made.model_copy(update={"method": "auto", "dropout": dropout, "distill": teacher})
 
 
 METHOD = Method(
     name="auto",
     build=auto,
-    summary="Sentei's own: PLATON without dropout; the default",
+    summary="Sentei's own: PLATON without dropout, with a teacher if there is one; the default",
     paper="after Zhang et al., PLATON, ICML 2022, arXiv 2206.12562",
 )
