@@ -386,7 +386,11 @@ BAD = {
     ),
     "no dense": (["--teacher", "dense"], "give it --dense-epochs"),
     "no folder": (["--teacher", "./missing"], "--teacher ./missing: no such folder"),
-    "no use": (["--teacher-cache", "answers"], "the recipe has no `distill`"),
+    "no use": (
+        ["--method", "platon", *FAST, "--teacher-cache", "answers"],
+        "the recipe has no `distill`",
+    ),
+    "no one": (["--teacher-cache", "answers"], "this run has no teacher; --model"),
     "layers": (
         ["--teacher", "dense", "--dense-epochs", "1", "--set", "distill.hidden=1",
          "--set", "distill.layers=[1, 2, 3]"],

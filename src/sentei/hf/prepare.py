@@ -145,6 +145,10 @@ def prepare(settings: Settings) -> Prepared:
             f"--model {settings.model} has no head trained for this task; --dense-epochs 3 would "
             "make one first, or --teacher name one"
         )
+    if untaught and settings.teacher_cache:
+        raise ValueError(
+            f"--teacher-cache {settings.teacher_cache}: this run has no teacher; {untaught}"
+        )
     selection = recipe.resolve(model)[0]
     try:
         recipe = recipe.with_zeros(selection)
