@@ -28,14 +28,17 @@ class Dropout:
             and ("dropout" in name if not isinstance(module, _LAYERS) else name == "p")
         ]
 
-    def __len__(self) -> int:
-        """How many places were found."""
-        return len(self._found)
-
     def scale(self, factor: float) -> None:
         """Set every one to ``factor`` times what it was; 1 puts it back."""
         for module, name, value in self._found:
             setattr(module, name, factor * value)
 
 
-_LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_LAYERS = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)

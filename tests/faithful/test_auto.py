@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import sentei
 
 
@@ -11,3 +13,8 @@ def test_it_is_platon_without_dropout_and_with_a_teacher_if_there_is_one():
     assert as_platon == sentei.platon(0.9)
     assert recipe.dropout == 0 and recipe.distill is not None
     assert not recipe.distill.required and recipe.distill.regression == "labels"
+
+
+def test_its_numbers_are_checked_as_any_recipes():
+    with pytest.raises(ValueError, match="dropout"):
+        sentei.auto(0.9, dropout=1.5)

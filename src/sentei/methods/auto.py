@@ -68,7 +68,7 @@ def auto(
         regression="labels",
         required=False,
     )
-    return made.model_copy(update={"method": "auto", "dropout": dropout, "distill": teacher})
+    return Recipe(**{**dict(made), "method": "auto", "dropout": dropout, "distill": teacher})
 
 
 METHOD = Method(
