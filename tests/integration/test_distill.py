@@ -410,6 +410,26 @@ def test_bad_teachers(verb, options, message, task, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_numbers_are_learnt_from_the_labels_alone_where_the_recipe_says_so(tiny_model, tmp_path):
+    rows = [{"text": f"good {i}", "label": float(i % 5)} for i in range(64)]
+    for name in ("train", "eval"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    files = ["--train", tmp_path / "train.jsonl", "--eval", tmp_path / "eval.jsonl"]
+    options = ["--model", tiny_model, *files, "--regression", "--dense-epochs", 1, *FAST]
+    found = run("inspect", *options)
+    assert found.exit_code == 0
+    assert "Teacher: none; the recipe learns numbers from the labels alone" in " ".join(
+        found.stdout.split()
+    )
+    refused = run("inspect", *options, "--teacher", "dense")
+    assert refused.exit_code == 2 and "add --set distill.regression=teacher" in " ".join(
+        refused.stderr.split()
+    )
+    asked = run("inspect", *options, "--teacher", "dense", "--set", "distill.regression=teacher")
+    assert asked.exit_code == 0 and "Teacher: none" not in asked.output
+
+
 def test_a_teacher_without_a_trained_head(task, tiny_model, tmp_path):
     finished = run("prune", *task, *FAST, "--teacher", tiny_model, "--out", tmp_path / "run")
     assert finished.exit_code == 2 and f"--teacher {tiny_model}: " in finished.stderr

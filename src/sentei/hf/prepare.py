@@ -120,6 +120,13 @@ def prepare(settings: Settings) -> Prepared:
                     "distill.attention=0"
                 )
     corpus, order = _in_order_of(load_corpus(settings), folder, chosen)
+    if chosen and corpus.problem == "regression" and recipe.distill and recipe.distill.labels_only:
+        if not optional:
+            raise ValueError(
+                f"--teacher {chosen}: the recipe learns numbers from the labels alone; leave the "
+                "option out, or add --set distill.regression=teacher"
+            )
+        chosen, untaught = None, "the recipe learns numbers from the labels alone"
     processor = load_processor(corpus.kind, folder)
     train = corpus.kind.features(corpus.train, processor, training=True)
     evaluation = corpus.kind.features(corpus.evaluation, processor, training=False)

@@ -62,6 +62,11 @@ class Distillation(Part):
     teacher_dropout: bool = False
     """Leave the teacher's dropout on, as SparseBERT's code does by oversight."""
 
+    @property
+    def labels_only(self) -> bool:
+        """Whether a regression learns nothing from its teacher."""
+        return self.regression == "labels" and not (self.hidden or self.attention)
+
     @model_validator(mode="after")
     def _some_term(self) -> Distillation:
         if not (self.logits or self.hidden or self.attention):
