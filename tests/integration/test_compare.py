@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -113,10 +114,34 @@ NAMES = {"start/seed1", "dense/seed1", "magnitude/0.8/seed1", "uniform/0.8/seed1
 def test_two_workers_make_every_run_once(finished):
     _, out, told = finished
     assert Counter(begun("".join(told))) == {f"runs/words/{name}": 1 for name in NAMES}
-    assert all(begun(words) for words in told)  # both had a part
     for name in NAMES:
         assert (out / "runs/words" / name / "model" / "model.safetensors").is_file()
         assert not (out / "runs/words" / name / "checkpoints").exists()
+
+
+def test_a_worker_takes_what_another_leaves(small, tmp_path):
+    """Each has a part: the other is held at its first run until this one has begun the second."""
+    plan, out = small(), tmp_path / "out"
+    plan["recipes"]["uniform"] = {**ENTRY, "set": [*ENTRY["set"], "budget=uniform"]}
+    file, runs = write(plan, tmp_path), out / "runs"
+    other = process(file, "--out", out)
+    wait_for(lambda: list(runs.rglob("run.yaml")))
+    other.send_signal(signal.SIGSTOP)
+    first = {path.parent for path in runs.rglob("run.yaml")}
+
+    def let_go() -> None:
+        wait_for(lambda: {path.parent for path in runs.rglob("run.yaml")} - first)
+        other.send_signal(signal.SIGCONT)
+
+    letting = threading.Thread(target=let_go)
+    letting.start()
+    done = compare(file, "--out", out)
+    letting.join()
+    _, told = other.communicate(timeout=300)
+    assert (done.exit_code, other.returncode) == (0, 0), (done.output, told)
+    names = {"dense/seed1", "magnitude/0.8/seed1", "uniform/0.8/seed1"}
+    assert Counter(begun(done.stderr + told)) == {f"runs/words/{name}": 1 for name in names}
+    assert begun(done.stderr) and begun(told)
 
 
 def test_every_number_is_that_of_its_folder(finished):
