@@ -30,7 +30,7 @@ from sentei.compare.cells import RUNS, Cell, Grid
 from sentei.compare.choices import TRAINING
 from sentei.compare.claims import Claims, open_storage
 from sentei.compare.plan import load
-from sentei.compare.statistics import Spread, interval, paired, spread
+from sentei.compare.statistics import Spread, interval, paired, pooled, spread
 from sentei.compare.work import Event, Worker
 from sentei.hf.settings import Settings
 
@@ -102,7 +102,31 @@ def table(protocol: str, lines: Sequence[Line], baseline: str) -> str:
     for sparsity in sorted({line["sparsity"] for line in pruned}):
         here = [line for line in pruned if line["sparsity"] == sparsity]
         parts += [f"## {100 * sparsity:g} % pruned", "", _means(here, metrics, baseline), ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_over_all(pruned, baseline)])
+
+
+def _over_all(lines: Sequence[Line], baseline: str) -> list[str]:
+    """Each recipe against the baseline, over tasks, seeds and the sparsities that both have.
+
+    Differences are averaged over sparsities within a task and seed first, as they share their start
+    and the order of their data.
+    """
+    values: dict[str, dict[tuple[str, int, float], float]] = defaultdict(dict)
+    for line in lines:
+        value = 100 * line["metrics"][line["metric"]]
+        values[line["recipe"]][line["task"], line["seed"], line["sparsity"]] = value
+    rows = []
+    for recipe, ours in values.items():
+        pairs = paired(ours, values[baseline]) if recipe != baseline else {}
+        if len({sparsity for *_, sparsity in pairs}) > 1:
+            mean, low, high = interval(pooled((at[:2], d) for at, d in pairs.items()))[1:]
+            reach = f"{low:+.1f} to {high:+.1f}" if low is not None else ""
+            rows.append((mean, f"| {recipe} | {len(pairs)} | {mean:+.1f} | {reach} |"))
+    if not rows:
+        return []
+    head = f"| | runs | against {baseline} | 95 % interval |"
+    table = [row for _, row in sorted(rows, reverse=True)]
+    return ["## Over all sparsities", "", head, "|---" * 4 + "|", *table, ""]
 
 
 def _means(lines: Sequence[Line], metrics: dict[str, str], baseline: str | None = None) -> str:
@@ -160,7 +184,8 @@ def _write(protocol: str) -> str:
         f"# quality_{protocol}",
         "",
         f"{told} All that is fixed: protocols/{protocol}.yaml. In %; ± is the standard deviation "
-        "over so many seeds; *against* has a 95 % t interval of the paired differences. "
+        "over so many seeds; *against* has a 95 % t interval of the paired differences, which over "
+        "all sparsities are averaged within a task and seed first. "
         f"{len(lines)} runs so far, each a line in quality_{protocol}.jsonl with its settings, "
         "recipe, machine, versions and command.",
         "",
