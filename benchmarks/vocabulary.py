@@ -1,7 +1,8 @@
 """all-MiniLM-L6-v2 with no more tokens than a task's training texts use.
 
 The training texts make the vocabulary, the evaluation texts say what it does to texts that were not
-seen: how many are split otherwise, and into how many tokens. Models are in fp32, nothing is trained.
+seen: how many are split otherwise, and into how many tokens. The model is in fp32, and nothing is
+trained.
 """
 
 from __future__ import annotations
@@ -44,20 +45,19 @@ def measure(train: Texts, evaluation: Texts, folder: Path) -> dict[str, Any]:
     model = AutoModel.from_pretrained(source, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source)
     smaller, fewer, report = shrink_vocabulary(model, tokenizer, train)
-    bytes_ = []
-    for name, one in (("before", model), ("after", smaller)):
-        save(one, folder / name, tokenizer=tokenizer if one is model else fewer)
-        bytes_.append((folder / name / "model.safetensors").stat().st_size)
+    save(model, folder / "before")
+    save(smaller, folder / "after", tokenizer=fewer)
+    before, after = (folder / name / "model.safetensors" for name in ("before", "after"))
     split = [
         [encoding.tokens for encoding in encode(each.backend_tokenizer, evaluation)]
         for each in (tokenizer, fewer)
     ]
     return {
         **report.model_dump(),
-        "file_before": bytes_[0],
-        "file_after": bytes_[1],
+        "file_before": before.stat().st_size,
+        "file_after": after.stat().st_size,
         "evaluation_texts": len(evaluation),
-        "evaluation_changed": sum(map(list.__ne__, *split)),
+        "evaluation_changed": sum(one != other for one, other in zip(*split, strict=True)),
         "evaluation_tokens_before": statistics.fmean(map(len, split[0])),
         "evaluation_tokens_after": statistics.fmean(map(len, split[1])),
     }
@@ -72,7 +72,7 @@ def row(name: str, found: dict[str, Any]) -> str:
         f"{found['parameters_after']:,}",
         f"{found['file_after'] / 1e6:.1f}",
         f"{found['evaluation_texts']:,}",
-        f"{found['evaluation_changed'] / found['evaluation_texts']:.1%}",
+        f"{100 * found['evaluation_changed'] / found['evaluation_texts']:.1f} %",
         f"{found['evaluation_tokens_before']:.2f}",
         f"{found['evaluation_tokens_after']:.2f}",
     )

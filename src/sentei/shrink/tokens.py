@@ -156,11 +156,13 @@ def _words(tokenizer: Tokenizer, text: Text, encoding: Encoding, unknown: int) -
 
 
 def _way_to_nowhere(word: str, vocabulary: dict[str, int], model: Description) -> set[int]:
-    """The pieces that WordPiece finds before it gives a word up.
+    """The pieces that WordPiece finds before it gives a word up; it does not try long words.
 
     Without one of them it would find a shorter piece, and might then not give up.
     """
     found = set[int]()
+    if len(word) > model["max_input_chars_per_word"]:
+        return found
     mark, start = model["continuing_subword_prefix"], 0
     while start < len(word):
         lead = mark if start else ""

@@ -97,9 +97,8 @@ def shrink_vocabulary(
         raise ValueError(f"least is {least}: a token must occur once or more to stay")
     if not isinstance(tokenizer, TokenizersBackend):
         raise ValueError(
-            f"{tokenizer.name_or_path}: a {type(tokenizer).__name__} is not made by the library "
-            "tokenizers, so that nothing says how it splits texts; a folder with a tokenizer.json "
-            "gives one that is"
+            f"{_called(tokenizer)} is not made by the library tokenizers, so that nothing says how "
+            "it splits texts; a folder with a tokenizer.json gives one that is"
         )
     backend = tokenizer.backend_tokenizer
     description = json.loads(backend.to_str())
@@ -146,9 +145,14 @@ def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
         loaded.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str()
     ):
         raise ValueError(
-            f"{tokenizer.name_or_path}: Transformers does not load this {type(tokenizer).__name__} "
-            "as it was written, so that a smaller one cannot be left in a folder"
+            f"{_called(tokenizer)} is not what Transformers loads from what it writes, so that "
+            "a smaller one cannot be left in a folder; load it as a PreTrainedTokenizerFast, "
+            "which takes tokenizer.json as it is"
         )
+
+
+def _called(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f"{tokenizer.name_or_path or 'the tokenizer'}: a {type(tokenizer).__name__}"
 
 
 def _check_ids(before: Tokenizer, after: Tokenizer, new: dict[int, int]) -> None:
