@@ -423,6 +423,20 @@ def test_padding_and_truncation_of_the_tokenizer_are_kept():
     assert len(backend.encode(text).ids) == 9 < len(next(encode(backend, [text])).ids)
 
 
+def test_a_model_whose_heads_cannot_go_is_written_by_transformers(tmp_path):
+    tokenizer = TOKENIZERS["wordpiece"]()
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 8, "max_position_embeddings": 64}
+    model = Specimen("AlbertConfig", TEXT | sizes, ()).build("AlbertForMaskedLM").double()
+    smaller, fewer, report = shrink_vocabulary(model, tokenizer, SEEN)
+    smaller.save_pretrained(tmp_path)
+    fewer.save_pretrained(tmp_path)
+    loaded, found = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(found.values()) and loaded.config.vocab_size == report.rows_after == len(fewer)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    wanted, said = outputs(model, tokenizer, SEEN[0]), outputs(loaded, again, SEEN[0])
+    torch.testing.assert_close(said.hidden_states[-1], wanted.hidden_states[-1])
+
+
 @torch.no_grad()
 def test_heads_and_neurons_go_as_well(tmp_path):
     model, tokenizer = build("bert")
