@@ -17,7 +17,7 @@ import torch
 import typer
 from accelerate.state import AcceleratorState, GradientState
 from torch.utils.data import DataLoader
-from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, TrainingArguments
 
 import sentei
 from sentei import methods
@@ -138,6 +138,12 @@ def make_model() -> BertForSequenceClassification:
     return BertForSequenceClassification(config)
 
 
+def make_tokenizer() -> BertTokenizer:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "pair", "of", "texts", "is", "two"]
+    words += [f"unused{number}" for number in range(21)]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+
+
 @pytest.fixture
 def names(tmp_path, monkeypatch):
     """What a page may use without making it: a small model, its data, and an empty folder."""
@@ -152,6 +158,7 @@ def names(tmp_path, monkeypatch):
     GradientState._reset_state()
     yield {
         "model": model,
+        "tokenizer": make_tokenizer(),
         "optimizer": torch.optim.AdamW(model.parameters(), lr=1e-3),
         "dataset": dataset,
         "loader": loader,

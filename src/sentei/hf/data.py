@@ -181,9 +181,7 @@ def examples(table: Table, layout: Layout) -> Examples:
     Raises:
         ValueError: If they cannot be used; the message names the place and the fix.
     """
-    text_column, pair_column = layout.text_column, layout.pair_column
-    if text_column is None:
-        text_column, pair_column = _obvious(table)
+    text_column, pair_column = text_columns(table, layout)
     texts = text_cells(table, text_column, "--text-column")
     pairs = None if pair_column is None else text_cells(table, pair_column, "--pair-column")
     for row, (text, pair) in enumerate(zip(texts, pairs or texts, strict=True)):
@@ -199,6 +197,17 @@ def examples(table: Table, layout: Layout) -> Examples:
     names = table.names or _class_names(table, labels)
     index = {name: i for i, name in enumerate(names)}
     return Examples(texts, pairs, [index[label] for label in labels], names, source)
+
+
+def text_columns(table: Table, layout: Layout) -> tuple[str, str | None]:
+    """The columns of the text and of the second one, named or obvious.
+
+    Raises:
+        ValueError: None is named, and none is obvious.
+    """
+    if layout.text_column is None:
+        return _obvious(table)
+    return layout.text_column, layout.pair_column
 
 
 def _training(found: Examples) -> Examples:

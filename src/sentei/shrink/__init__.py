@@ -1,8 +1,11 @@
-"""Attention heads and neurons that contribute nothing, removed: a smaller dense model.
+"""Attention heads, neurons and tokens that contribute nothing, removed: a smaller dense model.
 
 smaller, report = shrink(model)
 save(smaller, "folder")
 smaller = load("folder")  # or from_pretrained, where report.stock
+
+smaller, tokenizer, report = shrink_vocabulary(model, tokenizer, texts)
+save(smaller, "folder", tokenizer=tokenizer)
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 from sentei.shrink.cost import LatencyRecord, measure
 from sentei.shrink.disk import load, save
 from sentei.shrink.remove import ShrinkReport, StructureRecord, shrink
+from sentei.shrink.vocabulary import VocabularyReport, shrink_vocabulary
 
 __all__ = [
     "LatencyRecord",
     "ShrinkReport",
     "StructureRecord",
+    "VocabularyReport",
     "load",
     "measure",
     "save",
     "shrink",
+    "shrink_vocabulary",
 ]

@@ -77,13 +77,14 @@ def measure(
     Raises:
         ValueError: The models take no sequences of that length.
     """
-    inputs = example(before, batch, length)
+    inputs = example(before, batch, length), example(after, batch, length)
     times: tuple[list[float], list[float]] = ([], [])
     training = before.training, after.training
     for run in range(3 + runs):
-        for model, taken in zip((before.eval(), after.eval()), times, strict=True):
+        models = before.eval(), after.eval()
+        for model, read, taken in zip(models, inputs, times, strict=True):
             began = time.perf_counter()
-            model(**inputs)
+            model(**read)
             if before.device.type == "cuda":
                 torch.cuda.synchronize()
             if run >= 3:

@@ -10,17 +10,24 @@ from typing import Any, Literal
 import transformers
 from pydantic import ValidationError
 from transformers import AutoConfig, PreTrainedModel
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 import sentei
 from sentei.families import Family
 from sentei.record import Record
 from sentei.shrink.stock import is_stock
 from sentei.shrink.surgery import divide, family_of, keep_
+from sentei.shrink.vocabulary import write_tokenizer
 
 MANIFEST = "shrink.json"
 """Name of the file beside weights whose shapes the config cannot say."""
 
 _WEIGHTS = ("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack")
+_OF_VOCABULARY = (
+    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "generation_config.json"),
+)
+"""Files that name tokens or their ids."""
 
 
 class Remaining(Record):
@@ -53,6 +60,7 @@ def save(
     *,
     family: Family | None = None,
     files: str | Path | None = None,
+    tokenizer: TokenizersBackend | None = None,
 ) -> None:
     """Write a model to a folder, shrunk or not.
 
@@ -66,9 +74,10 @@ def save(
         family: What its architecture calls its parts, where that is not known.
         files: A model's folder, from which tokenizer and all other files but weights and config are
             copied.
+        tokenizer: What is written instead of the tokenizer of ``files``, such as a smaller one.
 
     Raises:
-        ValueError: The folder is not empty.
+        ValueError: The folder is not empty, or the tokenizer does not load as it was written.
     """
     folder = Path(folder)
     check_free(folder)
@@ -80,8 +89,10 @@ def save(
         if not is_stock(model, family):
             text = describe(model, family).model_dump_json(indent=2, exclude_none=True)
             (unfinished / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            write_tokenizer(tokenizer, unfinished)
         if files is not None:
-            _copy(Path(files), unfinished)
+            _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
         if folder.is_dir():
             folder.rmdir()
         os.replace(unfinished, folder)
@@ -223,10 +234,10 @@ def _cut_(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Pa
         raise ValueError(f"{folder / MANIFEST}: config.json's model has no {name}")
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy what is not there yet: tokenizer, model card, whatever else but weights."""
+def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
+    """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
     written = {path.name for path in target.iterdir()} | {MANIFEST}
     for path in sorted(source.iterdir()):
         if path.is_file() and path.name not in written:
-            if not any(path.match(pattern) for pattern in _WEIGHTS):
+            if not any(path.match(pattern) for pattern in but):
                 shutil.copy2(path, target / path.name)

@@ -1,0 +1,105 @@
+"""all-MiniLM-L6-v2 with no more tokens than a task's training texts use.
+
+The training texts make the vocabulary, the evaluation texts say what it does to texts that were not
+seen: how many are split otherwise, and into how many tokens. The model is in fp32, and nothing is
+trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from benchmarks import corpora, machine
+from sentei.hf.demo import demo_model_path
+from sentei.hf.tables import Layout
+from sentei.hf.texts import Texts, read_texts
+from sentei.shrink import save, shrink_vocabulary
+from sentei.shrink.tokens import encode
+
+TASKS = {"SST-2": "sst2-full", "MRPC": "mrpc", "STS-B": "stsb", "BANKING77": "banking77"}
+HEAD = (
+    *("training texts of", "texts", "tokens", "parameters", "file, MB"),
+    *("evaluation texts", "split otherwise", "tokens in each, before", "after"),
+)
+
+
+def texts_of(name: str, data: Path, folder: Path) -> tuple[Texts, Texts]:
+    """Training and evaluation texts, pairs where the task has them."""
+    corpus = corpora.CORPORA[name]
+    layout = Layout(text_column="text", pair_column=None if corpus.pair is None else "pair")
+    train, evaluation = corpora.write(corpus, data, folder)
+    return read_texts(train, layout), read_texts(evaluation, layout)
+
+
+def measure(train: Texts, evaluation: Texts, folder: Path) -> dict[str, Any]:
+    """The model cut to some texts, and how it splits others."""
+    source = demo_model_path()
+    model = AutoModel.from_pretrained(source, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    smaller, fewer, report = shrink_vocabulary(model, tokenizer, train)
+    save(model, folder / "before")
+    save(smaller, folder / "after", tokenizer=fewer)
+    before, after = (folder / name / "model.safetensors" for name in ("before", "after"))
+    split = [
+        [encoding.tokens for encoding in encode(each.backend_tokenizer, evaluation)]
+        for each in (tokenizer, fewer)
+    ]
+    return {
+        **report.model_dump(),
+        "file_before": before.stat().st_size,
+        "file_after": after.stat().st_size,
+        "evaluation_texts": len(evaluation),
+        "evaluation_changed": sum(one != other for one, other in zip(*split, strict=True)),
+        "evaluation_tokens_before": statistics.fmean(map(len, split[0])),
+        "evaluation_tokens_after": statistics.fmean(map(len, split[1])),
+    }
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """A line of the table."""
+    cells = (
+        name,
+        f"{found['texts']:,}",
+        f"{found['tokens_after']:,}",
+        f"{found['parameters_after']:,}",
+        f"{found['file_after'] / 1e6:.1f}",
+        f"{found['evaluation_texts']:,}",
+        f"{100 * found['evaluation_changed'] / found['evaluation_texts']:.1f} %",
+        f"{found['evaluation_tokens_before']:.2f}",
+        f"{found['evaluation_tokens_after']:.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark data")
+    data = parser.parse_args().data
+    logging.disable_progress_bar()
+    found: dict[str, Any] = {}
+    for name, corpus in TASKS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            train, evaluation = texts_of(corpus, data, Path(folder) / "data")
+            found[name] = measure(train, evaluation, Path(folder))
+    whole = next(iter(found.values()))
+    rows = [
+        f"| {' | '.join(HEAD)} |",
+        "|---" * len(HEAD) + "|",
+        f"| (the whole model) | | {whole['tokens_before']:,} | {whole['parameters_before']:,} | "
+        f"{whole['file_before'] / 1e6:.1f} | | | | |",
+        *(row(name, one) for name, one in found.items()),
+    ]
+    packages = machine.versions("transformers", "tokenizers")
+    machine.write("vocabulary", "\n".join(rows), {"packages": packages, "found": found})
+
+
+if __name__ == "__main__":
+    main()
