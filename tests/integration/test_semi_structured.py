@@ -1,4 +1,4 @@
-"""2:4 as sparse tensor cores read it: PyTorch's own converter takes the weights and loses nothing."""
+"""2:4 as sparse tensor cores read it: PyTorch's own converter takes it and loses nothing."""
 
 from __future__ import annotations
 
