@@ -3,6 +3,10 @@
 The training texts make the vocabulary, the evaluation texts say what it does to texts that were not
 seen: how many are split otherwise, and into how many tokens. The model is in fp32, and nothing is
 trained.
+
+``--runs`` names folders of finished runs instead, such as those that ``benchmarks.quality`` leaves:
+each run's model is cut to its training texts, and measured on its evaluation texts before and
+after.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,9 @@ from transformers.utils import logging
 
 from benchmarks import corpora, machine
 from sentei.hf.demo import demo_model_path
+from sentei.hf.prepare import load_evaluation, load_model, saved_labels
+from sentei.hf.run import evaluate
+from sentei.hf.settings import Settings
 from sentei.hf.tables import Layout
 from sentei.hf.texts import Texts, read_texts
 from sentei.shrink import save, shrink_vocabulary
@@ -79,11 +87,69 @@ def row(name: str, found: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def measure_run(run: Path) -> dict[str, Any]:
+    """A run's model as it is, and cut to the texts that it was trained on."""
+    settings = Settings.read(run / "run.yaml")
+    assert settings.train is not None
+    folder = str(run / "model")
+    corpus = load_evaluation(settings, saved_labels(folder))
+    model, tokenizer = load_model(folder, corpus)[0], AutoTokenizer.from_pretrained(folder)
+    texts = read_texts(settings.train, settings.layout())
+    smaller, fewer, report = shrink_vocabulary(model, tokenizer, texts)
+    scores = [
+        evaluate(one, processor, corpus, settings)
+        for one, processor in ((model, tokenizer), (smaller, fewer))
+    ]
+    metric = corpus.metrics[0]
+    return {
+        **report.model_dump(),
+        "metric": metric,
+        "evaluation_texts": len(corpus.evaluation),
+        "before": scores[0][metric],
+        "after": scores[1][metric],
+    }
+
+
+def row_of_run(name: str, found: dict[str, Any]) -> str:
+    cells = (
+        name,
+        f"{found['metric']}, {found['evaluation_texts']:,}",
+        f"{found['texts']:,}",
+        f"{found['tokens_after']:,}",
+        f"{found['parameters_before'] / 1e6:.1f} M",
+        f"{found['parameters_after'] / 1e6:.1f} M",
+        f"{100 * found['before']:.1f}",
+        f"{100 * found['after']:.1f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def of_runs(runs: list[Path]) -> None:
+    """The table of runs."""
+    found = {"/".join(run.parts[-3:]): measure_run(run) for run in runs}
+    head = (
+        *("run", "metric, texts", "training texts", "tokens", "parameters before", "after"),
+        *("metric before, %", "after, %"),
+    )
+    rows = [
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+        *starmap(row_of_run, found.items()),
+    ]
+    machine.write("vocabulary_runs", "\n".join(rows), {"found": found})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark data")
-    data = parser.parse_args().data
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder of the benchmark data")
+    source.add_argument("--runs", type=Path, nargs="+", help="folders of finished runs")
+    arguments = parser.parse_args()
     logging.disable_progress_bar()
+    if arguments.runs:
+        of_runs(arguments.runs)
+        return
+    data = arguments.data
     found: dict[str, Any] = {}
     for name, corpus in TASKS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +161,7 @@ def main() -> None:
         "|---" * len(HEAD) + "|",
         f"| (the whole model) | | {whole['tokens_before']:,} | {whole['parameters_before']:,} | "
         f"{whole['file_before'] / 1e6:.1f} | | | | |",
-        *(row(name, one) for name, one in found.items()),
+        *starmap(row, found.items()),
     ]
     packages = machine.versions("transformers", "tokenizers")
     machine.write("vocabulary", "\n".join(rows), {"packages": packages, "found": found})
