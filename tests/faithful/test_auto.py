@@ -12,7 +12,7 @@ def test_it_is_platon_without_dropout_and_with_a_teacher_if_there_is_one():
     as_platon = sentei.override(recipe, ["method=platon", "dropout=1", "distill=null"])
     assert as_platon == sentei.platon(0.9)
     assert recipe.dropout == 0 and recipe.distill is not None
-    assert not recipe.distill.required and recipe.distill.regression == "labels"
+    assert not recipe.distill.required and recipe.distill.regression == "alone"
 
 
 def test_its_numbers_are_checked_as_any_recipes():

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
     BertConfig,
     BertForQuestionAnswering,
     BertForSequenceClassification,
@@ -33,6 +35,17 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 48,
+    "vocab_size": 60,
+    "max_position_embeddings": 24,
+}
+BART = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
     "vocab_size": 60,
     "max_position_embeddings": 24,
 }
@@ -270,6 +283,25 @@ def test_a_teacher_of_another_family():
     assert all(term > 0 for term in distiller.terms.values())
 
 
+def test_hidden_states_that_cannot_be_compared():
+    """Refused, and left out with a word where a recipe can do without its teacher."""
+    student, wider, inputs = bert(0, **no_dropout()), bert(1, hidden_size=48), batch()
+    with pytest.raises(ValueError, match="hidden_size is 32 and the teacher's is 48"):
+        Distiller(student, wider, Distillation(hidden=1))
+    bart = BartForSequenceClassification(BartConfig(**BART, num_labels=2))
+    for teacher, reason in ((wider, "hidden_size is 32"), (bart, "is an encoder-decoder")):
+        asked = Distillation(hidden=1, required=False)
+        distiller = Distiller(student, teacher, asked)
+        assert distiller.distillation == asked.model_copy(update={"hidden": 0})
+        (note,) = distiller.notes
+        assert note.startswith("hidden states are left out: ") and reason in note
+    with Distiller(student, wider, Distillation(hidden=1, required=False)) as distiller:
+        student.train()(**inputs).loss.backward()
+    assert distiller.terms.keys() == {"labels", "logits"}
+    same = Distiller(student, bert(1), Distillation(hidden=1, required=False))
+    assert same.distillation.hidden == 1 and not same.notes
+
+
 def regressor(seed):
     return bert(seed, num_labels=1, problem_type="regression", **no_dropout())
 
@@ -283,6 +315,12 @@ def test_regression_takes_the_squared_error(target):
         found = student.train()(**inputs)
         theirs = teacher(**inputs).logits[:, 0] if target == "teacher" else inputs["labels"]
         torch.testing.assert_close(found.loss, F.mse_loss(found.logits[:, 0], theirs))
+
+
+def test_regression_without_a_teacher_takes_none():
+    with pytest.raises(ValueError, match="the student predicts a number"):
+        Distiller(regressor(0), regressor(1), Distillation(regression="alone"))
+    Distiller(bert(0), bert(1), Distillation(regression="alone"))
 
 
 def test_classes_of_tokens_leave_padding_out():

@@ -94,7 +94,7 @@ class Distiller:
         *,
         cache: TeacherCache | None = None,
     ) -> None:
-        self.distillation = distillation or Distillation()
+        distillation = distillation or Distillation()
         self.student = _inner(student)
         self.teacher = _inner(teacher)
         held = {id(p) for p in self.student.parameters()}
@@ -103,7 +103,8 @@ class Distiller:
                 "the teacher shares weights with the student and would change with it: "
                 "give it a copy, copy.deepcopy(model)"
             )
-        self.match: Match = match(self.student, self.teacher, self.distillation)
+        self.match: Match = match(self.student, self.teacher, distillation)
+        self.distillation = self.match.distillation
         self.cache = cache
         self.terms: dict[str, Tensor] = {}
         """The terms of the last loss, before their weights: labels, logits, hidden, attention."""
@@ -119,7 +120,7 @@ class Distiller:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What attaching changes in the models, in sentences."""
+        """What is left out, and what attaching changes in the models, in sentences."""
         return self.match.notes
 
     def describe(self) -> str:

@@ -15,8 +15,10 @@ from sentei.parts.distillation import Distillation
 class Match:
     """Student and teacher, layer by layer.
 
+    ``distillation`` is what was asked for, without the terms that an optional teacher cannot give.
     ``layers`` holds the teacher's layer for each of the student's, from 1; it is empty where no
-    loss looks into the models. ``notes`` says what will be changed in the models, in sentences.
+    loss looks into the models. ``notes`` says what was left out and what will be changed in the
+    models, in sentences.
     """
 
     distillation: Distillation
@@ -46,10 +48,22 @@ def match(student: nn.Module, teacher: nn.Module, distillation: Distillation) ->
         ValueError: They do not fit each other for these losses; says what differs and the fix.
     """
     ours, theirs = config_of(student), config_of(teacher)
+    notes = []
+    if distillation.regression == "alone" and _is_regression(ours):
+        raise ValueError(
+            "distill.regression=alone: the student predicts a number, which is learnt without a "
+            "teacher; attach none, or use regression=teacher"
+        )
+    if distillation.hidden and not distillation.required:
+        try:
+            _check_hidden(ours, theirs)
+        except ValueError as error:
+            distillation = distillation.model_copy(update={"hidden": 0.0})
+            notes.append(f"hidden states are left out: {error}")
     if distillation.logits:
         _same(ours, theirs, "num_labels", "logits", "give a teacher of the same task, or logits=0")
     if distillation.hidden:
-        _same(ours, theirs, "hidden_size", "hidden", "leave hidden states out with hidden=0")
+        _check_hidden(ours, theirs)
     if distillation.attention:
         _same(
             ours,
@@ -61,7 +75,6 @@ def match(student: nn.Module, teacher: nn.Module, distillation: Distillation) ->
     layers: tuple[int, ...] = ()
     if distillation.hidden or distillation.attention:
         layers = layer_map(_depth(ours, "student"), _depth(theirs, "teacher"), distillation.layers)
-    notes = []
     if distillation.attention:
         for who, config in (("student", ours), ("teacher", theirs)):
             kind = implementation(config)
@@ -116,6 +129,17 @@ def _same(ours: Any, theirs: Any, name: str, term: str, fix: str) -> None:
             f"distill.{term}: the student's {name} is {a} and the teacher's is {b}, which cannot "
             f"be compared; {fix}"
         )
+
+
+def _check_hidden(ours: Any, theirs: Any) -> None:
+    _same(ours, theirs, "hidden_size", "hidden", "leave hidden states out with hidden=0")
+    _depth(ours, "student")
+    _depth(theirs, "teacher")
+
+
+def _is_regression(config: Any) -> bool:
+    problem = getattr(config, "problem_type", None)
+    return problem == "regression" or (problem is None and getattr(config, "num_labels", 0) == 1)
 
 
 def _depth(config: Any, who: str) -> int:

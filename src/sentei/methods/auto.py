@@ -5,8 +5,10 @@ parts are different, each because it measured better (docs/methods/auto.md):
 
     dropout 0               a sparse model has less to spare (Han et al. 2015, arXiv 1506.02626,
                             lower it with the root of what is left)
-    L / 2 + T^2 KL / 2      the loss for classes, where the model that pruning starts from, or
-                            another, can teach; T = 2 (Sanh et al. 2020, arXiv 2005.07683)
+    L/2 + T^2 KL/2 + H      the loss for classes, where the model that pruning starts from, or
+                            another, can teach; T = 2 (Sanh et al. 2020, arXiv 2005.07683), and H
+                            the squared errors of the hidden states (Xu et al. 2021, arXiv
+                            2104.08682). Numbers are learnt from their labels alone
 
 Cost: PLATON's 13 bytes a weight; the teacher's forward pass, unless cached.
 """
@@ -29,6 +31,7 @@ def auto(
     dropout: float = 0.0,
     labels: float = 0.5,
     logits: float = 0.5,
+    hidden: float = 1.0,
     temperature: float = 2.0,
     warmup: float = 0.1,
     cooldown: float = 0.4,
@@ -44,6 +47,7 @@ def auto(
         dropout: Factor on the model's dropout.
         labels: Weight of the loss on the labels, where there is a teacher.
         logits: Weight of the loss on the teacher's logits.
+        hidden: Weight of the loss on its hidden states, where they can be compared.
         temperature: Divides the logits of both before softmax.
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity, deciding at every step.
@@ -64,8 +68,9 @@ def auto(
     teacher = Distillation(
         labels=labels,
         logits=logits,
+        hidden=hidden,
         temperature=temperature,
-        regression="labels",
+        regression="alone",
         required=False,
     )
     return Recipe(**{**dict(made), "method": "auto", "dropout": dropout, "distill": teacher})

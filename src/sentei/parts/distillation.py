@@ -33,9 +33,9 @@ class Distillation(Part):
     temperature: float = Field(2.0, gt=0)
     """Divides the logits of both before softmax."""
 
-    regression: Literal["teacher", "labels"] = "teacher"
+    regression: Literal["teacher", "labels", "alone"] = "teacher"
     """What a regression's logit is drawn to by the ``logits`` term: the teacher's, or the labels
-    (SparseBERT)."""
+    (SparseBERT). ``alone``: numbers are learnt without a teacher."""
 
     hidden: float = Field(0.0, ge=0)
     """Weight of the hidden states: the sum over layers of their mean squared errors."""
@@ -57,7 +57,8 @@ class Distillation(Part):
 
     required: bool = True
     """Whether to refuse to prune without a teacher: where none is named and the model has no head
-    trained for the task. False prunes on the labels alone then, and says so."""
+    trained for the task. False prunes on the labels alone then, and without hidden states where the
+    two models' cannot be compared, and says so."""
 
     teacher_dropout: bool = False
     """Leave the teacher's dropout on, as SparseBERT's code does by oversight."""
@@ -65,7 +66,8 @@ class Distillation(Part):
     @property
     def labels_only(self) -> bool:
         """Whether a regression learns nothing from its teacher."""
-        return self.regression == "labels" and not (self.hidden or self.attention)
+        looks = self.hidden or self.attention
+        return self.regression == "alone" or (self.regression == "labels" and not looks)
 
     @model_validator(mode="after")
     def _some_term(self) -> Distillation:
