@@ -115,9 +115,9 @@ def _over_all(lines: Sequence[Line], baseline: str) -> list[str]:
     for line in lines:
         value = 100 * line["metrics"][line["metric"]]
         values[line["recipe"]][line["task"], line["seed"], line["sparsity"]] = value
-    rows = []
+    theirs, rows = values.get(baseline, {}), []
     for recipe, ours in values.items():
-        pairs = paired(ours, values[baseline]) if recipe != baseline else {}
+        pairs = paired(ours, theirs) if recipe != baseline else {}
         if len({sparsity for *_, sparsity in pairs}) > 1:
             mean, low, high = interval(pooled((at[:2], d) for at, d in pairs.items()))[1:]
             reach = f"{low:+.1f} to {high:+.1f}" if low is not None else ""
