@@ -207,6 +207,27 @@ def test_only_some_runs(small, tmp_path):
     assert done.exit_code == 2 and "names no run" in done.stderr
 
 
+def test_a_teacher_that_is_not_needed(small, tmp_path):
+    """Classes are learnt from the model that pruning starts from, numbers from the labels alone."""
+    rows = [{"text": f"good {i}", "label": float(i % 5)} for i in range(64)]
+    numbers = tmp_path / "numbers.jsonl"
+    numbers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"train": str(numbers), "eval": str(numbers)}
+    tasks = {"words": {}, "numbers": {**files, "regression": True}}
+    auto = {"method": "auto", "set": ["schedule.every=2", "score.window=2"]}
+    plan = small(settings={"dense_epochs": 1}, tasks=tasks, recipes={"auto": auto})
+    out = tmp_path / "out"
+    done = compare(write(plan, tmp_path), "--out", out, "--only", "*/auto/*")
+    assert done.exit_code == 0, done.output
+    told = [reports.read(out / f"runs/{task}/auto/0.8/seed1").settings for task in tasks]
+    assert told[0]["teacher"] == "self" and "hidden" in told[0]["learns"]
+    assert told[1]["teacher"] == "none: the recipe learns numbers from the labels alone"
+    plan["recipes"]["auto"] = {**auto, "teacher": "dense"}
+    refused = compare(write(plan, tmp_path), "--out", tmp_path / "named")
+    assert refused.exit_code == 2 and not (tmp_path / "named").exists()
+    assert "runs/numbers/auto/0.8/seed1: --teacher " in " ".join(refused.stderr.split())
+
+
 # ------------------------------------------------------------------------- stopped and killed
 
 

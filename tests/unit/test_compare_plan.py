@@ -198,6 +198,8 @@ def test_runs_start_from_the_dense_model_of_their_task_and_seed():
         "fresh": "knowledge_aware",
         "named": {"method": "knowledge_aware", "teacher": "a/teacher"},
         "plain": "l0",
+        "optional": "auto",
+        "asked": {"method": "auto", "teacher": "dense"},
     }
     found = cells(load(small(tasks={"one": dict(TASK)}, recipes=entries)))
     dense = str(Path.cwd() / "out/runs/one/start/seed2/model")
@@ -206,6 +208,8 @@ def test_runs_start_from_the_dense_model_of_their_task_and_seed():
     assert (made["fresh"].model, made["fresh"].teacher) == ("hub/name", dense)
     assert (made["named"].model, made["named"].teacher) == (dense, "a/teacher")
     assert (made["plain"].model, made["plain"].teacher) == (dense, None)
+    assert (made["optional"].model, made["optional"].teacher) == (dense, None)  # so: itself
+    assert (made["asked"].model, made["asked"].teacher) == (dense, dense)
     start, reference = (found[f"runs/one/{r}/seed2"].settings for r in ("start", "dense"))
     assert (start.model, start.epochs, start.seed) == ("hub/name", 1, 2)
     assert (reference.model, reference.epochs, reference.seed) == (dense, 2, 2)

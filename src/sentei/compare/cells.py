@@ -25,7 +25,13 @@ from typing import Any, Final, Literal
 from sentei import recipe as recipes
 from sentei.compare.choices import Scalar, Space, count
 from sentei.compare.plan import Entry, Plan
-from sentei.hf.prepare import Corpus, choose_teacher, load_corpus, optimizer_steps
+from sentei.hf.prepare import (
+    Corpus,
+    choose_teacher,
+    learns_alone,
+    load_corpus,
+    optimizer_steps,
+)
 from sentei.hf.settings import Settings
 from sentei.methods.magnitude import magnitude
 from sentei.parts.schedule import Stages
@@ -278,8 +284,15 @@ class Grid:
 
 
 def _teacher(entry: Entry, recipe: Recipe, dense: str | None) -> str | None:
-    """Who a run learns from; like ``--teacher``, the dense model where there is one."""
-    if recipe.distill is None:
+    """Who a run is told to learn from; like ``--teacher``, the dense model where there is one.
+
+    A recipe that can do without is told nobody: its run learns from the model that it starts from,
+    which is that same one, or says why it does not.
+    """
+    asked = recipe.distill
+    if asked is None:
+        return None
+    if entry.teacher is None and not asked.required and asked.student == "teacher":
         return None
     return dense if dense and entry.teacher in (None, "dense", "self") else entry.teacher
 
@@ -308,6 +321,7 @@ def check(grid: Grid) -> None:
             if corpora[key].kind.one_each:  # else only the run itself knows its steps
                 recipe.check(optimizer_steps(examples, settings.epochs, settings))
             choose_teacher(settings, recipe)
+            learns_alone(settings, recipe, corpora[key])
         except ValueError as error:
             raise ValueError(f"{cell.name}: {error}") from None
 

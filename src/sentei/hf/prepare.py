@@ -120,12 +120,7 @@ def prepare(settings: Settings) -> Prepared:
                     "distill.attention=0"
                 )
     corpus, order = _in_order_of(load_corpus(settings), folder, chosen)
-    if chosen and corpus.problem == "regression" and recipe.distill and recipe.distill.labels_only:
-        if not optional:
-            raise ValueError(
-                f"--teacher {chosen}: the recipe learns numbers from the labels alone; leave the "
-                "option out, or add --set distill.regression=teacher"
-            )
+    if chosen and learns_alone(settings, recipe, corpus):
         chosen, untaught = None, "the recipe learns numbers from the labels alone"
     processor = load_processor(corpus.kind, folder)
     train = corpus.kind.features(corpus.train, processor, training=True)
@@ -213,6 +208,25 @@ def choose_teacher(settings: Settings, recipe: Recipe) -> str | None:
     if settings.teacher in (None, "self"):  # after dense training that is the model before pruning
         return "dense" if dense else "self"
     return settings.teacher
+
+
+def learns_alone(settings: Settings, recipe: Recipe, corpus: Corpus) -> bool:
+    """Whether the task's labels are numbers, which the recipe learns without a teacher.
+
+    Raises:
+        ValueError: They are, and a teacher is named, or the recipe requires one.
+    """
+    asked = recipe.distill
+    if asked is None or corpus.problem != "regression" or not asked.labels_only:
+        return False
+    if settings.teacher or asked.required:
+        reason = f"--teacher {settings.teacher}" if settings.teacher else "distill.required=true"
+        fix = "leave the option out" if settings.teacher else "use distill.required=false"
+        raise ValueError(
+            f"{reason}: the recipe learns numbers from the labels alone; {fix}, or add --set "
+            "distill.regression=teacher"
+        )
+    return True
 
 
 def _check_teachable(kind: Kind[Any]) -> None:
