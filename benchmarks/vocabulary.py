@@ -126,7 +126,7 @@ def row_of_run(name: str, found: dict[str, Any]) -> str:
 
 def of_runs(runs: list[Path]) -> None:
     """The table of runs."""
-    found = {"/".join(run.parts[-3:]): measure_run(run) for run in runs}
+    found = {"/".join(run.parts[-4:]): measure_run(run) for run in runs}
     head = (
         *("run", "metric, texts", "training texts", "tokens", "parameters before", "after"),
         *("metric before, %", "after, %"),
