@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Iterable
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,10 @@ def row(name: str, found: dict[str, Any]) -> str:
         f"{found['evaluation_tokens_before']:.2f}",
         f"{found['evaluation_tokens_after']:.2f}",
     )
+    return _line(cells)
+
+
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -121,7 +126,7 @@ def row_of_run(name: str, found: dict[str, Any]) -> str:
         f"{100 * found['before']:.1f}",
         f"{100 * found['after']:.1f}",
     )
-    return f"| {' | '.join(cells)} |"
+    return _line(cells)
 
 
 def of_runs(runs: list[Path]) -> None:
@@ -132,7 +137,7 @@ def of_runs(runs: list[Path]) -> None:
         *("metric before, %", "after, %"),
     )
     rows = [
-        f"| {' | '.join(head)} |",
+        _line(head),
         "|---" * len(head) + "|",
         *starmap(row_of_run, found.items()),
     ]
@@ -157,7 +162,7 @@ def main() -> None:
             found[name] = measure(train, evaluation, Path(folder))
     whole = next(iter(found.values()))
     rows = [
-        f"| {' | '.join(HEAD)} |",
+        _line(HEAD),
         "|---" * len(HEAD) + "|",
         f"| (the whole model) | | {whole['tokens_before']:,} | {whole['parameters_before']:,} | "
         f"{whole['file_before'] / 1e6:.1f} | | | | |",

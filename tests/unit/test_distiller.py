@@ -295,6 +295,8 @@ def test_hidden_states_that_cannot_be_compared():
         assert distiller.distillation == asked.model_copy(update={"hidden": 0})
         (note,) = distiller.notes
         assert note.startswith("hidden states are left out: ") and reason in note
+    with pytest.raises(ValueError, match="hidden_size is 32"):  # nothing else is asked of it
+        Distiller(student, wider, Distillation(logits=0, hidden=1, required=False))
     with Distiller(student, wider, Distillation(hidden=1, required=False)) as distiller:
         student.train()(**inputs).loss.backward()
     assert distiller.terms.keys() == {"labels", "logits"}

@@ -54,16 +54,16 @@ def match(student: nn.Module, teacher: nn.Module, distillation: Distillation) ->
             "distill.regression=alone: the student predicts a number, which is learnt without a "
             "teacher; attach none, or use regression=teacher"
         )
-    if distillation.hidden and not distillation.required:
-        try:
-            _check_hidden(ours, theirs)
-        except ValueError as error:
-            distillation = distillation.model_copy(update={"hidden": 0.0})
-            notes.append(f"hidden states are left out: {error}")
     if distillation.logits:
         _same(ours, theirs, "num_labels", "logits", "give a teacher of the same task, or logits=0")
     if distillation.hidden:
-        _check_hidden(ours, theirs)
+        try:
+            _check_hidden(ours, theirs)
+        except ValueError as error:
+            if distillation.required or not (distillation.logits or distillation.attention):
+                raise
+            distillation = distillation.model_copy(update={"hidden": 0.0})
+            notes.append(f"hidden states are left out: {error}")
     if distillation.attention:
         _same(
             ours,
