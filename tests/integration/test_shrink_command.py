@@ -72,6 +72,25 @@ def test_a_model_that_needs_the_loader_says_so(run, tmp_path):
     assert smaller.bert.encoder.layer[1].attention.self.num_attention_heads == 1
     torch.testing.assert_close(logits(smaller, out), logits(model, out))
 
+    done = command(run / "model", "--out", tmp_path / "stock", "--stock")
+    assert done.exit_code == 0 and "Plain from_pretrained loads it." in done.output
+    smaller = AutoModelForSequenceClassification.from_pretrained(tmp_path / "stock")
+    assert smaller.config.intermediate_size == 22 and smaller.config.num_attention_heads == 2
+    torch.testing.assert_close(logits(smaller, out), logits(model, out))
+
+
+def test_a_stock_model_may_leave_nothing_to_remove(run, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model")
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight[:] = 1
+    model.save_pretrained(run / "model")
+    assert "Load it with sentei.shrink.load" in command(run).output
+    done = command(run, "--stock", "--out", tmp_path / "out")
+    assert (
+        "Nothing to remove: no attention head and no neuron can go from every layer" in done.output
+    )
+    assert done.exit_code == 0 and not (tmp_path / "out").exists()
+
 
 def test_errors_are_one_sentence(run, tmp_path):
     missing = command(tmp_path / "nowhere")

@@ -112,6 +112,29 @@ def test_fewer_neurons_in_every_block_alike_need_no_loader(case, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("case", DIVIDED)
+def test_a_stock_model_goes_without_what_every_block_can_spare(case, tmp_path):
+    model, inputs = ZOO[case].build().double(), ZOO[case].inputs()
+    idle = {"head": [0, 0, 1], "neuron": [5, 3, 4]}
+    zero_(model, lambda n, s: range(idle[s.kind][n % 3]))
+    zeroed = {}  # by the config's word for it: encoder and decoder may have one each
+    for n, division in enumerate(divide(model, family_of(model))):
+        if division.structure.kind == "neuron":
+            zeroed.setdefault(division.said.count, []).append(idle["neuron"][n % 3])
+    wanted = model(**inputs).logits
+
+    smaller, report = shrink(model, stock=True)
+
+    assert report.stock and not report.reason
+    before, after = report.units("neuron")
+    assert before - after == sum(min(counts) * len(counts) for counts in zeroed.values())
+    assert report.units("head")[0] == report.units("head")[1]
+    same(smaller(**inputs).logits, wanted)
+    smaller.save_pretrained(tmp_path)
+    same(type(model).from_pretrained(tmp_path, dtype=torch.float64)(**inputs).logits, wanted)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ("alike", "ragged"))
 @pytest.mark.parametrize("case", DECODERS)
 def test_generation_with_a_cache(case, kind, tmp_path):

@@ -27,6 +27,14 @@ def shrink(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to. Without it nothing is written.")
     ] = None,
+    stock: Annotated[
+        bool,
+        typer.Option(
+            "--stock",
+            help="Remove only what leaves a model that plain from_pretrained loads: of every layer "
+            "as many heads and neurons as all of them can spare, or none.",
+        ),
+    ] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also time both models on this machine.")
     ] = False,
@@ -66,7 +74,7 @@ def shrink(
         check_free(out)
     texts = _read(given, vocabulary or [], least, source)
     model = shrinking.load(source)
-    smaller, report = shrinking.shrink(model, length=length)
+    smaller, report = shrinking.shrink(model, stock=stock, length=length)
     tokenizer, words = None, None
     if vocabulary:
         smaller, tokenizer, words = shrinking.shrink_vocabulary(
@@ -87,7 +95,7 @@ def shrink(
         timed = latency.model_dump(mode="json") if latency else None
         show_json(facts | {"latency": timed, "out": str(written) if written else None})
     else:
-        _print(report, words, latency, out)
+        _print(report, words, latency, out, stock)
 
 
 def _read(given: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts:
@@ -108,10 +116,12 @@ def _print(
     words: VocabularyReport | None,
     latency: LatencyRecord | None,
     out: Path | None,
+    stock: bool,
 ) -> None:
     if not report.removed and not (words and words.removed):
+        reason = "can go from every layer and be said in a config" if stock else "is wholly zero"
         output.print(
-            "Nothing to remove: no attention head and no neuron is wholly zero"
+            f"Nothing to remove: no attention head and no neuron {reason}"
             + (", and the texts use every token" if words else "")
             + (f". {out} was not written." if out else "."),
             soft_wrap=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -60,7 +61,11 @@ class ShrinkReport(Record):
 
 
 def shrink(
-    model: PreTrainedModel, *, family: Family | None = None, length: int = 128
+    model: PreTrainedModel,
+    *,
+    stock: bool = False,
+    family: Family | None = None,
+    length: int = 128,
 ) -> tuple[PreTrainedModel, ShrinkReport]:
     """Remove the attention heads and neurons that add nothing, or a constant, to every token.
 
@@ -72,6 +77,9 @@ def shrink(
 
     Args:
         model: A Transformers model; is not changed. There must be room for a copy of it.
+        stock: Remove only what a config can say, so that plain ``from_pretrained`` loads the
+            result: of every structure as many units as all of its kind can spare; of neurons
+            alone, where heads cannot be said; or nothing.
         family: What its architecture calls its parts, where that is not known.
         length: Tokens of the sequence for which operations are counted.
 
@@ -89,17 +97,14 @@ def shrink(
     _check(model, divisions)
     found = [_find(model, division) for division in divisions]
     removed = [_all_but_one(idle) for idle in found]
-    smaller, after, folded = model, divisions, 0
-    if any(bool(units.any()) for units in removed):
-        smaller = copy.deepcopy(model)
-        for division, idle, units in zip(divisions, found, removed, strict=True):
-            if units.any():
-                folded += _fold_(smaller, division, idle, units)
-                keep_(smaller, family, division, (~units).nonzero().flatten().tolist())
-        after = divide(smaller, family)
-    stock = find_stock(smaller, family, after)
-    if smaller is not model and not stock.reason:
-        apply_stock_(smaller, family, after, stock)
+    for chosen in _sayable(divisions, removed) if stock else [removed]:
+        smaller, folded = _without(model, family, divisions, found, chosen)
+        after = divisions if smaller is model else divide(smaller, family)
+        said = find_stock(smaller, family, after)
+        if not said.reason:
+            break
+    if smaller is not model and not said.reason:
+        apply_stock_(smaller, family, after, said)
     return smaller, ShrinkReport(
         model_type=model.config.model_type,
         structures=tuple(
@@ -113,14 +118,51 @@ def shrink(
             for old, new in zip(divisions, after, strict=True)
         ),
         folded=folded,
-        stock=not stock.reason,
-        reason=stock.reason,
+        stock=not said.reason,
+        reason=said.reason,
         parameters_before=sum(parameter.numel() for parameter in model.parameters()),
         parameters_after=sum(parameter.numel() for parameter in smaller.parameters()),
         length=length,
         flops_before=flops(model, divisions, length),
         flops_after=flops(smaller, after, length),
     )
+
+
+def _sayable(divisions: Sequence[Division], removed: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """What may be removed and leave a model that a config describes, most first."""
+    spare: dict[str, int] = {}
+    for division, units in zip(divisions, removed, strict=True):
+        key, idle = division.said.count, int(units.sum())
+        spare[key] = min(idle, spare.get(key, idle))
+    alike = [
+        units & (units.cumsum(0) <= spare[division.said.count])
+        for division, units in zip(divisions, removed, strict=True)
+    ]
+    nothing = [torch.zeros_like(units) for units in removed]
+    yield alike
+    yield [
+        units if isinstance(division.said, Neurons) else none
+        for division, units, none in zip(divisions, alike, nothing, strict=True)
+    ]
+    yield nothing
+
+
+def _without(
+    model: PreTrainedModel,
+    family: Family,
+    divisions: Sequence[Division],
+    found: Sequence[Idle],
+    removed: Sequence[Tensor],
+) -> tuple[PreTrainedModel, int]:
+    """A copy without some units, and how many of them gave a constant; ``model`` if none go."""
+    if not any(bool(units.any()) for units in removed):
+        return model, 0
+    smaller, folded = copy.deepcopy(model), 0
+    for division, idle, units in zip(divisions, found, removed, strict=True):
+        if units.any():
+            folded += _fold_(smaller, division, idle, units)
+            keep_(smaller, family, division, (~units).nonzero().flatten().tolist())
+    return smaller, folded
 
 
 def _check(model: PreTrainedModel, divisions: tuple[Division, ...]) -> None:
