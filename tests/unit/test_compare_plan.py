@@ -126,6 +126,7 @@ BAD = {
         "recipes.a.teacher=dense: task two trains no dense model",
     ),
     "sparsity": (small(sparsities=[1.0]), "sparsities.0=1.0: should be less than 1"),
+    "percent": (small(sparsities=[87.5]), "sparsities.0=87.5: is a fraction; for 87.5 % say 0.875"),
     "twice": (small(seeds=[1, 1]), "seeds: one of [1, 1] is there twice"),
     "name": (small(recipes={"dense": "l0"}), "recipes.dense: not a name for a folder"),
     "path": (small(tasks={"a/b": {}}), "tasks.a/b: not a name for a folder"),

@@ -20,6 +20,7 @@ from sentei import recipe as recipes
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
 from sentei.hf.settings import Settings, make_recipe
 from sentei.parts.distillation import Distillation
+from sentei.parts.schedule import Sparsity
 from sentei.report.comparison import REFERENCES
 
 ELSEWHERE: Final = {
@@ -66,7 +67,7 @@ class Search(Declaration):
     part: float = Field(0.2, gt=0, lt=1)
     """Part of the training data that judges a trial, and is not trained on in it."""
 
-    sparsity: float | None = Field(None, ge=0, lt=1)
+    sparsity: Sparsity | None = None
     """Search once, at this sparsity [default: at each]."""
 
     @model_validator(mode="after")
@@ -89,7 +90,7 @@ class Plan(Declaration):
     recipes: dict[str, Entry] = Field(min_length=1)
     """What is compared."""
 
-    sparsities: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(min_length=1)
+    sparsities: tuple[Sparsity, ...] = Field(min_length=1)
     """Fractions of the prunable weights to remove, in [0, 1)."""
 
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((42,), min_length=1)

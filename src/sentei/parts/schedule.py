@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from sentei.parts.part import Part
+
+
+def _no_percentage(value: Any) -> Any:
+    if isinstance(value, int | float) and 1 < value < 100:
+        raise ValueError(f"is a fraction; for {value:g} % say {value / 100:g}")
+    return value
+
+
+Sparsity = Annotated[float, BeforeValidator(_no_percentage), Field(ge=0, lt=1)]
+"""Fraction of the prunable weights removed, in [0, 1)."""
 
 
 class Schedule(Part):
@@ -18,7 +28,7 @@ class Schedule(Part):
     found: ClassVar[bool] = False
     """Whether the sparsity is the one that the model has when pruning begins."""
 
-    sparsity: float = Field(ge=0, lt=1)
+    sparsity: Sparsity
     """Final sparsity: the fraction of prunable weights removed at the end, in [0, 1)."""
 
     @abstractmethod
@@ -212,7 +222,7 @@ class Found(Schedule):
     kind: Literal["found"] = "found"
     found: ClassVar[bool] = True
 
-    sparsity: float | None = Field(None, ge=0, lt=1)  # type: ignore[assignment]
+    sparsity: Sparsity | None = None  # type: ignore[assignment]
     """The least that the model must have; what it has takes its place. None takes all but 0."""
 
     def taken(self, zeros: int, weights: int) -> Found:
