@@ -91,7 +91,10 @@ def _data(name: str, data: Path, out: Path) -> tuple[Path, Path]:
 
 
 def table(protocol: str, lines: Sequence[Line], baseline: str) -> str:
-    """Mean over seeds, in %, for each task and sparsity; differences to the baseline, in pairs."""
+    """Mean over seeds, in %, for each task and sparsity; differences to the baseline, in pairs.
+
+    Recipes stand in the order of these differences, as not every one has run on every task.
+    """
     shown = [line for line in lines if line["role"] != "trial"]
     metrics = {line["task"]: line["metric"] for line in shown}
     parts = []
@@ -144,12 +147,16 @@ def _means(lines: Sequence[Line], metrics: dict[str, str], baseline: str | None 
             t: spread([v for (task, _), v in found.items() if task == t]) for t in _tasks(found)
         }
         row = [_spread(means[task]) if task in means else "" for task in tasks]
+        complete = len(means) == len(tasks)
         whole = sum(mean.mean for mean in means.values()) / len(means)
         if len(tasks) > 1:
-            row.append(f"{whole:.1f}" if len(means) == len(tasks) else "")
+            row.append(f"{whole:.1f}" if complete else "")
+        differences = list(paired(found, against).values()) if against else []
         if against:
-            row.append(_against(found, against) if recipe != baseline else "")
-        rows.append((len(means) == len(tasks), whole, f"| {recipe} | " + " | ".join(row) + " |"))
+            row.append(_against(differences) if recipe != baseline else "")
+        place = sum(differences) / len(differences) if differences else whole
+        cells_ = f"| {recipe} | " + " | ".join(row) + " |"
+        rows.append((bool(differences) or complete, place, cells_))
     rows.sort(key=lambda row: row[:2], reverse=True)
     lines_ = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     return "\n".join([*lines_, *(row[2] for row in rows)])
@@ -163,13 +170,13 @@ def _spread(found: Spread) -> str:
     return f"{found.mean:.1f}" + (f" ± {found.deviation:.1f} ({found.n})" if found.n > 1 else "")
 
 
-def _against(ours: dict[tuple[str, int], float], theirs: dict[tuple[str, int], float]) -> str:
+def _against(differences: Sequence[float]) -> str:
     """The mean of the differences of tasks and seeds that both have, with its interval."""
-    differences = list(paired(ours, theirs).values())
     if not differences:
         return ""
     found = interval(differences)
-    reach = f" ({found.low:+.1f} to {found.high:+.1f})" if found.low is not None else ""
+    told = found.low is not None and found.n > 2  # of two the interval says nothing
+    reach = f" ({found.low:+.1f} to {found.high:+.1f})" if told else ""
     return f"{found.mean:+.1f}{reach}, {found.n} pair{'s' * (found.n > 1)}"
 
 
