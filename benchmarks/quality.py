@@ -69,6 +69,41 @@ def _line(cell: Cell) -> Line:
     }
 
 
+def refuse_stale(lines: Sequence[Line], made: Grid) -> None:
+    """Refuse lines that the protocol would make otherwise today: names do not tell them apart.
+
+    What a search chose is not compared, nor settings that came after a line.
+
+    Raises:
+        ValueError: Names the first such run, and what differs.
+    """
+    for line in lines:
+        cell = made.cells.get(line["run"])
+        if cell is None or cell.search:
+            continue
+        settings = {name: getattr(cell.settings, name) for name in line["settings"]}
+        parts = {name: part for name, part in line["declared"].items() if name != "method"}
+        for was, now in ((line["settings"], settings), (parts, cell.settings.recipe)):
+            if found := _difference(was, now):
+                raise ValueError(
+                    f"{cell.name} is in the results with {found}: give what the protocol asks for "
+                    "now another name, or take the line out"
+                )
+
+
+def _difference(was: Any, now: Any, path: str = "") -> str:
+    """The first place where a line says something else; empty if none does."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        found = (_difference(was[key], now.get(key), f"{path}.{key}") for key in was)
+        return next(filter(None, found), "")
+    if isinstance(was, list | tuple) and isinstance(now, list | tuple) and len(was) == len(now):
+        found = (
+            _difference(a, b, f"{path}.{i}") for i, (a, b) in enumerate(zip(was, now, strict=True))
+        )
+        return next(filter(None, found), "")
+    return "" if was == now else f"{path.removeprefix('.')}={was!r}, which is {now!r} now"
+
+
 def grid(protocol: str, data: Path, work: Path, again: bool) -> tuple[Grid, Claims]:
     """The comparison in ``work``, begun or joined, with its data sets written."""
     asked = yaml.safe_load((PROTOCOLS / f"{protocol}.yaml").read_text("utf-8"))
@@ -95,7 +130,7 @@ def table(protocol: str, lines: Sequence[Line], baseline: str) -> str:
 
     Recipes stand in the order of these differences, as not every one has run on every task.
     """
-    shown = [line for line in lines if line["role"] != "trial"]
+    shown = [line for line in lines if line["run"].startswith(RUNS)]
     metrics = {line["task"]: line["metric"] for line in shown}
     parts = []
     dense = [line for line in shown if line["role"] in ("start", "dense")]
@@ -109,11 +144,14 @@ def table(protocol: str, lines: Sequence[Line], baseline: str) -> str:
 
 
 def _over_all(lines: Sequence[Line], baseline: str) -> list[str]:
-    """Each recipe against the baseline, over tasks, seeds and the sparsities that both have.
+    """Each recipe against the baseline, over tasks and seeds where both have every sparsity.
 
     Differences are averaged over sparsities within a task and seed first, as they share their start
     and the order of their data.
     """
+    sparsities = {line["sparsity"] for line in lines}
+    if len(sparsities) < 2:
+        return []
     values: dict[str, dict[tuple[str, int, float], float]] = defaultdict(dict)
     for line in lines:
         value = 100 * line["metrics"][line["metric"]]
@@ -121,15 +159,14 @@ def _over_all(lines: Sequence[Line], baseline: str) -> list[str]:
     theirs, rows = values.get(baseline, {}), []
     for recipe, ours in values.items():
         pairs = paired(ours, theirs) if recipe != baseline else {}
-        if len({sparsity for *_, sparsity in pairs}) > 1:
-            mean, low, high = interval(pooled((at[:2], d) for at, d in pairs.items()))[1:]
-            reach = f"{low:+.1f} to {high:+.1f}" if low is not None else ""
-            rows.append((mean, f"| {recipe} | {len(pairs)} | {mean:+.1f} | {reach} |"))
+        found = pooled(((at[:2], d) for at, d in pairs.items()), len(sparsities))
+        if found:
+            mean = sum(found) / len(found)
+            rows.append((mean, f"| {recipe} | {_against(found)} |"))
     if not rows:
         return []
-    head = f"| | runs | against {baseline} | 95 % interval |"
     table = [row for _, row in sorted(rows, reverse=True)]
-    return ["## Over all sparsities", "", head, "|---" * 4 + "|", *table, ""]
+    return ["## Over all sparsities", "", f"| | against {baseline} |", "|---|---|", *table, ""]
 
 
 def _means(lines: Sequence[Line], metrics: dict[str, str], baseline: str | None = None) -> str:
@@ -223,8 +260,9 @@ def main() -> None:
     again: bool = arguments.again
     made, claims = grid(protocol, arguments.data, arguments.work, again)
     log = log_of(protocol)
+    refuse_stale(log.cells, made)
     asked = [c for c in made.wanted(arguments.only) if again or not log.find({"run": c.name})]
-    names = [cell.name.removeprefix(RUNS) for cell in asked if cell.role != "trial"]
+    names = [cell.name.removeprefix(RUNS) for cell in asked if cell.name.startswith(RUNS)]
     wanted = made.wanted(names) if names else []
 
     def keep(cell: Cell) -> None:

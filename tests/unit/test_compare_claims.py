@@ -11,10 +11,12 @@ import optuna
 import pytest
 
 from sentei.compare import search
+from sentei.compare.begin import _claims
 from sentei.compare.cells import Cell, Tuning
 from sentei.compare.choices import Values
 from sentei.compare.claims import ClaimLost, Claims, masked, open_storage
 from sentei.hf.settings import Settings
+from sentei.record import RunReport
 
 RUNS = [f"run{number}" for number in range(5)]
 
@@ -154,9 +156,30 @@ def test_trials_of_a_range_are_drawn_once_and_by_what_was_found(place, tmp_path)
     assert len(set(rates)) == 3 and all(1e-5 <= rate <= 1e-2 for rate in rates)
     assert all(values["clip"] in (0, 1) for values in drawn)
     for trial, value in zip(tuning.trials, (0.1, 0.3, 0.2), strict=True):
-        search.tell(tuning, trial, claims(place), value)
+        search.tell(tuning, trial, claims(place), measured("accuracy", value))
     study = optuna.load_study(study_name="test/search/x", storage=open_storage(place))
     assert study.best_params == drawn[1]
+
+    lost = str(tmp_path / "new.log")  # the claims were removed, and with them the study
+    for trial, value in zip(tuning.trials, (30.0, 10.0, 20.0), strict=True):
+        search.tell(tuning, trial, claims(lost), measured("perplexity", value))
+    study = optuna.load_study(study_name="test/search/x", storage=open_storage(lost))
+    assert [trial.params for trial in study.trials] == drawn and study.best_params == drawn[1]
+
+
+def measured(metric: str, value: float) -> RunReport:
+    return RunReport.model_construct(metric=metric, sparse={metric: value})
+
+
+def test_a_relative_database_is_one_file_wherever_a_worker_is_started(tmp_path, monkeypatch):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    begun = _claims(out, "sqlite:///claims.db")
+    assert begun[1] == f"sqlite:///{tmp_path / 'claims.db'}"
+    monkeypatch.chdir(elsewhere)
+    assert _claims(out, None) == begun == _claims(out, "sqlite:///../claims.db")
 
 
 def test_comparisons_in_one_storage_do_not_meet(place):

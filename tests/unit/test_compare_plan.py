@@ -9,6 +9,7 @@ import yaml
 
 from sentei import methods
 from sentei import recipe as recipes
+from sentei.compare.begin import check_still_asked
 from sentei.compare.cells import Grid, write_once
 from sentei.compare.choices import apply, count, grid, spell
 from sentei.compare.plan import Plan, load
@@ -237,6 +238,21 @@ def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_t
 
 
 # --------------------------------------------------------------------------------------- values
+
+
+def test_a_worker_stops_where_the_plan_now_asks_for_another_run(tmp_path):
+    old = Grid(load(small()), tmp_path)
+    taught, other = (f"runs/one/{name}/0.8/seed1" for name in ("taught", "magnitude"))
+    changed = small(seeds=[1])
+    changed["recipes"]["taught"]["settings"] = {"learning_rate": 2e-4}
+    (tmp_path / "plan.yaml").write_text(load(changed).dump())
+    check_still_asked(old, old.cells[other])
+    with pytest.raises(
+        ValueError, match=r"taught/0.8/seed1 with learning_rate=0.0002 where it was"
+    ):
+        check_still_asked(old, old.cells[taught])
+    with pytest.raises(ValueError, match=r"leaves runs/one/magnitude/0.8/seed2 out"):
+        check_still_asked(old, old.cells["runs/one/magnitude/0.8/seed2"])
 
 
 def test_some_runs_with_all_they_wait_for():

@@ -40,6 +40,10 @@ def test_what_shares_a_start_counts_once():
     assert pooled([(1, 1.0), (1, 3.0), (2, 4.0), (2, 6.0)]) == [2.0, 5.0]
 
 
+def test_what_has_fewer_parts_than_the_others_is_left_out():
+    assert pooled([(1, 1.0), (1, 3.0), (2, 4.0)], 2) == [2.0]
+
+
 def test_front():
     """c is as sparse as b and worse; d is worse than a in both; e equals a."""
     points = {"a": (0.8, 0.9), "b": (0.9, 0.7), "c": (0.9, 0.6), "d": (0.7, 0.8), "e": (0.8, 0.9)}

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import (
     BartConfig,
+    BartForConditionalGeneration,
     BartForSequenceClassification,
     BertConfig,
     BertForQuestionAnswering,
@@ -281,6 +282,15 @@ def test_a_teacher_of_another_family():
     with Distiller(student, teacher, EVERYTHING) as distiller:
         student.train()(**inputs).loss.backward()
     assert all(term > 0 for term in distiller.terms.values())
+
+
+def test_an_encoder_decoder_that_writes_is_refused():
+    """Its teacher would be asked with the input for what it has written."""
+    student, teacher = (BartForConditionalGeneration(BartConfig(**BART)) for _ in range(2))
+    with pytest.raises(ValueError, match="words hang on those it has written so far"):
+        Distiller(student, teacher, Distillation())
+    student, teacher = (BartForSequenceClassification(BartConfig(**BART)) for _ in range(2))
+    Distiller(student, teacher, Distillation())
 
 
 def test_hidden_states_that_cannot_be_compared():

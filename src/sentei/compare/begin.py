@@ -25,6 +25,8 @@ from sentei.compare.plan import Plan
 from sentei.report.files import replace
 
 PLAN_FILE, CLAIMS_FILE, JOURNAL = "plan.yaml", "claims.yaml", "claims.log"
+SQLITE = "sqlite:///"
+"""Before a path; an absolute one makes it four slashes."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,28 @@ def _there(out: Path) -> Plan | None:
     return plans.load(out / PLAN_FILE) if names else None
 
 
+def check_still_asked(grid: Grid, cell: Cell) -> None:
+    """Refuse to make a run that the plan, which another may have changed, asks for otherwise.
+
+    Raises:
+        ValueError: Names what differs.
+    """
+    plan = plans.load(grid.out / PLAN_FILE)
+    if plan == grid.plan:
+        return
+    now = Grid(plan, grid.out)
+    changed = f"{grid.out / PLAN_FILE} was changed since this worker began, and"
+    if cell.name not in now.cells:
+        raise ValueError(f"{changed} leaves {cell.name} out: start the worker again")
+    before, after = _asked(grid, cell), _asked(now, now.cells[cell.name])
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            raise ValueError(
+                f"{changed} asks for {cell.name} with {key}={after.get(key)} where it was "
+                f"{before.get(key)}: start the worker again"
+            )
+
+
 def refuse_changes(old: Grid, new: Grid) -> None:
     """Refuse a plan that leaves out or changes runs that were begun.
 
@@ -122,6 +146,8 @@ def _claims(out: Path, given: str | None) -> tuple[str, str]:
     """The comparison's name and storage, the same for all workers, whoever came first."""
     if given and "://" not in given:
         given = os.path.abspath(given)
+    elif given and given.startswith(SQLITE) and not given.startswith(f"{SQLITE}/"):
+        given = SQLITE + os.path.abspath(given.removeprefix(SQLITE))  # for workers elsewhere
     told = masked(given) if given else JOURNAL
     file = out / CLAIMS_FILE
     name = f"sentei-{uuid.uuid4().hex[:12]}"

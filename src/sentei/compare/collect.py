@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
 import sentei
 from sentei import report as reports
 from sentei.compare.cells import RUNS, Cell, Grid, Tuning
+from sentei.compare.plan import Plan
 from sentei.compare.statistics import front, interval, paired, pooled, spread
 from sentei.record import RunReport
 from sentei.report.comparison import (
@@ -22,6 +23,7 @@ from sentei.report.comparison import (
     Summary,
     TrialEntry,
 )
+from sentei.report.facts import Metric
 
 _Values = dict[tuple[str, float, int], float]
 """By task, sparsity and seed."""
@@ -37,6 +39,7 @@ def collect(grid: Grid) -> Comparison:
     reported = {cell.name: reports.read(cell.folder) for cell in cells if cell.done}
     runs = [_run(cell, reported.get(cell.name)) for cell in cells]
     plan = grid.plan
+    metrics = {cell.task: reported[cell.name].metric for cell in cells if cell.name in reported}
     environments = {
         json.dumps({name: value for name, value in report.environment.items() if name != "command"})
         for report in reported.values()
@@ -46,10 +49,10 @@ def collect(grid: Grid) -> Comparison:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         title=f"{', '.join(plan.recipes)} on {', '.join(plan.tasks)}",
         baseline=plan.baseline,
-        metrics={cell.task: reported[cell.name].metric for cell in cells if cell.name in reported},
+        metrics=metrics,
         runs=tuple(runs),
-        summaries=tuple(_summaries(grid, runs)),
-        differences=tuple(_differences(plan.baseline, runs)),
+        summaries=tuple(_summaries(grid, runs, metrics)),
+        differences=tuple(_differences(plan, runs, metrics)),
         searches=tuple(_search(grid, tuning) for tuning in grid.tunings.values()),
         plan=plan.model_dump(mode="json"),
         environments=tuple(json.loads(text) for text in sorted(environments)),
@@ -95,7 +98,7 @@ def _error(cell: Cell) -> str | None:
     return cell.error_file.read_text("utf-8").partition("\n")[0]
 
 
-def _summaries(grid: Grid, runs: list[RunEntry]) -> Iterable[Summary]:
+def _summaries(grid: Grid, runs: list[RunEntry], metrics: Mapping[str, str]) -> Iterable[Summary]:
     """One for each task, recipe and sparsity that has a run."""
     baseline, values = grid.plan.baseline, _by_recipe(runs)
     groups: dict[tuple[str, str, float], list[RunEntry]] = defaultdict(list)
@@ -109,7 +112,9 @@ def _summaries(grid: Grid, runs: list[RunEntry]) -> Iterable[Summary]:
     fronts = set[tuple[str, str, float]]()
     for task in grid.plan.tasks:
         there = [key for key in groups if key[0] == task and key[1] in grid.plan.recipes]
-        fronts |= front({key: (measured[key], means[key].mean) for key in there})
+        sign = -1 if task in metrics and Metric(metrics[task]).lower_is_better else 1
+        # As shares are shown: a stray zero more does not make a recipe the sparser one.
+        fronts |= front({key: (round(measured[key], 3), sign * means[key].mean) for key in there})
     for key, group in groups.items():
         task, recipe, sparsity = key
         here = {at: value for at, value in values[recipe].items() if at[:2] == (task, sparsity)}
@@ -133,9 +138,15 @@ def _summaries(grid: Grid, runs: list[RunEntry]) -> Iterable[Summary]:
         )
 
 
-def _differences(baseline: str, runs: list[RunEntry]) -> Iterable[Difference]:
-    """Over all tasks at each sparsity, and over all sparsities; of what there are several."""
-    values = _by_recipe(runs)
+def _differences(
+    plan: Plan, runs: list[RunEntry], metrics: Mapping[str, str]
+) -> Iterable[Difference]:
+    """Over all tasks at each sparsity, and over all sparsities; of what there are several.
+
+    Tasks whose metric is better the lower have other units than the rest, and are left out.
+    """
+    lower = {task for task, metric in metrics.items() if Metric(metric).lower_is_better}
+    values, baseline = _by_recipe(run for run in runs if run.task not in lower), plan.baseline
     recipes = [name for name in values if name not in (*REFERENCES, baseline)]
     sparsities = sorted({sparsity for name in recipes for _, sparsity, _ in values[name]})
     tasks = {task for name in recipes for task, _, _ in values[name]}
@@ -145,11 +156,12 @@ def _differences(baseline: str, runs: list[RunEntry]) -> Iterable[Difference]:
     for at in wanted:
         for recipe in recipes:
             found = paired(values[recipe], values[baseline])
-            differences = pooled(
+            here = [
                 ((task, seed), difference)
                 for (task, sparsity, seed), difference in found.items()
                 if at in (None, sparsity)
-            )
+            ]
+            differences = pooled(here, len(plan.sparsities) if at is None else 1)
             if differences:
                 n, mean, low, high = interval(differences)
                 yield Difference(recipe=recipe, sparsity=at, count=n, mean=mean, low=low, high=high)

@@ -85,7 +85,7 @@ class Plan(Declaration):
     """A comparison: tasks x recipes x sparsities x seeds."""
 
     tasks: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Each task's settings: any of a run's but its recipe, seed and teacher."""
+    """Each task's settings: any of a run's but recipe, seed, teacher, teacher_cache, holdout."""
 
     recipes: dict[str, Entry] = Field(min_length=1)
     """What is compared."""

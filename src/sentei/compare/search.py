@@ -19,6 +19,7 @@ from sentei.compare.cells import Cell, Tuning, write_once
 from sentei.compare.choices import Scalar, Values, grid
 from sentei.compare.claims import Claims
 from sentei.record import RunReport
+from sentei.report.facts import Metric
 
 
 def draw(tuning: Tuning, trial: Cell, claims: Claims) -> dict[str, Scalar]:
@@ -39,11 +40,12 @@ def draw(tuning: Tuning, trial: Cell, claims: Claims) -> dict[str, Scalar]:
     return values
 
 
-def tell(tuning: Tuning, trial: Cell, claims: Claims, value: float) -> None:
+def tell(tuning: Tuning, trial: Cell, claims: Claims, report: RunReport) -> None:
     """Add a finished trial to the study that later ones are drawn from."""
-    drawn, study = trial.drawn(), _study(tuning, claims)
-    if "number" in drawn:
-        study.tell(drawn["number"], value, skip_if_finished=True)
+    drawn, study, value = trial.drawn(), _study(tuning, claims), _worth(report)
+    asked = next((one for one in study.get_trials() if one.number == drawn.get("number")), None)
+    if asked and asked.params == drawn["values"]:  # else its study went with removed claims
+        study.tell(asked.number, value, skip_if_finished=True)
         return
     distributions = _distributions(tuning)
     study.add_trial(
@@ -60,16 +62,19 @@ def choose(tuning: Tuning) -> bool:
     finished = [trial for trial in tuning.trials if trial.name in reported]
     if not finished:
         return False
-    best = max(finished, key=lambda trial: (_value(reported[trial.name]), -trial.number))
+    best = max(finished, key=lambda trial: (_worth(reported[trial.name]), -trial.number))
     report = reported[best.name]
-    choice = {"trial": best.name, "metric": report.metric, "value": _value(report)}
+    value = report.sparse[report.metric]
+    choice = {"trial": best.name, "metric": report.metric, "value": value}
     choice["values"] = best.drawn()["values"]
     write_once(tuning.choice_file, json.dumps(choice, indent=2) + "\n")
     return True
 
 
-def _value(report: RunReport) -> float:
-    return report.sparse[report.metric]
+def _worth(report: RunReport) -> float:
+    """The metric, negative where lower is better: trials are ranked by it, highest first."""
+    value = report.sparse[report.metric]
+    return -value if Metric(report.metric).lower_is_better else value
 
 
 def _study(tuning: Tuning, claims: Claims, seed: int | None = None) -> Study:

@@ -70,16 +70,17 @@ def paired(ours: Mapping[K, float], theirs: Mapping[K, float]) -> dict[K, float]
     return {key: value - theirs[key] for key, value in ours.items() if key in theirs}
 
 
-def pooled(differences: Iterable[tuple[K, float]]) -> list[float]:
-    """One mean difference for each key.
+def pooled(differences: Iterable[tuple[K, float]], size: int = 1) -> list[float]:
+    """One mean difference for each key that has at least ``size``.
 
     Runs of one task and seed share their start and the order of their data, whatever their
-    sparsity, and so do their differences: an interval that counted each would be too narrow.
+    sparsity, and so do their differences: an interval that counted each would be too narrow. A mean
+    over fewer sparsities than the others is not like them, and is left out.
     """
     groups = defaultdict[K, list[float]](list)
     for key, difference in differences:
         groups[key].append(difference)
-    return [statistics.fmean(group) for group in groups.values()]
+    return [statistics.fmean(group) for group in groups.values() if len(group) >= size]
 
 
 def front(points: Mapping[K, tuple[float, float]]) -> set[K]:

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sentei import report as reports
 from sentei.compare import search
+from sentei.compare.begin import check_still_asked
 from sentei.compare.cells import Cell, Grid, Tuning
 from sentei.compare.choices import apply
 from sentei.compare.claims import Claim, ClaimLost, Claims
@@ -109,6 +110,7 @@ class Worker:
             Interrupted: Ctrl-C in training; a checkpoint was written and the run is free again.
             KeyboardInterrupt: Ctrl-C elsewhere; the run is free again.
             SaveError: The disk is full or not writable.
+            ValueError: The plan has changed since, and asks for another run where one was free.
         """
         told, alone = False, time.monotonic()
         while True:
@@ -170,6 +172,7 @@ class Worker:
     def _run(self, cell: Cell, claim: Claim) -> None:
         if cell.done:  # by another, between our look and our claim
             return
+        check_still_asked(self.grid, cell)
         self._say("begin", cell)
         begun = time.monotonic()
         try:
@@ -189,7 +192,7 @@ class Worker:
             return
         value = report.sparse[report.metric]
         if cell.search and cell.role == "trial":
-            search.tell(self.grid.tunings[cell.search], cell, self.claims, value)
+            search.tell(self.grid.tunings[cell.search], cell, self.claims, report)
         claim.finish(value)
         if not self._keep:
             _tidy(cell)

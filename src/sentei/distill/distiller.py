@@ -103,6 +103,7 @@ class Distiller:
                 "the teacher shares weights with the student and would change with it: "
                 "give it a copy, copy.deepcopy(model)"
             )
+        _refuse_writers(self.student)
         self.match: Match = match(self.student, self.teacher, distillation)
         self.distillation = self.match.distillation
         self.cache = cache
@@ -444,6 +445,16 @@ class Distiller:
             "attention": list(self.match.layers) if asked.attention else [],
         }
         cache.bind(fingerprint(self.teacher), needs)
+
+
+def _refuse_writers(student: nn.Module) -> None:
+    """A student that writes reads its labels as it goes; a teacher without them reads its input."""
+    writes: Any = getattr(student, "can_generate", None)
+    if getattr(config_of(student), "is_encoder_decoder", False) and writes and writes():
+        raise ValueError(
+            f"{type(student).__name__}: an encoder-decoder's words hang on those it has written so "
+            "far, and a teacher is not asked for these yet: train it without a teacher"
+        )
 
 
 def _logits(output: Mapping[str, Any]) -> Tensor | None:

@@ -145,8 +145,8 @@ def _is_regression(config: Any) -> bool:
 def _depth(config: Any, who: str) -> int:
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
-            f"the {who} is an encoder-decoder, whose layers are not matched: learn from the logits "
-            "alone, with hidden=0 and attention=0"
+            f"the {who} is an encoder-decoder, whose layers are not matched: with a head for "
+            "classes learn from the logits alone, with hidden=0 and attention=0"
         )
     depth = getattr(config, "num_hidden_layers", None)
     if not isinstance(depth, int):

@@ -493,7 +493,8 @@ def precision(settings: Settings) -> str:
     """
     if settings.precision == "auto":
         if torch.cuda.is_available():
-            return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return "bf16" if native else "fp16"
         return "bf16" if _cpu_has_bf16() else "fp32"
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("--precision fp16 needs a GPU: use auto, bf16 or fp32")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sentei.report.comparison import Comparison
-from sentei.report.comparison_words import choice, differences, rows, state
+from sentei.report.comparison_words import choice, differences, heading, rows, state
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -19,8 +19,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for task in comparison.plan["tasks"]:
         if task not in comparison.metrics:
             continue
-        metric = comparison.metrics[task].replace("_", " ")
-        table = _table(task, "sparsity", "runs", f"{metric} × 100", against, "front")
+        metric = heading(comparison.metrics[task])
+        table = _table(task, "sparsity", "runs", metric, against, "front")
         for row in rows(comparison, task):
             front = "*" if row.front else ""
             table.add_row(row.recipe, row.sparsity, row.runs, row.value, row.against, front)

@@ -11,8 +11,16 @@ from matplotlib.ticker import FuncFormatter
 
 from sentei.report.charts import INK, KEPT, LOSS, PRUNED, Chart, chart, legend
 from sentei.report.comparison import REFERENCES, Comparison, Summary
-from sentei.report.comparison_words import choice, differences, named, rows, state
-from sentei.report.facts import duration
+from sentei.report.comparison_words import (
+    choice,
+    differences,
+    factor,
+    heading,
+    named,
+    rows,
+    state,
+)
+from sentei.report.facts import Metric, duration
 from sentei.report.html import fill
 
 COLORS = (PRUNED, KEPT, LOSS, "#b0568f", "#8d8a2b", "#7b6bd6", "#c2554d", "#4f8f3a")
@@ -41,7 +49,7 @@ def render(comparison: Comparison) -> str:
         tasks=[
             (
                 task,
-                comparison.metrics[task].replace("_", " "),
+                heading(comparison.metrics[task]),
                 against_sparsity(comparison, task, f"task{number}"),
                 list(rows(comparison, task)),
             )
@@ -50,7 +58,12 @@ def render(comparison: Comparison) -> str:
         ],
         differences=list(differences(comparison)),
         searches=[
-            (f"{search.task}: {choice(search)}", [(named(t.values), t) for t in search.trials])
+            (
+                f"{search.task}: {choice(search)}",
+                heading(comparison.metrics.get(search.task, "metric")),
+                factor(comparison.metrics.get(search.task, "metric")),
+                [(named(t.values), t) for t in search.trials],
+            )
             for search in comparison.searches
         ],
         failed=failed,
@@ -65,6 +78,8 @@ def against_sparsity(comparison: Comparison, task: str, key: str) -> Chart:
         if summary.task == task:
             lines[summary.recipe].append(summary)
 
+    times = factor(comparison.metrics[task])
+
     def draw(axes: Axes) -> None:
         styles = zip(cycle(COLORS), cycle(MARKS), strict=False)
         for recipe, (color, mark) in zip(comparison.plan["recipes"], styles, strict=False):
@@ -73,8 +88,8 @@ def against_sparsity(comparison: Comparison, task: str, key: str) -> Chart:
                 continue
             axes.errorbar(
                 [point.measured for point in points],
-                [100 * point.mean for point in points],
-                yerr=[100 * (point.deviation or 0.0) for point in points],
+                [times * point.mean for point in points],
+                yerr=[times * (point.deviation or 0.0) for point in points],
                 color=color,
                 marker=mark,
                 markersize=4,
@@ -85,7 +100,7 @@ def against_sparsity(comparison: Comparison, task: str, key: str) -> Chart:
         if best:
             axes.plot(
                 [summary.measured for summary in best],
-                [100 * summary.mean for summary in best],
+                [times * summary.mean for summary in best],
                 ls="",
                 marker="o",
                 markersize=10,
@@ -95,15 +110,15 @@ def against_sparsity(comparison: Comparison, task: str, key: str) -> Chart:
             )
         for reference, dashes in zip(REFERENCES, ((1, 2), (4, 2)), strict=True):
             for summary in lines.get(reference, []):
-                at = 100 * summary.mean
+                at = times * summary.mean
                 axes.axhline(at, color=INK, ls=(0, dashes), lw=1, label=reference)
         axes.set_xlabel("sparsity of the prunable weights")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.6g} %"))
         legend(axes)
 
-    metric = comparison.metrics[task].replace("_", " ")
+    metric = Metric(comparison.metrics[task]).label
     caption = (
-        f"{metric} × 100 on the evaluation data: mean over seeds, bars of one sample standard "
-        "deviation. Ringed: no other recipe is as sparse and as good."
+        f"{heading(comparison.metrics[task])} on the evaluation data: mean over seeds, bars of one "
+        "sample standard deviation. Ringed: no other recipe is as sparse and as good."
     )
     return chart(key, f"{task}: {metric} against sparsity", caption, draw, size=(6.4, 3.6))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sentei.report.comparison import REFERENCES, Comparison, SearchEntry, Summary
+from sentei.report.facts import Metric
 
 
 class Row(NamedTuple):
@@ -32,8 +33,8 @@ def rows(comparison: Comparison, task: str) -> Iterator[Row]:
             recipe=summary.recipe,
             sparsity="" if reference else sparsity(summary.measured),
             runs=str(summary.count),
-            value=value(summary),
-            against=_against(summary, comparison.baseline),
+            value=value(summary, factor(comparison.metrics[task])),
+            against=_against(summary, comparison.baseline, factor(comparison.metrics[task])),
             front=summary.front,
             chosen=named(summary.chosen),
             folders=summary.folders,
@@ -67,16 +68,28 @@ def named(values: Mapping[str, object] | None) -> str:
     return ", ".join(f"{name}={value}" for name, value in (values or {}).items())
 
 
-def value(summary: Summary) -> str:
-    """A mean in hundredths with its sample standard deviation: 87.1 ± 0.4."""
-    mean = f"{100 * summary.mean:.1f}"
-    return mean if summary.deviation is None else f"{mean} ± {100 * summary.deviation:.1f}"
+def factor(metric: str) -> int:
+    """What a metric is shown times: shares and correlations 100, perplexity and losses 1."""
+    return 1 if Metric(metric).lower_is_better else 100
 
 
-def difference(mean: float, low: float | None, high: float | None) -> str:
-    """A difference in hundredths with its interval: +1.2 [0.3, 2.1]."""
-    text = f"{100 * mean:+.1f}"
-    return text if low is None or high is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+def heading(metric: str) -> str:
+    """A metric over its column: accuracy × 100, perplexity (lower is better)."""
+    times = factor(metric)
+    return Metric(metric).label + (Metric(metric).direction if times == 1 else f" × {times}")
+
+
+def value(summary: Summary, times: int = 100) -> str:
+    """A mean with its sample standard deviation, in hundredths: 87.1 ± 0.4."""
+    mean = f"{times * summary.mean:.1f}"
+    return mean if summary.deviation is None else f"{mean} ± {times * summary.deviation:.1f}"
+
+
+def difference(mean: float, low: float | None, high: float | None, times: int = 100) -> str:
+    """A difference with its interval, in hundredths: +1.2 [0.3, 2.1]."""
+    text = f"{times * mean:+.1f}"
+    reach = "" if low is None or high is None else f" [{times * low:.1f}, {times * high:.1f}]"
+    return text + reach
 
 
 def sparsity(share: float) -> str:
@@ -84,9 +97,9 @@ def sparsity(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
-def _against(summary: Summary, baseline: str) -> str:
+def _against(summary: Summary, baseline: str, times: int) -> str:
     if summary.recipe == baseline:
         return "baseline"
     if summary.difference is None:
         return ""
-    return difference(summary.difference, summary.low, summary.high)
+    return difference(summary.difference, summary.low, summary.high, times)

@@ -1,0 +1,24 @@
+"""What arithmetic a run trains with."""
+
+import pytest
+import torch
+
+from sentei.hf.prepare import precision
+from sentei.hf.settings import Settings
+
+
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_that_only_emulates_bf16_trains_in_fp16(native, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: native or including_emulation,
+    )
+    assert precision(Settings(model="m", recipe={})) == chosen
+
+
+def test_fp16_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--precision fp16 needs a GPU"):
+        precision(Settings(model="m", recipe={}, precision="fp16"))
