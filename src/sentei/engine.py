@@ -116,6 +116,8 @@ class Engine:
         """Whether the module holds a random sample of its weights now."""
         self.from_sample = False
         """Whether the gradients of the step under way come from one."""
+        self.swapped = False
+        """Whether the module holds the latent weights, as it does in the optimizer's step."""
         self.updates: list[UpdateRecord] = []
         self.brackets: dict[int, Bracket] = {}
         self._groups: tuple[Group, ...] = ()
@@ -254,6 +256,7 @@ class Engine:
     def swap(self) -> None:
         """Exchange the module's weights with the latent ones, if there are any."""
         if isinstance(self.recipe.mask, Gated):
+            self.swapped = not self.swapped
             for held in self.held:
                 held.swap()
 
@@ -417,6 +420,8 @@ class Engine:
         def read(start: int, stop: int) -> Tensor:
             first, last = start // of * of, -(-stop // of) * of
             values = scores.read(first, last).clone()
+            if values.isnan().any():  # no comparison would notice, and too few would be protected
+                raise FloatingPointError("a score is NaN")
             protect_(values, keep, of)
             return values[start - first : stop - first]
 

@@ -40,7 +40,9 @@ def histograms(
     for weight in weights:
         flat = weight.reshape(-1)
         for start, stop in spans(flat.numel(), flat.device):
-            square += float(flat[start:stop].double().square().sum())
+            # Cast in the sum, without a copy; Apple's GPUs have no float64.
+            sum_in = torch.float32 if flat.device.type == "mps" else torch.float64
+            square += float(torch.linalg.vector_norm(flat[start:stop], dtype=sum_in)) ** 2
     reach = 4 * math.sqrt(square / max(1, count)) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)

@@ -165,8 +165,8 @@ class Pruner:
                 of one.
 
         Raises:
-            ValueError: It is no torch optimizer, it does not hold every prunable weight, or this
-                pruner is attached already.
+            ValueError: It is no torch optimizer, it does not hold every prunable weight, it writes
+                to gradients that the score reads after it, or this pruner is attached already.
         """
         if self._hooks:
             raise ValueError("this pruner is attached to an optimizer already")
@@ -182,6 +182,8 @@ class Pruner:
                 if len(missing) > 1
                 else f"{missing[0]} is not in the optimizer: add it, or exclude it from the scope"
             )
+        if self.recipe.score.observes_new:
+            _check_keeps_gradients(optimizer)
         if not self._engine.held and self.recipe.with_zeros(self._selection) != self.recipe:
             raise ValueError(
                 "the model has other zeros than when the pruner was made, and they are what this "
@@ -196,11 +198,11 @@ class Pruner:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+        model = _unwrapped(self._model)
+        if isinstance(self.recipe.mask, Gated):
+            self._hooks.append(model.register_state_dict_pre_hook(_Hook(self._before_saving)))
         if isinstance(self.recipe.mask, HardConcrete):
-            self._hooks += [
-                _unwrapped(self._model).register_forward_pre_hook(_Hook(self._before_forward)),
-                _unwrapped(self._model).register_state_dict_pre_hook(_Hook(self._before_saving)),
-            ]
+            self._hooks.append(model.register_forward_pre_hook(_Hook(self._before_forward)))
 
     def detach(self) -> None:
         """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
@@ -237,6 +239,7 @@ class Pruner:
                 SenteiWarning,
                 stacklevel=2,
             )
+        self._rest()
         if not self._idle:
             self._decide_last()
         self.detach()
@@ -365,6 +368,7 @@ class Pruner:
 
     @torch.no_grad()
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._swap_back()
         self._skipping = _overflowed(optimizer)
         if self._skipping:
             self._rest()
@@ -422,6 +426,11 @@ class Pruner:
     @torch.no_grad()
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         """Write a sample of stochastic weights in training, the deterministic ones otherwise."""
+        if getattr(module, "_is_replica", False):
+            raise ValueError(
+                "stochastic gates cannot be drawn under DataParallel, which has copied the weights "
+                "by then: use one process a GPU (torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+            )
         if module.training and not self._idle:
             self._check_weights()
             self._engine.sample()
@@ -434,8 +443,16 @@ class Pruner:
     @torch.no_grad()
     def _rest(self) -> None:
         """Leave the deterministic weights in the module."""
+        self._swap_back()
         if self._engine.sampled:
             self._engine.write(self._moment(self.step), updated=False)
+
+    def _swap_back(self) -> None:
+        """After an optimizer's step that was broken off, give the module its sparse weights."""
+        if self._engine.swapped:
+            self._engine.swap()
+            self._engine.write(self._moment(self.step), updated=False)
+            self._versions = [site.parameter._version for site in self._sites]
 
     def _check_teacher(self) -> None:
         """The pruner prunes; somebody else must bring the teacher that a recipe asks for."""
@@ -458,6 +475,12 @@ class Pruner:
                 "when the pruner's state was saved; load the model's weights of the same checkpoint"
             )
         self._expected_weights = None
+        for held in self._engine.held:
+            if held.keep.device != held.weight.device:
+                raise ValueError(
+                    f"{held.site.name} is on {held.weight.device}, and was on {held.keep.device} "
+                    "when the pruner was attached: move the model first, then attach"
+                )
         for site, version in zip(self._sites, self._versions, strict=False):
             if site.parameter._version != version:
                 raise ValueError(
@@ -554,6 +577,22 @@ def _innermost(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def _check_keeps_gradients(optimizer: Optimizer) -> None:
+    """Refuse SGD with Nesterov's momentum where it adds the momentum to the gradients in place.
+
+    torch does so for many tensors at once (foreach, the default on a GPU) without weight decay.
+    """
+    for group in optimizer.param_groups:
+        several = group.get("foreach")
+        if several is None:
+            several = any(p.is_cuda for p in group["params"]) and not group.get("fused")
+        if several and group.get("nesterov") and not group.get("weight_decay"):
+            raise ValueError(
+                "SGD(nesterov=True) on many tensors at once changes the gradients that this recipe "
+                "reads after its step: give it foreach=False, or use score.iterate='old'"
+            )
+
+
 def _overflowed(optimizer: Optimizer) -> bool:
     """Whether a loss scaler hands a step to an optimizer that will skip it itself.
 
@@ -576,5 +615,5 @@ def _unscale_(optimizer: Optimizer) -> None:
     gradients = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
-    torch._foreach_mul_(gradients, scale.double().reciprocal().item())
+    torch._foreach_mul_(gradients, 1 / float(scale.item()))
     optimizer.grad_scale = None  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from torch import nn
 from sentei.measure import count_zeros
 from sentei.parts.budget import AcrossSizes, Budget, Global, LearnedRatio
 from sentei.parts.distillation import Distillation
-from sentei.parts.masks import Gated, HardConcrete, Mask, Project
+from sentei.parts.masks import Gated, HardConcrete, Latent, Mask, Project
 from sentei.parts.part import Part
 from sentei.parts.patterns import NM, Hybrid, Pattern, Units, Unstructured
 from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
@@ -98,6 +98,11 @@ class Recipe(Part):
         if isinstance(self.mask, HardConcrete) and not self.score.learned:
             raise ValueError(
                 "mask: hard_concrete is a gate over learned scores: use score: learned"
+            )
+        if isinstance(self.mask, Latent) and self.mask.reads and not self.score.learned:
+            raise ValueError(
+                "mask.surrogate: sigmoid is of learned scores: use score: learned, or surrogate: "
+                "straight_through"
             )
         parts = self.pattern.parts if isinstance(self.pattern, Hybrid) else (self.pattern,)
         fixed = next((part for part in parts if isinstance(part, NM)), None)

@@ -198,6 +198,7 @@ def test_json_errors_are_json(task, tmp_path):
 BAD = {
     "sparsity one": (["--sparsity", "1.0"], "sparsity=1.0: should be less than 1"),
     "sparsity in percent": (["--sparsity", "90"], "sparsity=90.0: is a fraction; for 90 % say 0.9"),
+    "metric of numbers": (["--metric", "pearson"], "Choose from accuracy, f1, matthews"),
     "sparsity negative": (["--sparsity", "-0.1"], "sparsity=-0.1: should be greater than or equal"),
     "schedule too long": (
         ["--set", "schedule.warmup=0.6", "--set", "schedule.cooldown=0.5"],

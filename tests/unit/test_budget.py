@@ -218,3 +218,9 @@ def test_across_sizes_is_for_units_of_several_weights(pattern):
         sentei.recipe.override(
             sentei.magnitude(0.5), [f"pattern={pattern!r}", "budget=across_sizes"]
         )
+
+
+def test_a_threshold_on_a_sigmoid_is_below_one():
+    with pytest.raises(ValueError, match=r"final=1 is a threshold on a sigmoid"):
+        Threshold(final=1.0)
+    assert Threshold(final=1.5, sigmoid=False).final == 1.5

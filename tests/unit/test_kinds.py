@@ -97,7 +97,7 @@ def test_evaluation_data_of_the_hub_come_alone(monkeypatch):
     assert found.tags == [[0, 1]]
     train, evaluation = of(task="wnut_17").load()
     assert (len(train), len(evaluation), train.label_names) == (3, 1, ("O", "B-x", "I-x"))
-    assert asked == [("leondz/wnut_17", "wnut_17", tasks.CONVERTED)] * 2
+    assert asked == [("leondz/wnut_17", None, tasks.CONVERTED)] * 2
 
 
 def test_saved_datasets_bring_their_own_split(tmp_path):

@@ -425,6 +425,16 @@ def test_scores_may_overflow_where_weights_do_not():
             training.optimizer.step()
 
 
+def test_a_score_that_is_nan_does_not_pass_for_one_that_is_kept():
+    """N:M compares scores among each other, and of a NaN no comparison holds."""
+    training = Training(sentei.platon(0.5, window=2, every=2, pattern="2:4")).run(20)
+    name = training.pruner.state_dict()["memory"]
+    for memory in name.values():
+        memory["importance"].view(-1)[1] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"a score is NaN|are finite"):
+        training.run(2)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_finish_refuses_weights_that_are_not_finite(value):
     training = Training(sentei.magnitude(0.5, every=2)).run()
@@ -462,6 +472,54 @@ def test_weights_exchanged_under_a_latent_mask_are_refused(recipe, steps):
     with pytest.raises(ValueError, match=r"blocks\.0\.weight was written to between two steps"):
         training.step()
     assert training.pruner.step == steps
+
+
+@latent
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+@pytest.mark.parametrize("then", ["save", "step", "finish", "detach"])
+def test_a_step_that_was_broken_off_leaves_no_dense_weights(recipe, then):
+    """Ctrl-C in the optimizer's step, which runs on the dense weights."""
+    training = Training(recipe).run(38)
+
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    hook = training.optimizer.register_step_pre_hook(broken)
+    training.gradients()
+    with pytest.raises(KeyboardInterrupt):
+        training.optimizer.step()
+    hook.remove()
+    kept = {name: mask.clone() for name, mask in training.pruner.state_dict()["masks"].items()}
+    if then == "save":
+        pass
+    elif then == "step":
+        training.step()
+        assert training.pruner.step == 39
+        kept = training.pruner.state_dict()["masks"]
+    else:
+        getattr(training.pruner, then)()
+    weights = training.model.state_dict()
+    if then != "finish":
+        assert all((weights[name][~mask] == 0).all() for name, mask in kept.items())
+    assert 0.3 < sum(int((weights[n] == 0).sum()) for n in kept) / training.pruner.prunable < 0.71
+
+
+def test_a_model_that_moved_is_told():
+    training = Training(MAGNITUDE).run(5)
+    held = training.pruner._engine.held[0]  # there is no other device here, so the mask moves
+    held.keep = held.keep.to("meta")
+    with pytest.raises(ValueError, match=r"is on cpu, and was on meta .* move the model first"):
+        training.optimizer.step()
+
+
+def test_gradients_that_the_optimizer_changes_are_refused():
+    training = Training(None)
+    parameters = list(training.model.parameters())
+    nesterov = {"lr": 1e-2, "momentum": 0.9, "nesterov": True}
+    pruner = sentei.Pruner(training.model, PLATON, total_steps=STEPS)
+    with pytest.raises(ValueError, match=r"foreach=False, or use score.iterate='old'"):
+        pruner.attach(torch.optim.SGD(parameters, foreach=True, **nesterov))
+    pruner.attach(torch.optim.SGD(parameters, foreach=False, **nesterov))
 
 
 @pytest.mark.parametrize("recipe", [PLATON, MAGNITUDE], ids=["platon", "magnitude"])

@@ -358,3 +358,8 @@ def test_with_examples_fills_what_is_missing():
 )
 def test_bytes_per_weight_are_those_of_the_cards(recipe, count):
     assert recipe.bytes_per_weight == count
+
+
+def test_a_sigmoid_surrogate_is_of_learned_scores():
+    with pytest.raises(ValueError, match="sigmoid is of learned scores"):
+        sentei.recipe.override(sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"])

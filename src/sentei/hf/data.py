@@ -85,7 +85,13 @@ class Examples:
 # ---------------------------------------------------------------------------- loading
 
 
-def load_file(path: Path, layout: Layout, *, label_names: Sequence[str] | None = None) -> Examples:
+def load_file(
+    path: Path,
+    layout: Layout,
+    *,
+    label_names: Sequence[str] | None = None,
+    splits: Sequence[str] = EVAL_SPLITS,
+) -> Examples:
     """The examples of one file, or of a folder written by ``datasets.save_to_disk``.
 
     Args:
@@ -94,11 +100,12 @@ def load_file(path: Path, layout: Layout, *, label_names: Sequence[str] | None =
         layout: Its columns and format.
         label_names: Class names in the order a model knows them; by default they are taken from
             the labels found, in numerical order if all are whole numbers, else alphabetical.
+        splits: What the split for evaluation may be called, the first that is there.
 
     Raises:
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
-    found = examples(read(Path(path), layout, EVAL_SPLITS), layout)
+    found = examples(read(Path(path), layout, splits), layout)
     return found if label_names is None else found.relabel(label_names)
 
 
@@ -107,6 +114,7 @@ def load_files(
     evaluation: Path | None,
     layout: Layout,
     *,
+    splits: Sequence[str] = EVAL_SPLITS,
     eval_fraction: float = 0.1,
     seed: int = 0,
 ) -> tuple[Examples, Examples]:
@@ -117,6 +125,7 @@ def load_files(
         evaluation: The same for evaluation. By default it is the evaluation split of a saved
             dataset that has one, else a part of the training examples is set aside.
         layout: Their columns and format.
+        splits: What a saved dataset's split for evaluation may be called, the first that is there.
         eval_fraction: Fraction of the training examples set aside, in (0, 1).
         seed: Seed of that split.
 
@@ -126,10 +135,10 @@ def load_files(
     train = Path(train)
     found = load_training(train, layout)
     if evaluation is None:
-        if not (train.is_dir() and saved_splits(train).intersection(EVAL_SPLITS)):
+        if not (train.is_dir() and saved_splits(train).intersection(splits)):
             return split(found, eval_fraction, seed)
         evaluation = train
-    return found, load_file(evaluation, layout, label_names=found.label_names)
+    return found, load_file(evaluation, layout, label_names=found.label_names, splits=splits)
 
 
 def load_training(train: Path, layout: Layout) -> Examples:

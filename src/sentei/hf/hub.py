@@ -25,7 +25,7 @@ def load(task: Task, parts: Sequence[Part] = ("train", "eval")) -> list[tuple[An
     where = {"revision": hub.revision} if hub.revision else {}
     try:
         loaded = datasets.load_dataset(hub.path, hub.config, **where)
-    except OSError as error:  # every failure of huggingface_hub and of the network is one
+    except (OSError, ValueError) as error:  # of huggingface_hub and the network; of datasets
         reached = not isinstance(error, ConnectionError)
         reason = "could not be loaded" if reached else "the Hugging Face hub cannot be reached"
         detail = str(error).strip().partition("\n")[0]

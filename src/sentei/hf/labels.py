@@ -11,6 +11,7 @@ def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> di
     """The number of each class name that occurs, under another order of the names.
 
     A model that only has the placeholder names LABEL_0, LABEL_1, ... takes the labels 0, 1, ...
+    Capitals make no difference, unless two names differ by them alone.
 
     Args:
         counts: How often each name occurs.
@@ -23,6 +24,9 @@ def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> di
     index = {name: i for i, name in enumerate(names)}
     if tuple(names) == placeholders(len(names)):
         index |= {str(i): i for i in range(len(names))}
+    folded = {name.casefold(): i for name, i in index.items()}
+    if len(folded) == len(index):
+        index |= {name: folded[name.casefold()] for name in counts if name.casefold() in folded}
     if unknown := {name: count for name, count in counts.items() if name not in index}:
         found = listing([f"{name!r} ({rows(count)})" for name, count in unknown.items()])
         raise ValueError(

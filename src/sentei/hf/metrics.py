@@ -95,6 +95,12 @@ METRICS: Final[dict[str, _Metric]] = {
 }
 """Every metric by name: a function of (predictions, labels), higher is better."""
 
+FOR: Final[dict[str, tuple[str, ...]]] = {
+    "classification": ("accuracy", "f1", "matthews"),
+    "regression": ("pearson", "spearman"),
+}
+"""The metrics that say something, by what is learnt."""
+
 
 def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """The named metrics, in the order of ``names``.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -139,6 +139,7 @@ def prepare(settings: Settings) -> Prepared:
         )
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
+    share_padding(model, processor)
     corpus.kind.check_model(model, train)
     precision(settings)
     if chosen == "self" and not trained_head and optional:
@@ -261,7 +262,7 @@ def _in_order_of(
         return corpus, (
             f"{teacher} does not name its classes: taken to be {', '.join(found)}, in this order",
         )
-    if not given and set(names) != set(found):
+    if not given and {name.casefold() for name in names} != {name.casefold() for name in found}:
         return corpus, ()
     both = corpus.train.relabel(names), corpus.evaluation.relabel(names)
     return replace(corpus, train=both[0], evaluation=both[1]), ()
@@ -291,6 +292,7 @@ def _teacher(
                 f"--teacher {name}: it reads other tokens than --model {settings.model}, and both "
                 "are given the same ones; choose a teacher with the model's tokenizer"
             )
+        share_padding(model, theirs)
         like = model
     found = match(student, like, asked)
     keeps = 0
@@ -338,7 +340,10 @@ def load_evaluation(settings: Settings, label_names: tuple[str, ...]) -> Corpus:
     """
     kind = kinds.of(settings)
     kind.check_packages()
-    found = kind.load_evaluation(label_names)
+    if settings.holdout:  # what the run set aside
+        found = kind.split(kind.load()[0], settings.holdout, settings.seed)[1].relabel(label_names)
+    else:
+        found = kind.load_evaluation(label_names)
     return Corpus(kind, found, found, _task_name(settings))
 
 
@@ -407,6 +412,10 @@ def _loaded(load: Callable[[str], Any], model: str, what: str, option: str) -> A
         raise ValueError(_cannot_load(model, what, error, option)) from error
 
 
+FRESH: Final = ("missing_keys", "mismatched_keys")
+"""Of what from_pretrained tells, the weights that it drew."""
+
+
 def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTrainedModel, bool]:
     """The model with a head for the corpus; whether all its weights came from the checkpoint.
 
@@ -418,7 +427,8 @@ def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTr
     # long again as plain attention does.
     attention = None if torch.cuda.is_available() else "eager"
     if is_shrunk(model):
-        return _load_shrunk(model, corpus, option, attention), True
+        shrunk = _load_shrunk(model, corpus, option, attention)
+        return shrunk, _same_classes(model, corpus, option)
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a new head is expected, not worth a warning
     try:
@@ -435,8 +445,40 @@ def load_model(model: str, corpus: Corpus, option: str = "model") -> tuple[PreTr
         raise ValueError(_cannot_load(model, "model", error, option)) from error
     finally:
         transformers_logging.set_verbosity(level)
-    fresh = [*report["missing_keys"], *report["mismatched_keys"]]
-    return loaded, not fresh
+    fresh = [key if isinstance(key, str) else key[0] for name in FRESH for key in report[name]]
+    _check_body(fresh, loaded, f"--{option} {model}")
+    return loaded, not fresh and _same_classes(model, corpus, option)
+
+
+def _check_body(fresh: Sequence[str], model: PreTrainedModel, where: str) -> None:
+    """Refuse a model of which more than a head, or a pooler for one, starts at random."""
+    body = f"{model.base_model_prefix}."
+    lost = [name for name in fresh if name.startswith(body) and ".pooler" not in name]
+    if lost and body != ".":
+        raise ValueError(
+            f"{where}: {len(lost)} of its weights, {lost[0]} the first, are not in its files or "
+            "have another shape there, and would start at random. The files are of another "
+            "architecture than config.json says, name their weights otherwise, or are of a shrunk "
+            "model, which sentei.shrink.save writes whole"
+        )
+
+
+def _same_classes(model: str, corpus: Corpus, option: str) -> bool:
+    """Whether the classes that a model names are the data's: of other tasks a head may fit too."""
+    found, names = corpus.train.label_names, saved_labels(model, option)
+    if not found or names == placeholders(len(names)):
+        return True
+    return {name.casefold() for name in names} == {name.casefold() for name in found}
+
+
+def share_padding(model: PreTrainedModel, processor: Any) -> None:
+    """Tell a model the token that its texts are padded with, where it knows none.
+
+    A decoder with a head for classes looks for the last token before the padding.
+    """
+    pad = getattr(processor, "pad_token_id", None)
+    if pad is not None and getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = pad
 
 
 def is_shrunk(model: str) -> bool:

@@ -42,7 +42,7 @@ from sentei.distill import Distiller, TeacherCache
 from sentei.hf.callback import STATE_FILE, PruningCallback
 from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
-from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision
+from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import ByLength, Features
 from sentei.hf.watch import Epochs, Journal, Milestones, stopping_at_ctrl_c
@@ -202,7 +202,9 @@ def _student(prepared: Prepared, dense: PreTrainedModel) -> tuple[PreTrainedMode
     if prepared.recipe.distill.student == "teacher":
         return copy.deepcopy(dense), dense
     set_seed(prepared.settings.seed)  # its head is drawn
-    return load_model(prepared.folder, prepared.corpus)[0], dense
+    fresh, _ = load_model(prepared.folder, prepared.corpus)
+    share_padding(fresh, prepared.processor)
+    return fresh, dense
 
 
 def _distiller(prepared: Prepared, student: PreTrainedModel, teacher: PreTrainedModel) -> Distiller:
@@ -249,6 +251,10 @@ def _train(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    if arguments.n_gpu > 1:
+        # Or the Trainer copies the model to all of them at every step, with a batch as many times
+        # as large as asked for. Several GPUs are several processes: torchrun.
+        arguments._n_gpu = 1
     saving = Milestones(settings, decisions)
     lengths = prepared.train.lengths
     order = None

@@ -84,7 +84,7 @@ def _tags(name: str, path: str) -> Task:
         kind="tokens",
         columns={"tokens_column": "tokens", "tags_column": "ner_tags"},
         metrics=("f1", "precision", "recall", "accuracy"),
-        hub=HubDataset(path, name, revision=CONVERTED),
+        hub=HubDataset(path, None, revision=CONVERTED),  # that branch names no configurations
     )
 
 

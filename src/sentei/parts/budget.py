@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sentei.parts.learning import Adam
@@ -127,8 +127,8 @@ class Emergent(Budget):
 
     settle: float | None = Field(0.1, ge=0, le=1)
     """Fraction of training, at its end, in which the count is exactly the one asked for, in the
-    proportions found so far; 0 settles at the last step. None never does: the sparsity is what
-    comes out, as in the papers."""
+    proportions found so far, for each kind and size of unit by itself; 0 settles at the last step.
+    None never does: the sparsity is what comes out, as in the papers."""
 
     def settled(self, moment: Moment) -> bool:
         """Whether the end has come near enough."""
@@ -156,7 +156,16 @@ class Threshold(Emergent):
     """Whether the threshold is on sigmoid(score), not on the score."""
 
     least: float = Field(0.005, ge=0, lt=1)
-    """Fraction of every site that is kept whatever its scores, and one weight more."""
+    """Fraction of every site that is kept whatever its scores, and one weight more, until the
+    count is settled."""
+
+    @model_validator(mode="after")
+    def _has_a_logarithm(self) -> Threshold:
+        if self.sigmoid and not 0 <= self.final < 1:
+            raise ValueError(
+                f"final={self.final:g} is a threshold on a sigmoid, which is between 0 and 1"
+            )
+        return self
 
     def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
         """One group per site, with the same threshold; settled, one group of everything."""

@@ -43,6 +43,7 @@ class Answers(Kind[Questions]):
     name = "answers"
     problem = "question answering"
     one_each = False
+    pads = True
     model_class = AutoModelForQuestionAnswering
     columns = ("question_column", "context_column", "answers_column")
     options = ("doc_stride", "max_answer_length", "null_threshold")

@@ -25,12 +25,14 @@ class Classification(Labelled[Examples]):
     options = ("regression",)
     metric_names = tuple(metrics.METRICS)
     packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
+    pads = True
     caches = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.problem = self.layout().problem
-        self.default_metrics = tasks.DEFAULT_METRICS[self.layout().problem]
+        self.default_metrics = tasks.DEFAULT_METRICS[self.problem]
+        self.metric_names = metrics.FOR[self.problem]
 
     def layout(self) -> Layout:
         """Its columns and how its files are written."""
@@ -42,7 +44,9 @@ class Classification(Labelled[Examples]):
 
     def from_files(self, train: Path, evaluation: Path | None) -> tuple[Examples, Examples]:
         """Both parts out of files."""
-        return data.load_files(train, evaluation, self.layout(), seed=self.settings.seed)
+        return data.load_files(
+            train, evaluation, self.layout(), splits=self.eval_splits, seed=self.settings.seed
+        )
 
     def from_hub(self, task: tasks.Task) -> tuple[Examples, Examples]:
         """Both parts of a known task."""

@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from sentei.hf import tasks
-from sentei.hf.data import EVAL_SPLITS
 from sentei.hf.holdout import set_aside
 from sentei.hf.kinds.kind import Batch, Collator
 from sentei.hf.kinds.labelled import Labelled
@@ -160,8 +159,10 @@ class Images(Labelled[Pictures]):
     def has_evaluation(self, path: Path) -> bool:
         """Whether a folder has both a split to train on and one to evaluate on."""
         if is_saved(path):
-            return bool(saved_splits(path).intersection(EVAL_SPLITS))
-        return (path / "train").is_dir() and any((path / name).is_dir() for name in EVAL_SPLITS)
+            return bool(saved_splits(path).intersection(self.eval_splits))
+        return (path / "train").is_dir() and any(
+            (path / name).is_dir() for name in self.eval_splits
+        )
 
     def from_dataset(self, dataset: Any, name: str) -> Pictures:
         """The images of a ``datasets.Dataset``, decoded only when they are asked for.

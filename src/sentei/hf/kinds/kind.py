@@ -106,7 +106,7 @@ class Kind(ABC, Generic[E]):
     options: ClassVar[tuple[str, ...]] = ()
     """The other settings that it alone reads."""
 
-    metric_names: ClassVar[tuple[str, ...]]
+    metric_names: tuple[str, ...]
     """Every metric it can lead with."""
 
     default_metrics: tuple[str, ...]
@@ -129,6 +129,9 @@ class Kind(ABC, Generic[E]):
 
     any_order: ClassVar[bool] = False
     """Whether metrics do not depend on the order in which features are shown."""
+
+    pads: ClassVar[bool] = False
+    """Whether the texts of a batch are padded to one length."""
 
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
@@ -176,6 +179,12 @@ class Kind(ABC, Generic[E]):
             header=settings.header,
         )
 
+    @property
+    def eval_splits(self) -> tuple[str, ...]:
+        """What a saved dataset's split for evaluation may be called, the task's own first."""
+        hub = self.task.hub if self.task else None
+        return (hub.eval_split, *EVAL_SPLITS) if hub else EVAL_SPLITS
+
     def check_packages(self) -> None:
         """Refuse to begin without what is needed at the end.
 
@@ -207,7 +216,7 @@ class Kind(ABC, Generic[E]):
             ValueError: No source or an unusable one, or a label that the model does not know.
         """
         if self.settings.eval:
-            found = self.read(self.settings.eval, EVAL_SPLITS)
+            found = self.read(self.settings.eval, self.eval_splits)
         elif self.settings.train or not self.task:
             found = self.load()[1]
         else:
@@ -222,7 +231,7 @@ class Kind(ABC, Generic[E]):
             if not self.has_evaluation(train):
                 return self.split(found, EVAL_FRACTION, self.settings.seed)
             evaluation = train
-        return found, self.read(evaluation, EVAL_SPLITS).relabel(found.label_names)
+        return found, self.read(evaluation, self.eval_splits).relabel(found.label_names)
 
     def from_hub(self, task: tasks.Task) -> tuple[E, E]:
         """Both parts of a known task."""
@@ -231,7 +240,7 @@ class Kind(ABC, Generic[E]):
 
     def has_evaluation(self, path: Path) -> bool:
         """Whether training data bring a split to evaluate on."""
-        return path.is_dir() and bool(saved_splits(path).intersection(EVAL_SPLITS))
+        return path.is_dir() and bool(saved_splits(path).intersection(self.eval_splits))
 
     def read(self, path: Path, splits: Sequence[str]) -> E:
         """The examples of a file or folder; of several splits the first that it has.
@@ -272,7 +281,19 @@ class Kind(ABC, Generic[E]):
         Raises:
             OSError, ValueError, KeyError, ImportError: It cannot be loaded.
         """
-        return AutoTokenizer.from_pretrained(folder)
+        return self.padded(AutoTokenizer.from_pretrained(folder))
+
+    def padded(self, tokenizer: Any) -> Any:
+        """A tokenizer that can make texts of one length, where batches are padded.
+
+        Raises:
+            ValueError: It has no token to do it with.
+        """
+        if self.pads and tokenizer.pad_token is None:
+            if tokenizer.eos_token is None:
+                raise ValueError("the tokenizer has neither a padding token nor an end token")
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
 
     def same_input(self, ours: Any, theirs: Any) -> bool:
         """Whether two processors make the same input."""

@@ -79,6 +79,7 @@ class TokenTags(Kind[Tagged]):
     problem = "token classification"
     model_class = AutoModelForTokenClassification
     columns = ("tokens_column", "tags_column")
+    pads = True
     metric_names = ("f1", "precision", "recall", "accuracy")
     default_metrics = metric_names
     packages: ClassVar = {"seqeval": "tokens"}
@@ -190,7 +191,7 @@ class TokenTags(Kind[Tagged]):
         if getattr(tokenizer, "add_prefix_space", None) is False:
             # A byte-level tokenizer knows a word by the space before it, which a list lacks.
             tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
-        return tokenizer
+        return self.padded(tokenizer)
 
     def features(self, examples: Tagged, processor: Any, *, training: bool) -> Sentences:
         """A sentence each; the first piece of a word has its tag."""

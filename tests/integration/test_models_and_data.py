@@ -1,0 +1,211 @@
+"""Models and data that do not fit each other as they seem to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+)
+from typer.testing import CliRunner
+
+from sentei import auto, cli
+from sentei import recipe as recipes
+from sentei.hf import kinds
+from sentei.hf.prepare import prepare
+from sentei.hf.settings import Settings
+from sentei.hf.verify import _claims
+from sentei.record import PruningReport, SiteRecord, UnitsRecord
+
+FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
+
+
+def sentei(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def settings(model: Path, data: dict[str, Path], **changes: object) -> Settings:
+    recipe = recipes.to_dict(auto(every=2, window=2))
+    return Settings(
+        model=str(model), train=data["train"], eval=data["eval"], recipe=recipe, **changes
+    )
+
+
+def classifier(tiny_model: Path, folder: Path, names: list[str]) -> Path:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=len(names))
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: number for number, name in enumerate(names)}
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("change", ["prefix", "shape"])
+def test_a_model_whose_body_is_not_in_its_files_is_refused(change, tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["negative", "positive"])
+    weights = load_file(folder / "model.safetensors")
+    if change == "prefix":
+        weights = {f"module.{name}": weight for name, weight in weights.items()}
+    else:
+        name = "bert.encoder.layer.1.intermediate.dense.weight"
+        weights[name] = weights[name][:8].clone()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"weights, bert\..* the first, are not in its files"):
+        prepare(settings(folder, data))
+
+
+@pytest.mark.parametrize(
+    ("names", "trained"),
+    [
+        (["negative", "positive"], True),
+        (["POSITIVE", "Negative"], True),
+        (["LABEL_0", "LABEL_1"], True),
+        (["ham", "spam"], False),
+    ],
+)
+def test_a_head_of_other_classes_is_not_one_for_these(names, trained, tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", names)
+    prepared = prepare(settings(folder, data))
+    assert prepared.trained_head is trained and (prepared.teacher is not None) is trained
+    labels = {
+        prepared.corpus.train.label_names[label]: text
+        for text, label in zip(
+            prepared.corpus.train.texts, prepared.corpus.train.labels, strict=True
+        )
+    }
+    expected = (
+        names if names[0].casefold() in ("negative", "positive") else ["negative", "positive"]
+    )
+    assert list(prepared.corpus.train.label_names) == expected
+    for name, text in labels.items():  # classes changed their numbers, not their texts
+        assert any(word in text for word in ("good", "fine", "great")) is (
+            name.casefold() == "positive"
+        )
+
+
+def test_a_decoder_without_a_padding_token_learns_classes(data, tmp_path):
+    words = ["<end>", "the", "was", "film", "book", "meal"]
+    words += ["good", "fine", "great", "bad", "poor", "awful"]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<end>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="<end>", unk_token="<end>", model_max_length=32
+    )
+    tokenizer.save_pretrained(tmp_path / "gpt")
+    torch.manual_seed(0)
+    size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    config = GPT2Config(vocab_size=len(words), bos_token_id=0, eos_token_id=0, **size)
+    GPT2Model(config).save_pretrained(tmp_path / "gpt")
+    options = ["--model", tmp_path / "gpt", "--train", data["train"], "--eval", data["eval"]]
+    out = tmp_path / "out"
+    done = sentei("prune", *options, *FAST, "--method", "platon", "--epochs", 2, "--out", out)
+    assert done.exit_code == 0, done.output
+    config = json.loads((out / "model" / "config.json").read_text())
+    assert config["pad_token_id"] == 0
+    assert AutoTokenizer.from_pretrained(out / "model").pad_token == "<end>"
+
+
+def test_evaluate_measures_what_a_run_set_aside(tiny_model, data, tmp_path):
+    out = tmp_path / "out"
+    options = ["--model", tiny_model, "--train", data["train"], "--holdout", 0.25]
+    done = sentei("prune", *options, *FAST, "--epochs", 2, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    again = sentei("evaluate", "--model", out / "model", "--json")
+    assert again.exit_code == 0, again.output
+    reported, measured = json.loads(done.stdout), json.loads(again.stdout)
+    assert reported["eval_examples"] == 36  # a quarter of what is left without a tenth
+    assert measured["metrics"] == pytest.approx(reported["sparse"])
+
+
+def test_a_task_reads_its_own_split_of_a_saved_dataset(tiny_model, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        premise=datasets.Value("string"),
+        hypothesis=datasets.Value("string"),
+        label=datasets.ClassLabel(names=["entailment", "neutral", "contradiction"]),
+    )
+
+    def part(word: str):
+        rows = {"premise": [word] * 3, "hypothesis": ["good", "fine", "bad"], "label": [0, 1, 2]}
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    parts = {"train": "a", "validation_matched": "film", "validation_mismatched": "book"}
+    saved = datasets.DatasetDict({name: part(word) for name, word in parts.items()})
+    saved.save_to_disk(tmp_path / "saved")
+    for task, word in (("mnli", "film"), ("mnli_mismatched", "book")):
+        asked = Settings(model=str(tiny_model), task=task, train=tmp_path / "saved", recipe={})
+        _, evaluation = kinds.of(asked).load()
+        assert set(evaluation.texts) == {word}
+
+
+def test_a_demo_that_goes_on_refuses_other_options(finished_demo):
+    done = sentei("demo", "--out", finished_demo, "--resume", "--sparsity", 0.9)
+    assert done.exit_code == 2 and "leave out --method, --sparsity" in done.stderr
+    done = sentei("demo", "--out", finished_demo, "--resume", "--seed", 7)
+    assert done.exit_code == 2 and "--seed 7: the run in" in done.stderr
+    before = (finished_demo / "report.json").stat().st_mtime_ns
+    shown = sentei("demo", "--out", finished_demo, "--resume")
+    assert shown.exit_code == 0 and "The pruned model" in shown.output
+    assert (finished_demo / "report.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def finished_demo(tiny_model, data, tmp_path) -> Path:
+    out = tmp_path / "demo"
+    options = ["--model", tiny_model, "--train", data["train"], "--eval", data["eval"]]
+    done = sentei("prune", *options, *FAST, "--epochs", 2, "--out", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def claims(units: int, pruned: int, budget: object = "global") -> PruningReport:
+    weights = 10
+    site = SiteRecord(
+        name="w",
+        layer=0,
+        role="query",
+        shape=(units, weights),
+        weights=units * weights,
+        pruned=pruned * weights,
+    )
+    return PruningReport(
+        method="any",
+        recipe={"budget": budget},
+        step=10,
+        total_steps=10,
+        target=0.8,
+        prunable=units * weights,
+        pruned=pruned * weights,
+        parameters=units * weights,
+        zeros=pruned * weights,
+        sites=(site,),
+        units=(UnitsRecord(kind="head", name="all", layer=0, units=units, pruned=pruned),),
+        updates=(),
+        weight_histogram=None,
+        score_histogram=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pruned", "budget", "holds"),
+    [
+        (115, "global", True),  # of 144 at 80 %: 115.2
+        (114, "global", False),
+        (114, {"kind": "global", "compat": True}, True),
+        (115, {"kind": "across_sizes"}, False),  # which counts weights
+        (112, {"kind": "uniform", "multiple": 4}, True),
+    ],
+)
+def test_the_sparsity_asked_for_is_counted_as_the_recipe_counts(pruned, budget, holds):
+    found = claims(144, pruned, budget)
+    checks = _claims(found, {"w": found.pruned}, {"w": found.prunable}, found.zeros)
+    assert [check.holds for check in checks] == [True, True, True, holds]
