@@ -342,8 +342,15 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_for_bit(task, tmp_path, ord
     assert not (stopped / "model").exists()
     done = sentei("prune", "--out", stopped, "--resume", "--seed", 7)
     assert done.exit_code == 2 and "was begun with 42" in done.stderr
+    for spent in stopped.glob("checkpoints/*/seconds.txt"):
+        assert 0 < float(spent.read_text()) < 120
+        spent.write_text("1000")
+    (stopped / "dense" / "seconds.txt").write_text("500")
     done = sentei("prune", "--out", stopped, "--resume")
     assert done.exit_code == 0, done.output
+    seconds = json.loads((stopped / "report.json").read_text())["seconds"]
+    assert seconds["dense"] == 500 and 1000 < seconds["train"] < 1120
+    assert 1500 < seconds["total"] < 1620  # what it took in the process that was stopped, too
     assert same(weights(whole), weights(stopped))
     assert sparsities(whole) == sparsities(stopped)
     again = sentei("prune", "--out", stopped, "--resume")

@@ -45,7 +45,7 @@ from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import ByLength, Features
-from sentei.hf.watch import Epochs, Journal, Milestones, stopping_at_ctrl_c
+from sentei.hf.watch import SECONDS, Epochs, Journal, Milestones, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
 from sentei.shrink.disk import MANIFEST
 from sentei.shrink.disk import load as load_shrunk
@@ -96,12 +96,10 @@ def prune(
             settings.write(out / "run.yaml")
             (out / "recipe.yaml").write_text(recipes.dump(prepared.recipe), "utf-8")
     seconds: dict[str, float] = {}
-
+    elsewhere = 0.0  # of processes that were stopped
     dense: dict[str, float] | None = None
     if prepared.dense_steps:
-        begun = time.perf_counter()
-        model, dense = _dense(prepared, out / "dense", watch)
-        seconds["dense"] = time.perf_counter() - begun
+        model, dense, seconds["dense"], elsewhere = _dense(prepared, out / "dense", watch)
         if prepared.teacher:
             model, teacher = _student(prepared, model)
             distiller = _distiller(prepared, model, teacher)
@@ -111,7 +109,6 @@ def prune(
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
     pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
     journal = Journal(out / "metrics.jsonl", pruning, distiller)
-    begun = time.perf_counter()
     trainer = _train(
         prepared,
         model,
@@ -122,7 +119,7 @@ def prune(
         callbacks=[pruning, journal, *watch],
         distiller=distiller,
     )
-    seconds["train"] = time.perf_counter() - begun
+    seconds["train"] = journal.seconds
     assert pruning.report is not None
 
     save_model(trainer, out / "model")
@@ -130,7 +127,7 @@ def prune(
     model, _ = load_model(str(out / "model"), prepared.corpus)
     sparse = evaluate(model, prepared.processor, prepared.corpus, settings)
     seconds["evaluate"] = time.perf_counter() - begun
-    seconds["total"] = time.perf_counter() - started
+    seconds["total"] = elsewhere + journal.before + time.perf_counter() - started
     return _report(prepared, pruning.report, journal, out, dense, sparse, seconds)
 
 
@@ -174,11 +171,17 @@ def _measure(
 
 def _dense(
     prepared: Prepared, folder: Path, watch: Sequence[TrainerCallback]
-) -> tuple[PreTrainedModel, dict[str, float]]:
-    """Fine-tune dense, unless that is done, and read the model back from its folder."""
+) -> tuple[PreTrainedModel, dict[str, float], float, float]:
+    """Fine-tune dense, unless that is done, and read the model back from its folder.
+
+    Also what the model gives, the seconds that training took, and those of them in processes before
+    this one.
+    """
+    spent, elsewhere = folder / SECONDS, None
     if not (folder / "model").is_dir():
         with explained(folder):
             folder.mkdir(exist_ok=True)
+        journal = Journal(folder / "metrics.jsonl", None)
         trainer = _train(
             prepared,
             prepared.model,
@@ -186,12 +189,17 @@ def _dense(
             epochs=prepared.settings.dense_epochs,
             checkpoint=last_checkpoint(folder / "checkpoints"),
             decisions=lambda step, total: True,
-            callbacks=[Journal(folder / "metrics.jsonl", None), *watch],
+            callbacks=[journal, *watch],
         )
+        if is_main():
+            spent.write_text(f"{journal.seconds:.3f}\n", "utf-8")
+        elsewhere = journal.before
         save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     model, _ = load_model(str(folder / "model"), prepared.corpus)
-    return model, evaluate(model, prepared.processor, prepared.corpus, prepared.settings)
+    metrics = evaluate(model, prepared.processor, prepared.corpus, prepared.settings)
+    total = float(spent.read_text("utf-8")) if spent.is_file() else 0.0
+    return model, metrics, total, total if elsewhere is None else elsewhere
 
 
 def _student(prepared: Prepared, dense: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sentei.distill import Distiller
 from sentei.hf.callback import PruningCallback
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import ByLength
 from sentei.record import EvalPoint, TrainPoint
+
+SECONDS: Final = "seconds.txt"
+"""File of a checkpoint with the time that training took until then."""
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 class Journal(TrainerCallback):
@@ -40,6 +49,14 @@ class Journal(TrainerCallback):
         self.distiller = distiller
         self.lines: list[dict[str, Any]] = []
         self.writes = True
+        self.before = 0.0
+        """Seconds of training in processes that were stopped, up to the checkpoint."""
+        self._begun = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, over all processes."""
+        return self.before + time.perf_counter() - self._begun
 
     @property
     def train(self) -> tuple[TrainPoint, ...]:
@@ -57,6 +74,10 @@ class Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the lines up to where training begins."""
+        self._begun = time.perf_counter()
+        spent = _checkpoint(args, state) / SECONDS
+        if state.global_step and spent.is_file():
+            self.before = float(spent.read_text(encoding="utf-8"))
         self.writes = state.is_world_process_zero
         if not self.writes:
             return
@@ -65,6 +86,13 @@ class Journal(TrainerCallback):
             self.lines = [line for line in lines if line["step"] <= state.global_step]
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
         self.path.write_text(text, encoding="utf-8")
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the time with the checkpoint."""
+        if self.writes:
+            (_checkpoint(args, state) / SECONDS).write_text(f"{self.seconds:.3f}\n", "utf-8")
 
     def on_log(
         self,
