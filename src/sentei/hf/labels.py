@@ -36,6 +36,11 @@ def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> di
     return {name: index[name] for name in counts}
 
 
+def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two lists name the same classes, whatever their order and capitals."""
+    return {name.casefold() for name in one} == {name.casefold() for name in other}
+
+
 def placeholders(count: int) -> tuple[str, ...]:
     """What transformers calls classes that nobody named."""
     return tuple(f"LABEL_{i}" for i in range(count))

@@ -24,7 +24,7 @@ from sentei.distill.cache import expected_bytes
 from sentei.hf import demo, kinds
 from sentei.hf.kinds import Kind
 from sentei.hf.kinds.kind import Examples
-from sentei.hf.labels import placeholders
+from sentei.hf.labels import placeholders, same_names
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tokens import Features
 from sentei.parts.distillation import Distillation
@@ -262,7 +262,7 @@ def _in_order_of(
         return corpus, (
             f"{teacher} does not name its classes: taken to be {', '.join(found)}, in this order",
         )
-    if not given and {name.casefold() for name in names} != {name.casefold() for name in found}:
+    if not given and not same_names(names, found):
         return corpus, ()
     both = corpus.train.relabel(names), corpus.evaluation.relabel(names)
     return replace(corpus, train=both[0], evaluation=both[1]), ()
@@ -466,9 +466,7 @@ def _check_body(fresh: Sequence[str], model: PreTrainedModel, where: str) -> Non
 def _same_classes(model: str, corpus: Corpus, option: str) -> bool:
     """Whether the classes that a model names are the data's: of other tasks a head may fit too."""
     found, names = corpus.train.label_names, saved_labels(model, option)
-    if not found or names == placeholders(len(names)):
-        return True
-    return {name.casefold() for name in names} == {name.casefold() for name in found}
+    return not found or names == placeholders(len(names)) or same_names(names, found)
 
 
 def share_padding(model: PreTrainedModel, processor: Any) -> None:
