@@ -30,7 +30,7 @@ from sentei.measure import count_zeros, histograms
 from sentei.parts.budget import LearnedRatio
 from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
-from sentei.recipe import Recipe
+from sentei.recipe import Recipe, check_type
 from sentei.record import PruningReport, SiteRecord, UnitsRecord, UpdateRecord
 from sentei.select import Bracket
 
@@ -72,6 +72,7 @@ class Pruner:
         examples: Number of training examples, for recipes with a prior on the weights.
 
     Raises:
+        TypeError: ``recipe`` is none.
         ValueError: The scope matches nothing or something that cannot be pruned, the schedule
             does not fit into ``total_steps``, or ``examples`` is needed and missing.
 
@@ -98,6 +99,7 @@ class Pruner:
         total_steps: int,
         examples: int | None = None,
     ) -> None:
+        check_type(recipe)
         if examples is not None:
             recipe = recipe.with_examples(examples)
         recipe.check(total_steps)
@@ -159,6 +161,9 @@ class Pruner:
 
     def attach(self, optimizer: Optimizer) -> None:
         """Prune at every step of ``optimizer`` from now on. Nothing else in the loop changes.
+
+        If the recipe asks for less dropout (``auto`` for none), the model has it from now on, until
+        the pruner finishes or is detached.
 
         Args:
             optimizer: Any torch optimizer that holds the prunable weights, or Accelerate's wrapper

@@ -218,8 +218,23 @@ _Loader.add_implicit_resolver(
 )
 
 
+def check_type(recipe: object) -> None:
+    """Refuse what is no recipe.
+
+    Raises:
+        TypeError: It is a method's name, or anything else.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(
+            f"recipe: expected a Recipe, found {recipe!r}: make one with a method, such as "
+            "sentei.auto(0.9), or with sentei.load(file)"
+        )
+
+
 def load(source: Mapping[str, Any] | str | Path) -> Recipe:
     """Make a recipe from a mapping, YAML text, or the path of a YAML file.
+
+    A single line that ends in .yaml or .yml is a path.
 
     Raises:
         ValueError: The file cannot be read, or a key or value is wrong; names each one's path,
@@ -227,6 +242,8 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
     """
     origin = "recipe"
     third_party()
+    if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
+        source = Path(source)
     if isinstance(source, Path):
         origin = str(source)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from sentei.cli.options import make_settings, with_settings
 from sentei.hf.settings import OF_TRAINING, Settings
 
 NAMES = tuple(name for name in Settings.model_fields if name not in OF_TRAINING)
+SOURCES = ("task", "train", "eval", "holdout")
+"""Settings that say where the data is; each takes the place of those after it."""
+
+OF_TASK = ("kind", "regression", "metric", *(n for n in NAMES if n.endswith("_column")))
+"""Settings that another task has of its own."""
 
 
 @verb
@@ -34,9 +40,9 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
     from sentei.measure import count_zeros
 
     quiet_transformers()
-    run = Path(given.get("model", "")).absolute().parent / "run.yaml"
-    if run.is_file():
-        given = {name: getattr(Settings.read(run), name) for name in NAMES} | given
+    if "model" in given:
+        run = Path(locate_model(given["model"])[0]).absolute().parent / "run.yaml"
+        given = (_of_run(run, given) if run.is_file() else {}) | given
     settings = make_settings(given, None, None, None, None)
     folder, name = locate_model(settings.model)
     corpus = load_evaluation(settings, saved_labels(folder))
@@ -62,3 +68,13 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
         table.add_column(metric, justify="right")
     table.add_row(*(f"{value:.4f}" for value in found.values()))
     output.print(table)
+
+
+def _of_run(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's settings, but for those of data that what was typed takes the place of."""
+    found = Settings.read(run)
+    typed = [SOURCES.index(name) for name in given if name in SOURCES]
+    stale = SOURCES[min(typed) :] if typed else ()
+    if "task" in given:
+        stale += OF_TASK
+    return {name: getattr(found, name) for name in NAMES if name not in stale}

@@ -15,7 +15,11 @@ from sentei.cli.app import FAILURE, JsonOption, output, quiet_transformers, show
 def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
     sparsity: Annotated[
-        float | None, typer.Option(help="Also demand at least this sparsity, in [0, 1).")
+        float | None,
+        typer.Option(
+            help="Also demand at least this sparsity, in [0, 1): of the prunable weights, or where "
+            "no report says which those are, of all parameters."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -25,7 +29,9 @@ def verify(
     quiet_transformers()
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    claims = reports.read(folder).pruning if (folder / "report.json").is_file() else None
+    of_run = folder.absolute().parent if folder.absolute().name == "model" else folder
+    held = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
+    claims = reports.read(held).pruning if held else None
     checks = check(folder, claims, sparsity)
     if json:
         show_json([one.model_dump() for one in checks])

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sentei.engine import SenteiWarning
 from sentei.pruner import Pruner
-from sentei.recipe import Recipe
+from sentei.recipe import Recipe, check_type
 from sentei.record import PruningReport
 
 STATE_FILE = "pruner.safetensors"
@@ -32,12 +32,14 @@ class PruningCallback(TrainerCallback):
             below the Trainer's ``output_dir`` and not in ``args.resume_from_checkpoint``.
 
     Raises:
+        TypeError: ``recipe`` is none.
         ValueError: When training begins: the recipe does not fit the model or the number of steps;
             ``load_best_model_at_end`` is on (the best checkpoint may be from before the target
             sparsity); or training resumes from a checkpoint without a pruner's state.
     """
 
     def __init__(self, recipe: Recipe, *, resume_from: str | Path | None = None) -> None:
+        check_type(recipe)
         self.recipe = recipe
         self.resume_from = resume_from
         self.pruner: Pruner | None = None

@@ -364,7 +364,7 @@ def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     """What ``from_pretrained`` takes, and the name to print.
 
     Args:
-        name: As the user gave it.
+        name: As the user gave it: of a run's folder its ``model/`` is meant.
         option: The option it was given with.
 
     Raises:
@@ -375,7 +375,9 @@ def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
         inside = path / "model"
-        hint = f"; did you mean {inside}?" if (inside / "config.json").is_file() else ""
+        if (inside / "config.json").is_file():
+            return str(inside), str(inside)
+        hint = ""
         if (path / "adapter_config.json").is_file():
             hint = ", but an adapter of peft: merge it into its model with sentei.merge_adapter"
         raise ValueError(f"--{option} {name}: the folder holds no config.json{hint}")

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: str
-    """Model to prune: a name on the hub, or a folder."""
+    """Model: a name on the hub, or the folder of a model or of a run."""
 
     task: str | None = None
     """Known task, such as sst2, squad or wnut_17: its columns, metrics and data on the hub."""
