@@ -334,6 +334,9 @@ class Engine:
                 self.pruned += pruned
                 flips += changed
             threshold = cuts[0].threshold if len(cuts) == 1 and self.pruned else None
+            if settled and isinstance(self.recipe.mask, HardConcrete):
+                for ranked in self.ranked:
+                    self.recipe.mask.open_(ranked.keep, ranked.memory)
         self._groups, self._scores_changed = groups, False
         either = (before + self.pruned + flips) // 2
         both = (before + self.pruned - flips) // 2
@@ -352,16 +355,19 @@ class Engine:
 
     def _split(self, moment: Moment) -> tuple[Group, ...]:
         """The budget's groups, among units of one kind and size unless it mixes them."""
-        mixes = self.recipe.budget.mixes
+        budget = self.recipe.budget
+        unlike = len({(made.kind, made.weights) for made in self.units}) > 1
+        mixes = unlike and budget.mixes(moment) and all(made.pooled for made in self.units)
         alike: dict[tuple[str, int], list[int]] = {}
         for place, made in enumerate(self.units):
             alike.setdefault(("", 0) if mixes else (made.kind, made.weights), []).append(place)
         groups: list[Group] = []
         for places in alike.values():
             units = [self.units[place] for place in places]
-            counts = [made.count * made.weights if mixes else made.count for made in units]
+            counts = [made.count for made in units]
+            weights = [made.weights for made in units] if mixes else ()
             state = {name: tensor[places] for name, tensor in self.budget.items()}
-            for group in self.recipe.budget.split(counts, moment, state):
+            for group in budget.split(counts, moment, state, weights):
                 groups.append(replace(group, sites=tuple(places[i] for i in group.sites)))
         return tuple(groups)
 

@@ -153,11 +153,17 @@ class Pruner:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Kept ratio of every site by name, where the budget learns them."""
+        """Kept ratio by name of a site, or of a head's or neurons' place, where they are learned.
+
+        Where several patterns share a place its kind stands before the name.
+        """
         if not isinstance(self.recipe.budget, LearnedRatio):
             return {}
         ratios = self.recipe.budget.ratios(self._engine.budget).tolist()
-        return {site.name: ratio for site, ratio in zip(self._sites, ratios, strict=True)}
+        units = self._engine.units
+        several = len({made.name for made in units}) < len(units)
+        names = [f"{made.kind} {made.name}" if several else made.name for made in units]
+        return dict(zip(names, ratios, strict=True))
 
     def attach(self, optimizer: Optimizer) -> None:
         """Prune at every step of ``optimizer`` from now on. Nothing else in the loop changes.

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
@@ -111,6 +112,12 @@ class Recipe(Part):
                 f"pattern {fixed.label} fixes how much of every matrix is kept: there is nothing "
                 "for budget: learned_ratio to learn"
             )
+        if fixed and isinstance(self.mask, HardConcrete):
+            raise ValueError(
+                f"pattern {fixed.label} keeps the best of every {fixed.of}, open or shut, and "
+                "mask: hard_concrete shuts gates by their own log-odds: use another pattern, or "
+                "another method"
+            )
         if isinstance(self.score, Present):
             self._check_keeps_zeros()
         if isinstance(self.budget, AcrossSizes) and not self.pattern.pools:
@@ -149,6 +156,7 @@ class Recipe(Part):
             ValueError: The scope or the pattern does not fit the model.
         """
         selection = self.scope.resolve(model)
+        _check_ranks(selection)
         structures = coupled_structures(model) if self.pattern.coupled else ()
         units = self.pattern.arrange(dict(enumerate(selection.sites)), structures)
         self._check_units(units)
@@ -216,6 +224,17 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
     [*"-+0123456789"],
 )
+
+
+def _check_ranks(selection: Selection) -> None:
+    """Refuse scores of two precisions: in one ranking, a threshold would be two numbers."""
+    double = [site.parameter.dtype == torch.float64 for site in selection.sites]
+    if any(double) and not all(double):
+        one, other = (selection.sites[double.index(kind)].name for kind in (True, False))
+        raise ValueError(
+            f"{one} is float64 and {other} is not, and their scores would be ranked together: cast "
+            "the model to one of them"
+        )
 
 
 def check_type(recipe: object) -> None:

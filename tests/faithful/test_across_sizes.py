@@ -120,3 +120,56 @@ def test_nothing_is_pruned_before_the_ramp():
     run = Run(recipes.override(recipe(), ["schedule.warmup=0.5"]))
     run.steps(12)
     assert all(mask.all() for mask in run.pruner.masks.values())
+
+
+# Learned sparsities, once their count is fixed.
+
+
+def learned(build, **more):
+    return build(0.6, pattern="row", score_lr=0.2, settle=0.25, **more)
+
+
+LEARNED = [
+    learned(sentei.soft_movement),
+    learned(sentei.l0),
+    recipes.override(sentei.leap(0.6, pattern="row", settle=0.25), ["budget.optimizer.lr=0.3"]),
+]
+
+
+@pytest.mark.parametrize("chosen", LEARNED, ids=lambda recipe: recipe.method)
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+def test_a_fixed_count_is_of_weights_and_keeps_what_each_size_had_learned(chosen):
+    run = Run(chosen)
+    run.steps(17)
+    engine = run.pruner._engine
+    # Rows of 8 are to go first, and rows of 20 to stay.
+    if chosen.budget.learned:
+        engine.budget["sigma"].add_(torch.tensor([-3.0, 0.0, 3.0]) * engine.budget["temperature"])
+    else:
+        for ranked, shift in zip(engine.ranked, (-9.0, 0.0, 9.0), strict=True):
+            ranked.memory["score"].add_(shift)
+            ranked.memory["exp_avg"].zero_()
+    run.steps(STEPS - 17)
+    report = run.pruner.finish()
+    assert report.updates[-1].settled
+    short = [units.pruned / units.units for units in report.units]
+    assert short[0] > short[1] > short[2]
+    wanted = round(report.prunable * 0.6)
+    assert wanted <= report.pruned < wanted + 20
+
+
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+def test_what_a_fixed_count_keeps_is_open():
+    """More gates had shut than the count allows: those that count as kept give something."""
+    run = Run(sentei.l0(0.5, pattern="row", settle=0.25))
+    run.steps(17)
+    for ranked in run.pruner._engine.ranked:
+        ranked.memory["score"].fill_(-4.0)
+        ranked.memory["exp_avg"].zero_()
+    run.steps(STEPS - 17)
+    latent = {name: m["latent"].clone() for name, m in run.pruner.state_dict()["memory"].items()}
+    report = run.pruner.finish()
+    assert report.pruned < report.prunable * 0.6
+    for name, before in latent.items():
+        weight = run.model.get_parameter(name)
+        assert (weight[weight != 0] / before[weight != 0] > 0.09).all()

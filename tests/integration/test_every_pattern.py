@@ -59,7 +59,7 @@ class Run:
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("method", known(), ids=lambda method: method.name)
 def test_pattern(method, pattern, model):
-    if method.name == "leap" and pattern == "2:4":
+    if method.name in ("leap", "l0") and pattern == "2:4":
         pytest.skip("refused, see test_patterns")
     recipe = fitted(method, 0.5)
     if recipe.schedule.found:
@@ -73,15 +73,23 @@ def test_pattern(method, pattern, model):
     moments = copy.deepcopy(run.optimizer.state_dict())
     run.steps(13, STEPS)
     report = run.pruner.finish()
-    assert report.updates[-1].pruned == report.prunable / 2
-    assert report.sparsity == 0.5 or method.name == "proximal"  # whose zeros may be more
     for units in report.units:
         assert units.kind in pattern.split("+")
+    excess = report.updates[-1].pruned - report.prunable / 2
+    learned, unlike = (
+        hasattr(recipe.budget, "settle"),
+        pattern in ("row", "column") or "+" in pattern,
+    )
+    if learned and unlike:  # how much each kind and size keeps is learned
+        assert 0 <= excess < max(made.weights for made in run.pruner._engine.units)
+    else:
+        assert excess == 0
+        assert report.sparsity == 0.5 or method.name == "proximal"  # whose zeros may be more
     by_kind = {}
     for units in report.units:
         pruned, count = by_kind.get(units.kind, (0, 0))
         by_kind[units.kind] = pruned + units.pruned, count + units.units
-    assert all(pruned == count // 2 for pruned, count in by_kind.values())
+    assert (learned and unlike) or all(p == count // 2 for p, count in by_kind.values())
     assert set(by_kind) == set(pattern.split("+"))
 
     again = Run(model, recipe)

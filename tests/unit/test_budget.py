@@ -207,9 +207,24 @@ def test_by_kind():
 
 def test_across_sizes_counts_weights():
     budget = AcrossSizes()
-    assert budget.mixes and not Global().mixes
-    [group] = budget.split([100, 300], moment(0.5), {})
+    assert budget.mixes(moment(0.5)) and not Global().mixes(moment(0.5))
+    [group] = budget.split([10, 10], moment(0.5), {}, [10, 30])
     assert group == Group((0, 1), 200, of_weights=True)
+
+
+def test_a_fixed_count_of_units_of_unlike_sizes_is_of_their_weights():
+    early, late = moment(0.5, step=50), moment(0.5, step=95)
+    for part in (Threshold(settle=0.1), LearnedRatio(settle=0.1)):
+        assert part.mixes(late) and not part.mixes(early)
+    [group] = Threshold(settle=0.1).split([10, 10], late, {}, [10, 30])
+    assert group == Group((0, 1), 200, of_weights=True)
+    # Ratios .21 and .5967 keep 21 + 179 of 400, which is half: no shift. 7.9 and 4.03 units go: 7
+    # and 4 are 190, and the one with the larger rest makes it 200.
+    part = LearnedRatio(settle=0.1)
+    state = ratio_state(part, [logit(0.21), logit(0.5967)])
+    counts = [group.count for group in part.split([10, 10], late, state, [10, 30])]
+    assert 200 <= 10 * counts[0] + 30 * counts[1] < 230
+    assert counts == [8, 4]
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "neuron+2:4"])

@@ -113,7 +113,7 @@ def test_n_m_protects_the_highest_of_every_group(keep, of, seed, values):
         assert new.tolist() == expected
 
 
-@pytest.mark.parametrize("method", ["magnitude", "platon", "movement", "soft_movement", "l0"])
+@pytest.mark.parametrize("method", ["magnitude", "platon", "movement", "soft_movement"])
 @pytest.mark.parametrize("n_m", [(2, 4), (1, 8)])
 def test_every_group_of_m_keeps_n(method, n_m):
     keep, of = n_m
@@ -151,4 +151,6 @@ def test_sparsities_that_n_m_cannot_have():
         Training(sentei.magnitude(0.6, pattern="4:4"))
     with pytest.raises(ValueError, match="pattern 2:4 fixes how much of every matrix is kept"):
         sentei.leap(0.5, pattern="2:4")
+    with pytest.raises(ValueError, match="pattern 2:4 keeps the best of every 4, open or shut"):
+        sentei.l0(0.5, pattern="neuron+2:4")
     Training(sentei.magnitude(0.0, pattern="2:4"))

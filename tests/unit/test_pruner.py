@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from transformers import BertConfig, BertModel
 
 import sentei
 from sentei.methods import known
@@ -594,6 +595,30 @@ def test_ratios():
     kept = [mask.float().mean().item() for mask in training.pruner.masks.values()]
     assert list(ratios.values()) == pytest.approx(kept, abs=1 / 256)
     assert Training(MAGNITUDE).pruner.ratios == {}
+
+
+def test_ratios_of_neurons_stand_by_their_place():
+    config = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertModel(BertConfig(vocab_size=9, num_hidden_layers=1, **config))
+    recipe = sentei.leap(0.5, pattern="head+neuron")
+    names = list(sentei.Pruner(model, recipe, total_steps=50).ratios)
+    layer = "encoder.layer.0"
+    assert names == [f"{layer}.attention", layer]
+
+
+def test_weights_of_two_precisions_are_not_ranked_together():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double())
+    with pytest.raises(ValueError, match=r"1\.weight is float64 and 0\.weight is not"):
+        sentei.Pruner(model, sentei.magnitude(0.5, scope={"include": ["*.weight"]}), total_steps=50)
+
+
+def test_a_name_is_no_recipe():
+    for make in (
+        lambda: sentei.Pruner(nn.Linear(2, 2), "platon", total_steps=9),
+        lambda: sentei.PruningCallback("platon"),
+    ):
+        with pytest.raises(TypeError, match=r"expected a Recipe, found 'platon'"):
+            make()
 
 
 @pytest.mark.parametrize(("away", "warns"), [(0.004, False), (0.02, True)])

@@ -127,10 +127,16 @@ def _claims(
 
 
 def _reached(claims: PruningReport) -> bool:
-    """Whether as much was pruned as the recipe counts: weights, or units of each kind."""
+    """Whether as much was pruned as the recipe counts: weights, or units of each kind.
+
+    A count that was learned is of weights, unless single weights stand beside units.
+    """
     budget = claims.recipe.get("budget", {})
     said = budget if isinstance(budget, dict) else {"kind": budget}
     counts, spare = [(claims.prunable, claims.pruned)], int(bool(said.get("compat")))
+    by_weights = claims.pruned >= round(claims.prunable * claims.target)
+    if said.get("kind") in ("threshold", "learned_ratio") and by_weights:
+        return True
     if claims.units and said.get("kind") != "across_sizes":
         kinds = {record.kind for record in claims.units}
         found = [[r for r in claims.units if r.kind == kind] for kind in sorted(kinds)]

@@ -46,8 +46,9 @@ class Budget(Part):
     learned: ClassVar[bool] = False
     """Whether it learns from the gradients of the mask."""
 
-    mixes: ClassVar[bool] = False
-    """Whether it is given units of all kinds and sizes together, with their weights as sizes."""
+    def mixes(self, moment: Moment) -> bool:
+        """Whether units of all kinds and sizes are counted together, by their weights."""
+        return False
 
     def start(self, sizes: Sequence[int], total: int, sparsity: float) -> dict[str, Tensor]:
         """Its state before the first step: tensors of shape (sites,), float64, on the CPU.
@@ -61,8 +62,17 @@ class Budget(Part):
         return True
 
     @abstractmethod
-    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
-        """Groups for sites of ``sizes`` entries, all alike."""
+    def split(
+        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Group, ...]:
+        """Groups for sites of ``sizes`` entries.
+
+        Args:
+            sizes: Entries of every site.
+            moment: Where training is.
+            state: From :meth:`start`, of these sites.
+            weights: Weights of an entry of every site, where it mixes them; empty: all are alike.
+        """
 
 
 class Global(Budget):
@@ -74,7 +84,9 @@ class Global(Budget):
     """Count as PLATON's authors' code does: with k = int(n s), zero only scores strictly below
     the k-th lowest, which prunes k - 1 weights, fewer with ties, and none when k scores are 0."""
 
-    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
+    def split(
+        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Group, ...]:
         """One group of everything."""
         wanted = sum(sizes) * moment.sparsity
         count = int(wanted) if self.compat else round(wanted)
@@ -89,12 +101,16 @@ class AcrossSizes(Budget):
     """
 
     kind: Literal["across_sizes"] = "across_sizes"
-    mixes: ClassVar[bool] = True
 
-    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
+    def mixes(self, moment: Moment) -> bool:
+        """Always."""
+        return True
+
+    def split(
+        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Group, ...]:
         """One group of everything."""
-        count = round(sum(sizes) * moment.sparsity)
-        return (Group(tuple(range(len(sizes))), count, of_weights=True),)
+        return (_everything(sizes, moment, weights),)
 
 
 class Uniform(Budget):
@@ -110,7 +126,9 @@ class Uniform(Budget):
     """Every site keeps a multiple of so many units, at least one, the nearest to what was asked.
     For heads, neurons, rows, ...: 8, 16 or 64 suit the hardware."""
 
-    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
+    def split(
+        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Group, ...]:
         """One group per site."""
         if self.multiple > 1:
             counts = [size - self._kept(size, moment.sparsity) for size in sizes]
@@ -127,8 +145,14 @@ class Emergent(Budget):
 
     settle: float | None = Field(0.1, ge=0, le=1)
     """Fraction of training, at its end, in which the count is exactly the one asked for, in the
-    proportions found so far, for each kind and size of unit by itself; 0 settles at the last step.
-    None never does: the sparsity is what comes out, as in the papers."""
+    proportions found so far; 0 settles at the last step. None never does: the sparsity is what
+    comes out, as in the papers. Units of unlike sizes are counted together by their weights, and
+    exceed the count by less than one; where a pattern has single weights beside units, each kind is
+    counted by itself."""
+
+    def mixes(self, moment: Moment) -> bool:
+        """Once it has settled: what was learned says how much each kind and size keeps."""
+        return self.settled(moment)
 
     def settled(self, moment: Moment) -> bool:
         """Whether the end has come near enough."""
@@ -167,10 +191,12 @@ class Threshold(Emergent):
             )
         return self
 
-    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
+    def split(
+        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Group, ...]:
         """One group per site, with the same threshold; settled, one group of everything."""
         if self.settled(moment):
-            return (Group(tuple(range(len(sizes))), round(sum(sizes) * moment.sparsity)),)
+            return (_everything(sizes, moment, weights),)
         threshold = self.final * (moment.sparsity / moment.final if self.rises else 1.0)
         if self.sigmoid:
             threshold = math.log(threshold / (1 - threshold)) if threshold else -math.inf
@@ -234,11 +260,14 @@ class LearnedRatio(Emergent):
         averages = state["sigma_exp_avg"], state["sigma_exp_avg_sq"]
         self.optimizer.step_(state["sigma"], gradient, *averages, moment)
 
-    def split(self, sizes: Sequence[int], moment: Moment, state: State) -> tuple[Group, ...]:
+    def split(
+        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Group, ...]:
         """One group per site."""
         if self.settled(moment):
-            ratios = _shifted(state["sigma"] / state["temperature"], sizes, 1 - moment.sparsity)
-            return _per_site(sizes, [1 - k for k in ratios], moment.sparsity)
+            held = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
+            ratios = _shifted(state["sigma"] / state["temperature"], held, 1 - moment.sparsity)
+            return _per_site(sizes, [1 - k for k in ratios], moment.sparsity, weights)
         kept = [math.ceil(k * n) for k, n in zip(self.ratios(state).tolist(), sizes, strict=True)]
         return tuple(Group((i,), n - k) for i, (n, k) in enumerate(zip(sizes, kept, strict=True)))
 
@@ -266,11 +295,28 @@ def _shifted(logits: Tensor, sizes: Sequence[int], kept: float) -> list[float]:
     return ratios
 
 
-def _per_site(sizes: Sequence[int], pruned: Sequence[float], sparsity: float) -> tuple[Group, ...]:
-    """One group per site that prunes its fraction, with an exact sum: round(sum x sparsity)."""
+def _everything(sizes: Sequence[int], moment: Moment, weights: Sequence[int]) -> Group:
+    """One group of all sites, counted by weights where entries hold unlike numbers of them."""
+    held = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
+    count = round(sum(held) * moment.sparsity)
+    return Group(tuple(range(len(sizes))), count, of_weights=bool(weights))
+
+
+def _per_site(
+    sizes: Sequence[int], pruned: Sequence[float], sparsity: float, weights: Sequence[int] = ()
+) -> tuple[Group, ...]:
+    """One group per site that prunes its fraction, with an exact sum: round(sum x sparsity).
+
+    Of entries with unlike ``weights`` as few more are pruned as reach it.
+    """
+    each = weights or [1] * len(sizes)
     wanted = [size * share for size, share in zip(sizes, pruned, strict=True)]
     counts = [min(int(share), size) for share, size in zip(wanted, sizes, strict=True)]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: counts[i] - wanted[i])
-    for i in by_remainder[: round(sum(sizes) * sparsity) - sum(counts)]:
+    missing = round(sum(n * w for n, w in zip(sizes, each, strict=True)) * sparsity)
+    missing -= sum(n * w for n, w in zip(counts, each, strict=True))
+    for i in sorted(range(len(sizes)), key=lambda i: counts[i] - wanted[i]):
+        if missing <= 0:
+            break
         counts[i] += 1
+        missing -= each[i]
     return tuple(Group((i,), count) for i, count in enumerate(counts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -196,6 +197,16 @@ class HardConcrete(Gated):
     def sample_(self, weight: Tensor, dense: Tensor, memory: Memory) -> None:
         """Latent x stochastic gate."""
         weight.copy_(dense * self._gate(memory, True))
+
+    def open_(self, keep: Tensor, memory: Memory) -> None:
+        """Open to a tenth what a fixed count keeps and its own log-odds shut.
+
+        A tenth is about what such a gate has been in training, where a draw opens it now and then.
+        At 0 it would count as kept, give nothing and learn nothing.
+        """
+        tenth = (0.1 - self.low) / (self.high - self.low)
+        shut = memory["score"] <= math.log(-self.low / self.high)
+        memory["score"].masked_fill_(keep & shut, math.log(tenth / (1 - tenth)))
 
     def _sigmoid(self, memory: Memory, sampled: bool) -> Tensor:
         if sampled:
