@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -139,10 +140,21 @@ def test_verify_holds_and_notices_a_weight_that_moved(finished, tmp_path):
     assert done.exit_code == 1 and f"NaN or infinite: {name}" in done.output
 
 
-def test_verify_a_bare_model(finished):
-    assert sentei("verify", finished / "model", "--sparsity", 0.1).exit_code == 0
-    done = sentei("verify", finished / "model", "--sparsity", 0.9)
-    assert done.exit_code == 1 and "FAILS" in done.output
+def test_verify_a_bare_model(finished, tmp_path):
+    bare = shutil.copytree(finished / "model", tmp_path / "bare")
+    assert sentei("verify", bare, "--sparsity", 0.1).exit_code == 0
+    done = sentei("verify", bare, "--sparsity", 0.8)
+    assert done.exit_code == 1 and "of all parameters is zero" in done.output
+    # The report beside it says which weights are prunable.
+    assert sentei("verify", finished / "model", "--sparsity", 0.8).exit_code == 0
+
+
+def test_of_several_processes_the_first_speaks(finished):
+    for rank, says in (("0", True), ("1", False)):
+        done = subprocess.run(
+            command("verify", finished), env={**os.environ, "RANK": rank}, capture_output=True
+        )
+        assert done.returncode == 0 and bool(done.stdout) == says
 
 
 def test_evaluate_agrees_with_the_report(finished, data):

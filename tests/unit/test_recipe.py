@@ -26,7 +26,14 @@ def test_every_method_round_trips(method, tmp_path):
     text = dump(recipe)
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
-    assert load(text) == load(file) == load(to_dict(recipe)) == load(yaml.safe_load(text)) == recipe
+    assert (
+        load(text)
+        == load(file)
+        == load(str(file))
+        == load(to_dict(recipe))
+        == load(yaml.safe_load(text))
+        == recipe
+    )
     assert recipe.method == method.name and recipe.schedule.sparsity == 0.6
 
 

@@ -24,8 +24,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-errors = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+_silent = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
+
+errors = Console(stderr=True, highlight=False, quiet=_silent)
+output = Console(highlight=False, quiet=_silent)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
@@ -60,7 +62,9 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
 
 def show_json(record: BaseModel | dict[str, Any] | list[Any]) -> None:
-    """One JSON object on standard output."""
+    """One JSON value on standard output."""
+    if _silent:
+        return
     data = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
     print(json.dumps(data, indent=2))
 
@@ -77,7 +81,8 @@ def _end(message: str, code: int, as_json: bool) -> NoReturn:
     if as_json:
         show_json({"error": message})
     else:
-        errors.print(f"[bold red]Error:[/] {_plain(message)}", soft_wrap=True)
+        whoever = Console(stderr=True, highlight=False)
+        whoever.print(f"[bold red]Error:[/] {_plain(message)}", soft_wrap=True)
     raise typer.Exit(code)
 
 
