@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from sentei import cli
 from sentei.distill.augment import replaceable
 from sentei.hf.augment import MaskedLM, Neighbours, whole_words
+from sentei.hf.data import load_training
+from sentei.hf.tables import Layout
 
 WORDS = [
     "good",
@@ -163,6 +165,18 @@ def test_pairs_are_written_and_read_again(model, tmp_path, tiny_model):
     short = ["--set", "schedule.every=1", "--set", "score.window=1", "--epochs", 40]
     looked = run("inspect", "--model", tiny_model, "--train", out, *short, "--json")
     assert json.loads(looked.stdout)["labels"].keys() == {"0", "1"}, looked.output
+
+
+def test_a_file_without_a_header_is_read_with_the_same_options(model, tmp_path):
+    train, out = tmp_path / "in.tsv", tmp_path / "out.jsonl"
+    train.write_text("a\tno\tx\tthe film was bad\nb\tyes\ty\tthe meal was good\n")
+    options = ["--no-header", "--text-column", 4, "--label-column", 2]
+    done = run("augment", "--model", model, "--train", train, *options, "--out", out)
+    assert done.exit_code == 0, done.output
+    layout = Layout(header=False, text_column="4", label_column="2")
+    examples = load_training(out, layout)
+    assert examples.texts[0] == "the film was bad" and examples.label_names == ("no", "yes")
+    assert len(examples.texts) > 2
 
 
 @pytest.mark.parametrize(

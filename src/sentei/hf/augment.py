@@ -229,12 +229,15 @@ def _others(word: str, found: Sequence[str], count: int) -> list[str]:
 
 
 def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
-    """The columns to write: those that were read, or names that are found again by themselves."""
-    if layout.text_column and layout.header:
+    """The columns to write: those that were read, or names that are found again by themselves.
+
+    Columns without a header keep their numbers, so that the same options read both files.
+    """
+    if layout.text_column:
         texts = [layout.text_column, *filter(None, [layout.pair_column])]
     else:
         texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
-    return (*texts, layout.label_column if layout.header else "label")
+    return (*texts, layout.label_column)
 
 
 def _load(kind: Any, folder: str, option: str) -> Any:
