@@ -22,6 +22,16 @@ def test_function_words_numbers_and_punctuation_stay():
     assert all(text[word.start : word.end] == word.text for word in words)
 
 
+def test_markup_and_special_tokens_stay():
+    text = (
+        "good[SEP]film <br />Good</p> <mask> <|endoftext|> &quot;good&quot; @user www.good.com "
+        "http://good.com/film?a=good me@good.com 1 < film; @ [good]"
+    )
+    words = replaceable(text)
+    assert [w.text for w in words] == ["good", "film", "Good", "good", "film", "good"]
+    assert all(text[word.start : word.end] == word.text for word in words)
+
+
 def test_all_or_nothing_is_replaced():
     text = "A GOOD film in Paris: good!"
     words = replaceable(text)
