@@ -65,6 +65,13 @@ def test_rows_keep_their_original_first_and_no_copy_twice():
     assert again[:2] == found and again[2] == [ROWS[0]]  # an original stays, its copies were there
 
 
+def test_no_copy_is_a_later_original():
+    rows = [("a good film",), ("a nice film",), ("a great book",)]
+    found = list(augment(rows, table, copies=200, replace=0.5, seed=0))
+    for row, copies in zip(rows, found, strict=True):
+        assert {*rows} & {*copies} == {row}
+
+
 def test_what_is_drawn_depends_on_the_seed_and_the_row():
     def draw(rows, seed):
         return list(augment(rows, table, copies=3, replace=0.4, seed=seed))

@@ -66,12 +66,14 @@ def augment(
     replace: float,
     seed: int,
 ) -> Iterator[list[tuple[str, ...]]]:
-    """For each row of texts: itself and its copies, without any copy that was there already.
+    """For each row of texts: itself and its copies, without any copy that is there already.
 
     A row holds one text, or two of a pair, which are both rewritten. What is drawn depends on the
-    seed and on the row's own words, not on the rows before it.
+    seed and on the row's own words, not on the rows before it. No copy equals another row's
+    original, whose label may be another.
     """
-    seen: set[tuple[str, ...]] = set()
+    rows = list(rows)
+    seen = set(rows)
     for row in rows:
         parts = []
         for text in row:
@@ -79,7 +81,6 @@ def augment(
             parts.append((text, words, candidates(text, words) if words else []))
         rng = random.Random("\0".join([str(seed), *row]))
         found = [row]
-        seen.add(row)
         for _ in range(copies):
             copy = tuple(rewrite(*part, replace=replace, rng=rng) for part in parts)
             if copy not in seen:
