@@ -314,13 +314,22 @@ def test_other_files_come_along_and_old_weights_do_not(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"]
     BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(source)
     (source / "README.md").write_text("a card")
-    (source / "pytorch_model.bin").write_text("old")
+    stale = ("pytorch_model.bin", "model.onnx", "model.onnx_data", "rust_model.ot", "a.gguf")
+    for name in (*stale, "b.tflite", "openvino_model.xml", "openvino_model.bin"):
+        (source / name).write_text("old")
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "../elsewhere"}]
+    (source / "modules.json").write_text(json.dumps(modules))
+    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors", "onnx/model.onnx"):
+        (source / name).parent.mkdir()
+        (source / name).write_text("of a module")
+    (tmp_path / "elsewhere").mkdir()
     save(smaller, tmp_path / "out", files=source)
     found = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"tokenizer.json", "tokenizer_config.json", "README.md", MANIFEST} <= found
-    assert [name for name in found if name.endswith((".safetensors", ".bin"))] == [
-        "model.safetensors"
-    ]
+    named = {"tokenizer.json", "tokenizer_config.json", "README.md", "modules.json"}
+    named |= {"1_Pooling", "2_Dense"}
+    assert found == {"config.json", "model.safetensors", MANIFEST} | named
+    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors"):
+        assert (tmp_path / "out" / name).read_text() == "of a module"
     assert [path.name for path in tmp_path.iterdir()] != [".out.unfinished"]
     assert load(tmp_path / "out", dtype=torch.bfloat16).dtype == torch.bfloat16
 

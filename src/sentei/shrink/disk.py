@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -22,7 +23,10 @@ from sentei.shrink.vocabulary import write_tokenizer
 MANIFEST = "shrink.json"
 """Name of the file beside weights whose shapes the config cannot say."""
 
-_WEIGHTS = ("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack")
+_WEIGHTS = (
+    *("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt*", "*.h5*"),
+    *("*.msgpack*", "*.ot", "*.onnx*", "*.gguf", "*.tflite", "openvino_*.xml"),
+)
 _OF_VOCABULARY = (
     *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json"),
     *("tokenizer*.json", "special_tokens_map.json", "generation_config.json"),
@@ -73,7 +77,7 @@ def save(
         folder: A new or empty folder.
         family: What its architecture calls its parts, where that is not known.
         files: A model's folder, from which tokenizer and all other files but weights and config are
-            copied.
+            copied; of subfolders those that sentence-transformers' ``modules.json`` names.
         tokenizer: What is written instead of the tokenizer of ``files``, such as a smaller one.
 
     Raises:
@@ -237,7 +241,25 @@ def _cut_(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Pa
 def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
     """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
     written = {path.name for path in target.iterdir()} | {MANIFEST}
+    modules = _module_folders(source)
     for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in written:
+        if path.is_dir() and path.name in modules:
+            shutil.copytree(path, target / path.name)
+        elif path.is_file() and path.name not in written:
             if not any(path.match(pattern) for pattern in but):
                 shutil.copy2(path, target / path.name)
+
+
+def _module_folders(folder: Path) -> set[str]:
+    """Folders of what follows the model in sentence-transformers, such as 1_Pooling."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        return set()
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        return {str(module["path"]).partition("/")[0] for module in listed}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{file} lists no modules of sentence-transformers, each with its path: it is damaged; "
+            "mend it or take it away"
+        ) from None
