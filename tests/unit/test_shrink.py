@@ -2,13 +2,14 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Iterable
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertTokenizer, PreTrainedModel
+from transformers import BertForSequenceClassification, BertTokenizer, PreTrainedModel
 from zoo import TEXT, ZOO, Specimen
 
 from sentei.families import Structure
@@ -360,6 +361,33 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
     assert "NoSuchModel, is not in transformers" in refused(model="NoSuchModel")
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load(tmp_path)
+
+
+class Mine(BertForSequenceClassification):
+    pass
+
+
+def test_a_folder_that_nothing_would_load_is_not_written(tmp_path):
+    def refused(model):
+        with pytest.raises(ValueError, match="nothing would load it") as caught:
+            save(model, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+        return str(caught.value)
+
+    ragged = Mine(ZOO["bert"].build().config)
+    save(ragged, tmp_path / "whole")
+    shutil.rmtree(tmp_path / "whole")
+    zero_(ragged, KINDS["ragged"])
+    assert "a Mine is not a class of transformers" in refused(shrink(ragged)[0])
+    model = ZOO["bert"].build()
+    model.classifier = nn.Linear(32, 5)
+    assert "classifier.weight is [5, 32] here and [2, 32] by the model's config" in refused(model)
+    zero_(model, KINDS["ragged"])
+    smaller, _ = shrink(model)
+    assert "config.num_labels" in refused(smaller)
+    smaller.config.num_labels = 5
+    save(smaller, tmp_path / "out")
+    assert load(tmp_path / "out").classifier.weight.shape == (5, 32)
 
 
 def test_what_cannot_be_shrunk_is_refused_with_the_reason():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import sentei
 from sentei.families import Family
 from sentei.record import Record
 from sentei.shrink.stock import is_stock
-from sentei.shrink.surgery import divide, family_of, keep_
+from sentei.shrink.surgery import divide, family_of, keep_, make_stock
 from sentei.shrink.vocabulary import write_tokenizer
 
 MANIFEST = "shrink.json"
@@ -81,17 +82,22 @@ def save(
         tokenizer: What is written instead of the tokenizer of ``files``, such as a smaller one.
 
     Raises:
-        ValueError: The folder is not empty, or the tokenizer does not load as it was written.
+        ValueError: The folder is not empty; neither the config nor ``shrink.json`` can say what the
+            model is, so that nothing would load it; or the tokenizer does not load as it was
+            written.
     """
     folder = Path(folder)
     check_free(folder)
     family = family or family_of(model)
+    manifest = None if is_stock(model, family) else describe(model, family)
+    if manifest is not None:
+        _check_sayable(model, family, manifest, folder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         model.save_pretrained(unfinished)
-        if not is_stock(model, family):
-            text = describe(model, family).model_dump_json(indent=2, exclude_none=True)
+        if manifest is not None:
+            text = manifest.model_dump_json(indent=2, exclude_none=True)
             (unfinished / MANIFEST).write_text(text + "\n", encoding="utf-8")
         if tokenizer is not None:
             write_tokenizer(tokenizer, unfinished)
@@ -206,6 +212,31 @@ def check_free(folder: Path) -> None:
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty: name a new or empty folder")
+
+
+def _check_sayable(
+    model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path
+) -> None:
+    """Refuse a model of which :func:`load` would make another."""
+    if getattr(transformers, manifest.model, None) is not type(model):
+        raise ValueError(
+            f"a {manifest.model} is not a class of transformers, and its config cannot say its "
+            f"shapes, so that nothing would load it from {folder}: shrink it with stock=True, or "
+            "shrink a model of the class of transformers that it extends"
+        )
+    stock = make_stock(model, copy.deepcopy(model.config))
+    _cut_(stock, family, manifest, folder)
+    here, there = (
+        {name: list(tensor.shape) for name, tensor in one.named_parameters(remove_duplicate=False)}
+        for one in (model, stock)
+    )
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise ValueError(
+                f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} by the "
+                f"model's config, so that nothing would load it from {folder}: make the config say "
+                "what the model is (for a new classifier config.num_labels)"
+            )
 
 
 def _class(folder: Path, manifest: Manifest | None) -> type[PreTrainedModel]:

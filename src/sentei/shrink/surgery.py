@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from sentei import families
@@ -54,6 +55,12 @@ def head_size(division: Division) -> int:
 def query_heads(division: Division, units: int) -> int:
     """How many query heads so many units have; for neurons, their number."""
     return units * division.structure.weights[-1].width // head_size(division)
+
+
+def make_stock(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """What a config makes of a model's class, on the meta device: for its names and shapes."""
+    with torch.device("meta"), no_init_weights():
+        return type(model)(config)
 
 
 @torch.no_grad()
