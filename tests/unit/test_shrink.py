@@ -16,6 +16,7 @@ from sentei.families import Structure
 from sentei.shrink import load, measure, save, shrink
 from sentei.shrink.cost import example
 from sentei.shrink.disk import MANIFEST
+from sentei.shrink.rows import find_tables
 from sentei.shrink.surgery import divide, family_of
 
 DIVIDED = [case for case in ZOO if case != "albert"]
@@ -388,6 +389,21 @@ def test_a_folder_that_nothing_would_load_is_not_written(tmp_path):
     smaller.config.num_labels = 5
     save(smaller, tmp_path / "out")
     assert load(tmp_path / "out").classifier.weight.shape == (5, 32)
+
+
+def test_a_class_that_takes_more_than_a_config_has_a_reason(tmp_path):
+    class Greedy(BertForSequenceClassification):
+        def __init__(self, config, more):
+            super().__init__(config)
+
+    model = Greedy(ZOO["bert"].build().config, 1)
+    zero_(model, lambda n, s: range(3) if s.kind == "neuron" else [])
+    _, report = shrink(model)
+    assert report.removed and "a Greedy is not made of its config alone" in report.reason
+    with pytest.raises(ValueError, match="a Greedy is not a class of transformers"):
+        save(model, tmp_path / "out")
+    with pytest.raises(ValueError, match="give the other arguments of its constructor defaults"):
+        find_tables(model)
 
 
 def test_what_cannot_be_shrunk_is_refused_with_the_reason():

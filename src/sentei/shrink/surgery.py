@@ -58,9 +58,19 @@ def query_heads(division: Division, units: int) -> int:
 
 
 def make_stock(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """What a config makes of a model's class, on the meta device: for its names and shapes."""
-    with torch.device("meta"), no_init_weights():
-        return type(model)(config)
+    """What a config makes of a model's class, on the meta device: for its names and shapes.
+
+    Raises:
+        ValueError: The class takes more than a config.
+    """
+    try:
+        with torch.device("meta"), no_init_weights():
+            return type(model)(config)
+    except TypeError as error:
+        raise ValueError(
+            f"a {type(model).__name__} is not made of its config alone ({error}): give the other "
+            "arguments of its constructor defaults"
+        ) from error
 
 
 @torch.no_grad()
