@@ -158,6 +158,9 @@ def test_what_does_not_fit_is_refused(pattern, message):
 def test_sparsities_that_n_m_cannot_have():
     with pytest.raises(ValueError, match="is a sparsity of"):
         Training(sentei.magnitude(0.6, pattern="2:4"))
+    with pytest.raises(ValueError, match=r"of 0\.666666666667 and .* not 0\.666667$"):
+        NM(keep=1, of=3).check(0.666667)
+    NM(keep=1, of=3).check(0.666666666667)
     with pytest.raises(ValueError, match="pattern 4:4 prunes nothing"):
         Training(sentei.magnitude(0.6, pattern="4:4"))
     with pytest.raises(ValueError, match="pattern 2:4 fixes how much of every matrix is kept"):

@@ -188,8 +188,8 @@ class NM(Pattern):
         own = 1 - self.keep / self.of
         if sparsity and abs(sparsity - own) > 1e-9:
             raise ValueError(
-                f"pattern {self.label} is a sparsity of {own:g} and no other: ask for that, not "
-                f"{sparsity:g}"
+                f"pattern {self.label} is a sparsity of {own:.12g} and no other: ask for that, "
+                f"not {sparsity:.12g}"
             )
 
     def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
