@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertTokenizer,
+    PreTrainedModel,
+)
 from typer.testing import CliRunner
 
 from sentei import cli
@@ -15,6 +21,7 @@ from sentei.distill.augment import replaceable
 from sentei.hf.augment import MaskedLM, Neighbours, whole_words
 from sentei.hf.data import load_training
 from sentei.hf.tables import Layout
+from sentei.shrink import save, shrink
 
 WORDS = [
     "good",
@@ -200,3 +207,29 @@ def test_a_model_without_a_language_models_head(tiny_model, train, tmp_path):
     given = ["--lm", tiny_model, "--train", train, "--text-column", "sentence"]
     done = run("augment", *given, "--out", tmp_path / "out.jsonl")
     assert done.exit_code == 2 and "name a masked language model" in done.stderr
+
+
+def shrunk(folder: Path, model: PreTrainedModel) -> Path:
+    """The model with fewer neurons in its first block alone."""
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[:, :4] = 0
+    save(shrink(model)[0], folder)
+    return folder
+
+
+def test_a_shrunk_model_is_loaded_with_its_loader(model, train, tmp_path):
+    files = ["--train", train, "--text-column", "sentence", "--out", tmp_path / "out.jsonl"]
+    small = shrunk(tmp_path / "small", BertForMaskedLM.from_pretrained(model))
+    other = shrunk(tmp_path / "other", BertForSequenceClassification.from_pretrained(model))
+    for folder in (small, other):
+        BertTokenizer.from_pretrained(model).save_pretrained(folder)
+    refused = run("augment", "--model", model, "--lm", other, *files)
+    assert refused.exit_code == 2, refused.output
+    assert "a shrunk BertForSequenceClassification is no masked language model" in refused.stderr
+    done = run("augment", "--model", other, "--lm", small, *files)
+    assert done.exit_code == 0, done.output
+    (small / "shrink.json").unlink()
+    (tmp_path / "out.jsonl").unlink()
+    for options in (["--lm", small], ["--model", small]):
+        refused = run("augment", "--model", model, *options, *files)
+        assert refused.exit_code == 2 and "cannot be loaded" in refused.stderr, refused.output
