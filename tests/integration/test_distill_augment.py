@@ -13,6 +13,8 @@ from transformers import (
     BertForSequenceClassification,
     BertTokenizer,
     PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
 )
 from typer.testing import CliRunner
 
@@ -102,6 +104,19 @@ def test_the_language_model_says_what_it_finds_likeliest(model):
 def test_a_text_too_long_falls_back(model):
     text = " ".join(["the"] * 80 + ["good"])
     assert MaskedLM(str(model), 4)(text, replaceable(text)) == [[]]
+
+
+def test_a_text_longer_than_the_models_positions_falls_back(model, tmp_path):
+    tokenizer = BertTokenizer.from_pretrained(model)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(
+        vocab_size=len(PIECES), intermediate_size=8, max_position_embeddings=12, **sizes
+    )
+    RobertaForMaskedLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    text = " ".join(["good", *["the"] * 10, "film"])
+    first, last = MaskedLM(str(tmp_path), 4)(text, replaceable(text))
+    assert first and not last
 
 
 def run(*arguments: object):

@@ -14,7 +14,7 @@ from zoo import TEXT, ZOO, Specimen
 
 from sentei.families import Structure
 from sentei.shrink import load, measure, save, shrink
-from sentei.shrink.cost import example
+from sentei.shrink.cost import example, positions
 from sentei.shrink.disk import MANIFEST
 from sentei.shrink.rows import find_tables
 from sentei.shrink.surgery import divide, family_of
@@ -459,3 +459,19 @@ def test_times_are_taken_and_too_long_a_sequence_is_refused():
     assert model.training
     with pytest.raises(ValueError, match="length 21: the model takes at most 20 tokens"):
         measure(model, model, length=21)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("case", "longest"), [("bert", 20), ("bart", 20), ("roberta", 19), ("mpnet", 18), ("t5", None)]
+)
+def test_the_longest_sequence_is_read(case, longest):
+    model = ZOO[case].build()
+    assert positions(model) == longest
+    if longest:
+        model(**example(model, batch=1, length=longest))
+        with pytest.raises(ValueError, match=f"the model takes at most {longest} tokens"):
+            example(model, batch=1, length=longest + 1)
+        ids = torch.full((1, longest + 1), 5)
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=ids)

@@ -21,6 +21,7 @@ from sentei.hf.kinds.classification import Classification
 from sentei.hf.prepare import is_shrunk, load_tokenizer, locate_model
 from sentei.hf.settings import Settings
 from sentei.hf.tables import Layout
+from sentei.shrink.cost import positions
 from sentei.shrink.disk import load
 
 LM_BATCH = 32
@@ -106,7 +107,7 @@ class MaskedLM:
     @torch.no_grad()
     def _scores(self, masked: list[str], text: str) -> tuple[Tensor, list[bool]]:
         """Scores of whole words at each mask, and whether it was not cut off."""
-        limit = min(self.tokenizer.model_max_length, 512)
+        limit = min(self.tokenizer.model_max_length, 512, positions(self.model) or 512)
         batch = self.tokenizer(
             masked,
             [text] * len(masked),
