@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -334,6 +335,16 @@ def test_other_files_come_along_and_old_weights_do_not(tmp_path):
         assert (tmp_path / "out" / name).read_text() == "of a module"
     assert [path.name for path in tmp_path.iterdir()] != [".out.unfinished"]
     assert load(tmp_path / "out", dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_an_empty_folder_that_one_is_in_is_written_to(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save(ZOO["bert"].build(), ".")
+    assert {path.name for path in Path().iterdir()} == {"config.json", "model.safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    with pytest.raises(ValueError, match=r"^\. is not empty"):
+        save(ZOO["bert"].build(), ".")
 
 
 def test_files_that_do_not_fit_together_are_refused(tmp_path):

@@ -70,7 +70,7 @@ def save(
     """Write a model to a folder, shrunk or not.
 
     Weights, config and generation config are written by ``save_pretrained``; beside them goes
-    ``shrink.json`` if the config cannot say what the model is. The folder appears whole or not at
+    ``shrink.json`` if the config cannot say what the model is. A new folder appears whole or not at
     all.
 
     Args:
@@ -86,8 +86,8 @@ def save(
             model is, so that nothing would load it; or the tokenizer does not load as it was
             written.
     """
-    folder = Path(folder)
-    check_free(folder)
+    check_free(Path(folder))
+    folder = Path(folder).resolve()  # "." has no name to put another beside
     family = family or family_of(model)
     manifest = None if is_stock(model, family) else describe(model, family)
     if manifest is not None:
@@ -103,9 +103,11 @@ def save(
             write_tokenizer(tokenizer, unfinished)
         if files is not None:
             _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(unfinished, folder)
+        if folder.is_dir():  # stays itself: someone may be in it
+            for path in unfinished.iterdir():
+                shutil.move(path, folder / path.name)
+        else:
+            os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
