@@ -158,6 +158,7 @@ class Recipe(Part):
         selection = self.scope.resolve(model)
         _check_ranks(selection)
         structures = coupled_structures(model) if self.pattern.coupled else ()
+        self.pattern.check_roles({site.role for site in selection.sites})
         units = self.pattern.arrange(dict(enumerate(selection.sites)), structures)
         self._check_units(units)
         covered = sorted({site for made in units for site in made.sites})

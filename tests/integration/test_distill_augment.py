@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertTokenizer,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 from typer.testing import CliRunner
 
 from sentei import cli
 from sentei.distill.augment import replaceable
 from sentei.hf.augment import MaskedLM, Neighbours, whole_words
+from sentei.hf.data import load_training
+from sentei.hf.tables import Layout
+from sentei.shrink import save, shrink
 
 WORDS = [
     "good",
@@ -95,6 +106,19 @@ def test_a_text_too_long_falls_back(model):
     assert MaskedLM(str(model), 4)(text, replaceable(text)) == [[]]
 
 
+def test_a_text_longer_than_the_models_positions_falls_back(model, tmp_path):
+    tokenizer = BertTokenizer.from_pretrained(model)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(
+        vocab_size=len(PIECES), intermediate_size=8, max_position_embeddings=12, **sizes
+    )
+    RobertaForMaskedLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    text = " ".join(["good", *["the"] * 10, "film"])
+    first, last = MaskedLM(str(tmp_path), 4)(text, replaceable(text))
+    assert first and not last
+
+
 def run(*arguments: object):
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
@@ -165,6 +189,18 @@ def test_pairs_are_written_and_read_again(model, tmp_path, tiny_model):
     assert json.loads(looked.stdout)["labels"].keys() == {"0", "1"}, looked.output
 
 
+def test_a_file_without_a_header_is_read_with_the_same_options(model, tmp_path):
+    train, out = tmp_path / "in.tsv", tmp_path / "out.jsonl"
+    train.write_text("a\tno\tx\tthe film was bad\nb\tyes\ty\tthe meal was good\n")
+    options = ["--no-header", "--text-column", 4, "--label-column", 2]
+    done = run("augment", "--model", model, "--train", train, *options, "--out", out)
+    assert done.exit_code == 0, done.output
+    layout = Layout(header=False, text_column="4", label_column="2")
+    examples = load_training(out, layout)
+    assert examples.texts[0] == "the film was bad" and examples.label_names == ("no", "yes")
+    assert len(examples.texts) > 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -186,3 +222,29 @@ def test_a_model_without_a_language_models_head(tiny_model, train, tmp_path):
     given = ["--lm", tiny_model, "--train", train, "--text-column", "sentence"]
     done = run("augment", *given, "--out", tmp_path / "out.jsonl")
     assert done.exit_code == 2 and "name a masked language model" in done.stderr
+
+
+def shrunk(folder: Path, model: PreTrainedModel) -> Path:
+    """The model with fewer neurons in its first block alone."""
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[:, :4] = 0
+    save(shrink(model)[0], folder)
+    return folder
+
+
+def test_a_shrunk_model_is_loaded_with_its_loader(model, train, tmp_path):
+    files = ["--train", train, "--text-column", "sentence", "--out", tmp_path / "out.jsonl"]
+    small = shrunk(tmp_path / "small", BertForMaskedLM.from_pretrained(model))
+    other = shrunk(tmp_path / "other", BertForSequenceClassification.from_pretrained(model))
+    for folder in (small, other):
+        BertTokenizer.from_pretrained(model).save_pretrained(folder)
+    refused = run("augment", "--model", model, "--lm", other, *files)
+    assert refused.exit_code == 2, refused.output
+    assert "a shrunk BertForSequenceClassification is no masked language model" in refused.stderr
+    done = run("augment", "--model", other, "--lm", small, *files)
+    assert done.exit_code == 0, done.output
+    (small / "shrink.json").unlink()
+    (tmp_path / "out.jsonl").unlink()
+    for options in (["--lm", small], ["--model", small]):
+        refused = run("augment", "--model", model, *options, *files)
+        assert refused.exit_code == 2 and "cannot be loaded" in refused.stderr, refused.output

@@ -22,6 +22,16 @@ def test_function_words_numbers_and_punctuation_stay():
     assert all(text[word.start : word.end] == word.text for word in words)
 
 
+def test_markup_and_special_tokens_stay():
+    text = (
+        "good[SEP]film <br />Good</p> <mask> <|endoftext|> &quot;good&quot; @user www.good.com "
+        "http://good.com/film?a=good me@good.com 1 < film; @ [good]"
+    )
+    words = replaceable(text)
+    assert [w.text for w in words] == ["good", "film", "Good", "good", "film", "good"]
+    assert all(text[word.start : word.end] == word.text for word in words)
+
+
 def test_all_or_nothing_is_replaced():
     text = "A GOOD film in Paris: good!"
     words = replaceable(text)
@@ -53,6 +63,13 @@ def test_rows_keep_their_original_first_and_no_copy_twice():
     assert len(found[1]) == 4 and {second for _, second in found[1]} == {ROWS[1][1]}
     again = list(augment([*ROWS, ROWS[0]], table, copies=1000, replace=0.4, seed=0))
     assert again[:2] == found and again[2] == [ROWS[0]]  # an original stays, its copies were there
+
+
+def test_no_copy_is_a_later_original():
+    rows = [("a good film",), ("a nice film",), ("a great book",)]
+    found = list(augment(rows, table, copies=200, replace=0.5, seed=0))
+    for row, copies in zip(rows, found, strict=True):
+        assert {*rows} & {*copies} == {row}
 
 
 def test_what_is_drawn_depends_on_the_seed_and_the_row():

@@ -135,7 +135,18 @@ def test_every_group_of_m_keeps_n(method, n_m):
         ("2:5", r"pattern 2:5: blocks\.0\.weight has 16 inputs, which 5 does not divide"),
         ("3x4", r"pattern 3x4: blocks\.0\.weight is 16 x 16, which such blocks do not divide"),
         ("head", "heads and neurons are known by model family, and a model without one"),
-        ({"kind": "row", "roles": ["query"]}, "no site with the roles query; left for it is"),
+        (
+            {"kind": "row", "roles": ["0", "query"]},
+            "row: no site of the scope has the role 'query'",
+        ),
+        (
+            {"kind": "hybrid", "parts": [{"kind": "row", "roles": ["0"]}] * 2},
+            "row: no site with the roles 0; left for it is 1",
+        ),
+        (
+            {"kind": "hybrid", "parts": [{"kind": "row", "roles": ["0", "O1"]}, "column"]},
+            r"roles there are 0, 1, 2.*; did you mean '1'\?",
+        ),
         ("row+column", "pattern column: no site; left for it is nothing"),
     ],
 )
@@ -147,6 +158,9 @@ def test_what_does_not_fit_is_refused(pattern, message):
 def test_sparsities_that_n_m_cannot_have():
     with pytest.raises(ValueError, match="is a sparsity of"):
         Training(sentei.magnitude(0.6, pattern="2:4"))
+    with pytest.raises(ValueError, match=r"of 0\.666666666667 and .* not 0\.666667$"):
+        NM(keep=1, of=3).check(0.666667)
+    NM(keep=1, of=3).check(0.666666666667)
     with pytest.raises(ValueError, match="pattern 4:4 prunes nothing"):
         Training(sentei.magnitude(0.6, pattern="4:4"))
     with pytest.raises(ValueError, match="pattern 2:4 fixes how much of every matrix is kept"):

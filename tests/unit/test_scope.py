@@ -390,6 +390,15 @@ class TestRefused:
         assert "blocks.0.up.weight is sharded (DTensor), which is not supported yet." in message
 
 
+def test_a_conv1d_of_no_known_family_is_transposed():
+    config = OpenAIGPTConfig(n_embd=8, n_layer=1, n_head=2, vocab_size=5, n_positions=4)
+    model = OpenAIGPTForSequenceClassification(config)
+    (site,) = Scope(include=("*.c_fc.weight",)).resolve(model).sites
+    assert site.transposed and site.parameter.shape == (8, 32)
+    (site,) = Scope(include=("score.weight",)).resolve(model).sites
+    assert not site.transposed
+
+
 def test_block_and_role():
     bert = families.find("bert")
     assert block_and_role(QUERY, bert) == (0, "query")

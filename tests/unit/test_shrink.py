@@ -2,19 +2,22 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertTokenizer, PreTrainedModel
+from transformers import BertForSequenceClassification, BertTokenizer, PreTrainedModel
 from zoo import TEXT, ZOO, Specimen
 
 from sentei.families import Structure
 from sentei.shrink import load, measure, save, shrink
-from sentei.shrink.cost import example
+from sentei.shrink.cost import example, positions
 from sentei.shrink.disk import MANIFEST
+from sentei.shrink.rows import find_tables
 from sentei.shrink.surgery import divide, family_of
 
 DIVIDED = [case for case in ZOO if case != "albert"]
@@ -314,15 +317,34 @@ def test_other_files_come_along_and_old_weights_do_not(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"]
     BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(source)
     (source / "README.md").write_text("a card")
-    (source / "pytorch_model.bin").write_text("old")
+    stale = ("pytorch_model.bin", "model.onnx", "model.onnx_data", "rust_model.ot", "a.gguf")
+    for name in (*stale, "b.tflite", "openvino_model.xml", "openvino_model.bin"):
+        (source / name).write_text("old")
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "../elsewhere"}]
+    (source / "modules.json").write_text(json.dumps(modules))
+    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors", "onnx/model.onnx"):
+        (source / name).parent.mkdir()
+        (source / name).write_text("of a module")
+    (tmp_path / "elsewhere").mkdir()
     save(smaller, tmp_path / "out", files=source)
     found = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"tokenizer.json", "tokenizer_config.json", "README.md", MANIFEST} <= found
-    assert [name for name in found if name.endswith((".safetensors", ".bin"))] == [
-        "model.safetensors"
-    ]
+    named = {"tokenizer.json", "tokenizer_config.json", "README.md", "modules.json"}
+    named |= {"1_Pooling", "2_Dense"}
+    assert found == {"config.json", "model.safetensors", MANIFEST} | named
+    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors"):
+        assert (tmp_path / "out" / name).read_text() == "of a module"
     assert [path.name for path in tmp_path.iterdir()] != [".out.unfinished"]
     assert load(tmp_path / "out", dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_an_empty_folder_that_one_is_in_is_written_to(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save(ZOO["bert"].build(), ".")
+    assert {path.name for path in Path().iterdir()} == {"config.json", "model.safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    with pytest.raises(ValueError, match=r"^\. is not empty"):
+        save(ZOO["bert"].build(), ".")
 
 
 def test_files_that_do_not_fit_together_are_refused(tmp_path):
@@ -351,6 +373,48 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
     assert "NoSuchModel, is not in transformers" in refused(model="NoSuchModel")
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load(tmp_path)
+
+
+class Mine(BertForSequenceClassification):
+    pass
+
+
+def test_a_folder_that_nothing_would_load_is_not_written(tmp_path):
+    def refused(model):
+        with pytest.raises(ValueError, match="nothing would load it") as caught:
+            save(model, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+        return str(caught.value)
+
+    ragged = Mine(ZOO["bert"].build().config)
+    save(ragged, tmp_path / "whole")
+    shutil.rmtree(tmp_path / "whole")
+    zero_(ragged, KINDS["ragged"])
+    assert "a Mine is not a class of transformers" in refused(shrink(ragged)[0])
+    model = ZOO["bert"].build()
+    model.classifier = nn.Linear(32, 5)
+    assert "classifier.weight is [5, 32] here and [2, 32] by the model's config" in refused(model)
+    zero_(model, KINDS["ragged"])
+    smaller, _ = shrink(model)
+    assert "config.num_labels" in refused(smaller)
+    smaller.config.num_labels = 5
+    save(smaller, tmp_path / "out")
+    assert load(tmp_path / "out").classifier.weight.shape == (5, 32)
+
+
+def test_a_class_that_takes_more_than_a_config_has_a_reason(tmp_path):
+    class Greedy(BertForSequenceClassification):
+        def __init__(self, config, more):
+            super().__init__(config)
+
+    model = Greedy(ZOO["bert"].build().config, 1)
+    zero_(model, lambda n, s: range(3) if s.kind == "neuron" else [])
+    _, report = shrink(model)
+    assert report.removed and "a Greedy is not made of its config alone" in report.reason
+    with pytest.raises(ValueError, match="a Greedy is not a class of transformers"):
+        save(model, tmp_path / "out")
+    with pytest.raises(ValueError, match="give the other arguments of its constructor defaults"):
+        find_tables(model)
 
 
 def test_what_cannot_be_shrunk_is_refused_with_the_reason():
@@ -406,3 +470,19 @@ def test_times_are_taken_and_too_long_a_sequence_is_refused():
     assert model.training
     with pytest.raises(ValueError, match="length 21: the model takes at most 20 tokens"):
         measure(model, model, length=21)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("case", "longest"), [("bert", 20), ("bart", 20), ("roberta", 19), ("mpnet", 18), ("t5", None)]
+)
+def test_the_longest_sequence_is_read(case, longest):
+    model = ZOO[case].build()
+    assert positions(model) == longest
+    if longest:
+        model(**example(model, batch=1, length=longest))
+        with pytest.raises(ValueError, match=f"the model takes at most {longest} tokens"):
+            example(model, batch=1, length=longest + 1)
+        ids = torch.full((1, longest + 1), 5)
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=ids)

@@ -20,6 +20,7 @@ from transformers import (
     CanineModel,
     GPT2Tokenizer,
     LlamaTokenizer,
+    MBartTokenizer,
     PreTrainedTokenizerFast,
     RobertaTokenizer,
     T5Tokenizer,
@@ -394,6 +395,17 @@ def test_ids_in_configs_follow_their_tokens(tmp_path):
     model.generation_config.force_words_ids = [[seen]]
     with pytest.raises(ValueError, match="force_words_ids names tokens by their ids"):
         shrink_vocabulary(model, tokenizer, SEEN)
+
+
+def test_ids_that_a_tokenizer_keeps_itself_follow_their_tokens():
+    pieces = trained_unigram(["<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer = MBartTokenizer(vocab=pieces, src_lang="de_DE")
+    _, fewer, _ = shrink_vocabulary(one_layer(len(tokenizer)), tokenizer, SEEN)
+    number = fewer.get_vocab()["de_DE"]
+    assert number != tokenizer.cur_lang_code and fewer.src_lang == "de_DE"
+    assert fewer.cur_lang_code == fewer.lang_code_to_id["de_DE"] == number
+    assert fewer.suffix_tokens == [fewer.eos_token_id, number]
+    assert fewer.name_or_path == tokenizer.name_or_path
 
 
 def test_added_tokens_stay_with_a_row_or_without():

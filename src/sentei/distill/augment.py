@@ -1,7 +1,8 @@
 """More training texts for a student: words replaced by likely others (TinyBERT's procedure).
 
 Each text is written anew ``copies`` times; each of its words is replaced with probability
-``replace`` by one of its candidates, drawn evenly. Function words, numbers and punctuation stay.
+``replace`` by one of its candidates, drawn evenly. Function words, numbers, punctuation and markup
+stay.
 Who knows candidates is the caller's business: a masked language model, or nearest neighbours.
 
 Jiao et al., TinyBERT, arXiv 1909.10351, section 3.2; as SparseBERT (arXiv 2104.08682) uses it.
@@ -14,7 +15,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_MARKUP = r"""
+    \[[A-Z]+\] | <[/|!]?[^\W\d_][^<>]*>  # [SEP], <br />, <mask>, <|endoftext|>
+    | &\#?\w+;                          # &amp;
+    | (?:https?://|www\.)\S+
+    | [\w.+-]*@[\w.-]+                  # @user, an address
+"""
+_WORD = re.compile(rf"{_MARKUP} | (?P<word>[^\W_]+(?:['’][^\W_]+)*)", re.VERBOSE)
 
 STOP_WORDS = frozenset(
     """
@@ -46,8 +53,8 @@ Candidates = Callable[[str, Sequence[Word]], Sequence[Sequence[str]]]
 
 
 def replaceable(text: str) -> list[Word]:
-    """The words of a text that may be replaced: letters only, and no function words."""
-    words = (Word(found[0], found.start(), found.end()) for found in _WORD.finditer(text))
+    """The words of a text that may be replaced: letters only, no function words, no markup."""
+    words = (Word(m["word"], m.start(), m.end()) for m in _WORD.finditer(text) if m["word"])
     return [word for word in words if word.text.isalpha() and word.text.lower() not in STOP_WORDS]
 
 
@@ -59,12 +66,14 @@ def augment(
     replace: float,
     seed: int,
 ) -> Iterator[list[tuple[str, ...]]]:
-    """For each row of texts: itself and its copies, without any copy that was there already.
+    """For each row of texts: itself and its copies, without any copy that is there already.
 
     A row holds one text, or two of a pair, which are both rewritten. What is drawn depends on the
-    seed and on the row's own words, not on the rows before it.
+    seed and on the row's own words, not on the rows before it. No copy equals another row's
+    original, whose label may be another.
     """
-    seen: set[tuple[str, ...]] = set()
+    rows = list(rows)
+    seen = set(rows)
     for row in rows:
         parts = []
         for text in row:
@@ -72,7 +81,6 @@ def augment(
             parts.append((text, words, candidates(text, words) if words else []))
         rng = random.Random("\0".join([str(seed), *row]))
         found = [row]
-        seen.add(row)
         for _ in range(copies):
             copy = tuple(rewrite(*part, replace=replace, rng=rng) for part in parts)
             if copy not in seen:

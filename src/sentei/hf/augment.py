@@ -18,9 +18,11 @@ from sentei.distill.augment import Word, augment
 from sentei.hf import data, kinds
 from sentei.hf.data import Examples
 from sentei.hf.kinds.classification import Classification
-from sentei.hf.prepare import load_tokenizer, locate_model
+from sentei.hf.prepare import is_shrunk, load_tokenizer, locate_model
 from sentei.hf.settings import Settings
 from sentei.hf.tables import Layout
+from sentei.shrink.cost import positions
+from sentei.shrink.disk import load
 
 LM_BATCH = 32
 """Masked texts in a forward pass of the language model."""
@@ -105,7 +107,7 @@ class MaskedLM:
     @torch.no_grad()
     def _scores(self, masked: list[str], text: str) -> tuple[Tensor, list[bool]]:
         """Scores of whole words at each mask, and whether it was not cut off."""
-        limit = min(self.tokenizer.model_max_length, 512)
+        limit = min(self.tokenizer.model_max_length, 512, positions(self.model) or 512)
         batch = self.tokenizer(
             masked,
             [text] * len(masked),
@@ -229,25 +231,35 @@ def _others(word: str, found: Sequence[str], count: int) -> list[str]:
 
 
 def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
-    """The columns to write: those that were read, or names that are found again by themselves."""
-    if layout.text_column and layout.header:
+    """The columns to write: those that were read, or names that are found again by themselves.
+
+    Columns without a header keep their numbers, so that the same options read both files.
+    """
+    if layout.text_column:
         texts = [layout.text_column, *filter(None, [layout.pair_column])]
     else:
         texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
-    return (*texts, layout.label_column if layout.header else "label")
+    return (*texts, layout.label_column)
 
 
 def _load(kind: Any, folder: str, option: str) -> Any:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        model, report = kind.from_pretrained(folder, output_loading_info=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        if is_shrunk(folder):
+            model, missing = load(folder), []
+            if option == "lm" and not isinstance(
+                model, kind._model_mapping.get(type(model.config), ())
+            ):
+                raise ValueError(f"a shrunk {type(model).__name__} is no masked language model")
+        else:
+            model, report = kind.from_pretrained(folder, output_loading_info=True)
+            missing = [key for key in report["missing_keys"] if "pooler" not in key]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"--{option} {folder}: cannot be loaded ({reason})") from error
     finally:
         transformers_logging.set_verbosity(level)
-    missing = [key for key in report["missing_keys"] if "pooler" not in key]
     if missing:
         raise ValueError(
             f"--{option} {folder}: not trained for this, it lacks {missing[0]}; "

@@ -7,9 +7,10 @@ decision is written to all of its weights.
 
 from __future__ import annotations
 
+import difflib
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -130,6 +131,10 @@ class Pattern(Part):
         """Raise ValueError when the final sparsity is one that the pattern cannot have."""
         return None
 
+    def check_roles(self, known: Collection[str]) -> None:
+        """Raise ValueError when it names a role that no site of the scope has."""
+        return None
+
     @classmethod
     def spelled_out(cls, value: Any) -> Any:
         """See the class."""
@@ -183,8 +188,8 @@ class NM(Pattern):
         own = 1 - self.keep / self.of
         if sparsity and abs(sparsity - own) > 1e-9:
             raise ValueError(
-                f"pattern {self.label} is a sparsity of {own:g} and no other: ask for that, not "
-                f"{sparsity:g}"
+                f"pattern {self.label} is a sparsity of {own:.12g} and no other: ask for that, "
+                f"not {sparsity:.12g}"
             )
 
     def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
@@ -215,6 +220,17 @@ class Grouped(Pattern):
 
     reduce: Reduce = "mean"
     """How the scores of a unit's weights become the unit's."""
+
+    def check_roles(self, known: Collection[str]) -> None:
+        """A role that is not there is a slip."""
+        for role in self.roles:
+            if role not in known:
+                near = difflib.get_close_matches(role, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"pattern {self.label}: no site of the scope has the role {role!r}; roles "
+                    f"there are {', '.join(sorted(known))}{hint}"
+                )
 
     def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
         """The units of the sites with its roles."""
@@ -365,6 +381,11 @@ class Hybrid(Pattern):
         """All of them must allow it."""
         for part in self.parts:
             part.check(sparsity)
+
+    def check_roles(self, known: Collection[str]) -> None:
+        """Roles of all sites, also of those that an earlier part takes."""
+        for part in self.parts:
+            part.check_roles(known)
 
     def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
         """Those of its parts."""

@@ -143,7 +143,7 @@ class Scope(Part):
                 entry.name,
                 entry.parameter,
                 *block_and_role(entry.name, family, tree.lists),
-                transposed=bool(family and family.transposed and family.locate(entry.module)),
+                transposed=_is_transposed(entry, family),
             )
             for entry in entries
         )
@@ -217,6 +217,13 @@ def block_and_role(
     layer = place.layer if place else _number_in_list(name, lists)
     role = (place and place.role) or module.rpartition(".")[2]
     return layer, role if role and leaf == "weight" else f"{role}.{leaf}".lstrip(".")
+
+
+def _is_transposed(entry: _Entry, family: Family | None) -> bool:
+    """Whether a matrix is stored (in, out): by its family, or as Transformers' Conv1D's are."""
+    if family and family.transposed and family.locate(entry.module):
+        return True
+    return type(entry.owner).__name__ == "Conv1D"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import statistics
 import time
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sentei.families import Division
@@ -113,8 +113,8 @@ def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor
         height, width = (size, size) if isinstance(size, int) else size
         shape = (batch, config.num_channels, height, width)
         return {"pixel_values": torch.rand(shape, device=model.device, dtype=model.dtype)}
-    limit = getattr(config, "max_position_embeddings", None) or length
-    if length > limit:
+    limit = positions(model)
+    if limit is not None and length > limit:
         raise ValueError(f"length {length}: the model takes at most {limit} tokens")
     ids = torch.randint(config.vocab_size, (batch, length), device=model.device)
     end = getattr(config, "eos_token_id", None)
@@ -126,3 +126,15 @@ def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         inputs["decoder_input_ids"] = ids
     return inputs
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """Tokens that a model takes at most; None where its config names no such number."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            if module.padding_idx is not None:  # RoBERTa and its like count from behind it
+                return limit - module.padding_idx - 1
+    return limit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,13 +18,16 @@ import sentei
 from sentei.families import Family
 from sentei.record import Record
 from sentei.shrink.stock import is_stock
-from sentei.shrink.surgery import divide, family_of, keep_
+from sentei.shrink.surgery import divide, family_of, keep_, make_stock
 from sentei.shrink.vocabulary import write_tokenizer
 
 MANIFEST = "shrink.json"
 """Name of the file beside weights whose shapes the config cannot say."""
 
-_WEIGHTS = ("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack")
+_WEIGHTS = (
+    *("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt*", "*.h5*"),
+    *("*.msgpack*", "*.ot", "*.onnx*", "*.gguf", "*.tflite", "openvino_*.xml"),
+)
 _OF_VOCABULARY = (
     *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json"),
     *("tokenizer*.json", "special_tokens_map.json", "generation_config.json"),
@@ -65,7 +70,7 @@ def save(
     """Write a model to a folder, shrunk or not.
 
     Weights, config and generation config are written by ``save_pretrained``; beside them goes
-    ``shrink.json`` if the config cannot say what the model is. The folder appears whole or not at
+    ``shrink.json`` if the config cannot say what the model is. A new folder appears whole or not at
     all.
 
     Args:
@@ -73,29 +78,36 @@ def save(
         folder: A new or empty folder.
         family: What its architecture calls its parts, where that is not known.
         files: A model's folder, from which tokenizer and all other files but weights and config are
-            copied.
+            copied; of subfolders those that sentence-transformers' ``modules.json`` names.
         tokenizer: What is written instead of the tokenizer of ``files``, such as a smaller one.
 
     Raises:
-        ValueError: The folder is not empty, or the tokenizer does not load as it was written.
+        ValueError: The folder is not empty; neither the config nor ``shrink.json`` can say what the
+            model is, so that nothing would load it; or the tokenizer does not load as it was
+            written.
     """
-    folder = Path(folder)
-    check_free(folder)
+    check_free(Path(folder))
+    folder = Path(folder).resolve()  # "." has no name to put another beside
     family = family or family_of(model)
+    manifest = None if is_stock(model, family) else describe(model, family)
+    if manifest is not None:
+        _check_sayable(model, family, manifest, folder)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         model.save_pretrained(unfinished)
-        if not is_stock(model, family):
-            text = describe(model, family).model_dump_json(indent=2, exclude_none=True)
+        if manifest is not None:
+            text = manifest.model_dump_json(indent=2, exclude_none=True)
             (unfinished / MANIFEST).write_text(text + "\n", encoding="utf-8")
         if tokenizer is not None:
             write_tokenizer(tokenizer, unfinished)
         if files is not None:
             _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(unfinished, folder)
+        if folder.is_dir():  # stays itself: someone may be in it
+            for path in unfinished.iterdir():
+                shutil.move(path, folder / path.name)
+        else:
+            os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -204,6 +216,31 @@ def check_free(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty: name a new or empty folder")
 
 
+def _check_sayable(
+    model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path
+) -> None:
+    """Refuse a model of which :func:`load` would make another."""
+    if getattr(transformers, manifest.model, None) is not type(model):
+        raise ValueError(
+            f"a {manifest.model} is not a class of transformers, and its config cannot say its "
+            f"shapes, so that nothing would load it from {folder}: shrink it with stock=True, or "
+            "shrink a model of the class of transformers that it extends"
+        )
+    stock = make_stock(model, copy.deepcopy(model.config))
+    _cut_(stock, family, manifest, folder)
+    here, there = (
+        {name: list(tensor.shape) for name, tensor in one.named_parameters(remove_duplicate=False)}
+        for one in (model, stock)
+    )
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise ValueError(
+                f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} by the "
+                f"model's config, so that nothing would load it from {folder}: make the config say "
+                "what the model is (for a new classifier config.num_labels)"
+            )
+
+
 def _class(folder: Path, manifest: Manifest | None) -> type[PreTrainedModel]:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: name a model's folder")
@@ -237,7 +274,25 @@ def _cut_(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Pa
 def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
     """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
     written = {path.name for path in target.iterdir()} | {MANIFEST}
+    modules = _module_folders(source)
     for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in written:
+        if path.is_dir() and path.name in modules:
+            shutil.copytree(path, target / path.name)
+        elif path.is_file() and path.name not in written:
             if not any(path.match(pattern) for pattern in but):
                 shutil.copy2(path, target / path.name)
+
+
+def _module_folders(folder: Path) -> set[str]:
+    """Folders of what follows the model in sentence-transformers, such as 1_Pooling."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        return set()
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        return {str(module["path"]).partition("/")[0] for module in listed}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{file} lists no modules of sentence-transformers, each with its path: it is damaged; "
+            "mend it or take it away"
+        ) from None

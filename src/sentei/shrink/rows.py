@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
+
+from sentei.shrink.surgery import make_stock
 
 _FORBIDDEN = ("suppress_tokens", "begin_suppress_tokens")
 _UNKNOWN = ("force_words_ids", "sequence_bias")
@@ -124,9 +125,7 @@ def take_rows_(model: PreTrainedModel, tables: Mapping[str, int], new: Mapping[i
 def _shapes(model: PreTrainedModel, size: int) -> dict[str, tuple[int, ...]]:
     config = copy.deepcopy(model.config)
     config.vocab_size = size
-    with torch.device("meta"), no_init_weights():
-        stock = type(model)(config)
-    return {name: tuple(tensor.shape) for name, tensor in _tensors(stock)}
+    return {name: tuple(tensor.shape) for name, tensor in _tensors(make_stock(model, config))}
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
 
 from sentei.families import Division, Family, Heads
-from sentei.shrink.surgery import divide, head_size, query_heads, select_
+from sentei.shrink.surgery import divide, head_size, make_stock, query_heads, select_
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,7 @@ def _columns(
 def _unfit(model: PreTrainedModel, config: dict[str, object], tables: dict[str, list[int]]) -> str:
     """Why the stock model of a config has other shapes; empty if it has not."""
     try:
-        with torch.device("meta"), no_init_weights():
-            stock = type(model)(type(model.config).from_dict(copy.deepcopy(config)))
+        stock = make_stock(model, type(model.config).from_dict(copy.deepcopy(config)))
     except (StrictDataclassError, ValueError) as error:
         return "the architecture refuses it: " + " ".join(str(error).split())
     shapes = {name: list(parameter.shape) for name, parameter in stock.named_parameters()}

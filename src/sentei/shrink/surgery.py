@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from sentei import families
@@ -54,6 +55,22 @@ def head_size(division: Division) -> int:
 def query_heads(division: Division, units: int) -> int:
     """How many query heads so many units have; for neurons, their number."""
     return units * division.structure.weights[-1].width // head_size(division)
+
+
+def make_stock(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """What a config makes of a model's class, on the meta device: for its names and shapes.
+
+    Raises:
+        ValueError: The class takes more than a config.
+    """
+    try:
+        with torch.device("meta"), no_init_weights():
+            return type(model)(config)
+    except TypeError as error:
+        raise ValueError(
+            f"a {type(model).__name__} is not made of its config alone ({error}): give the other "
+            "arguments of its constructor defaults"
+        ) from error
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -114,6 +115,7 @@ def shrink_vocabulary(
         fewer._tokenizer = Tokenizer.from_str(json.dumps(description))
         _check_ids(backend, fewer.backend_tokenizer, new)
         changed = _changed(backend, fewer.backend_tokenizer, texts, exact=least == 1)
+        fewer = _renewed(fewer)
         smaller = copy.deepcopy(model)
         take_rows_(smaller, tables, new)
     return (
@@ -141,14 +143,31 @@ def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
     """
     tokenizer.save_pretrained(folder)
     loaded = AutoTokenizer.from_pretrained(folder)
-    if loaded.special_tokens_map != tokenizer.special_tokens_map or (
-        loaded.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str()
-    ):
+    if not _same(loaded, tokenizer):
         raise ValueError(
             f"{_called(tokenizer)} is not what Transformers loads from what it writes, so that "
             "a smaller one cannot be left in a folder; load it as a PreTrainedTokenizerFast, "
             "which takes tokenizer.json as it is"
         )
+
+
+def _renewed(tokenizer: TokenizersBackend) -> TokenizersBackend:
+    """The tokenizer as its class reads it from files: some keep ids, such as mBART of languages.
+
+    Where another comes back it is left as it is, and :func:`write_tokenizer` refuses it.
+    """
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        loaded = type(tokenizer).from_pretrained(folder)
+    loaded.name_or_path = tokenizer.name_or_path
+    return loaded if _same(loaded, tokenizer) else tokenizer
+
+
+def _same(one: PreTrainedTokenizerBase, other: TokenizersBackend) -> bool:
+    return bool(
+        one.special_tokens_map == other.special_tokens_map
+        and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
+    )
 
 
 def _called(tokenizer: PreTrainedTokenizerBase) -> str:
