@@ -100,6 +100,27 @@ def test_evaluation_data_of_the_hub_come_alone(monkeypatch):
     assert asked == [("leondz/wnut_17", None, tasks.CONVERTED)] * 2
 
 
+def test_a_file_takes_the_place_of_the_hubs_evaluation_data(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        sentence=datasets.Value("string"), label=datasets.ClassLabel(names=["negative", "positive"])
+    )
+    rows = {"sentence": ["bad", "good"], "label": [0, 1]}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    found = datasets.DatasetDict(train=part, validation=part)
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, config: found)
+    file = tmp_path / "mine.csv"
+    file.write_text("sentence,label\nfine,positive\n")
+    train, evaluation = of(task="sst2", eval=file).load()
+    assert (train.texts, evaluation.texts, evaluation.labels) == (["bad", "good"], ["fine"], [1])
+
+
+@pytest.mark.parametrize("option", ["train", "eval"])
+def test_the_demo_has_its_own_data(option, tmp_path):
+    with pytest.raises(ValueError, match=rf"--{option} .*mine\.csv: --task demo .* leave --task"):
+        of(task="demo", **{option: tmp_path / "mine.csv"}).load()
+
+
 def test_saved_datasets_bring_their_own_split(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_dict({"text": ["a b", "c d"]})

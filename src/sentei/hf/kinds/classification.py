@@ -39,8 +39,20 @@ class Classification(Labelled[Examples]):
         return self.settings.layout()
 
     def load(self) -> tuple[Examples, Examples]:
-        """Training and evaluation examples; the demo's where it is asked for."""
-        return demo.load_demo(seed=0) if self.settings.task == DEMO else super().load()
+        """Training and evaluation examples; the demo's where it is asked for.
+
+        Raises:
+            ValueError: No source or an unusable one, or files beside the demo's data.
+        """
+        if self.settings.task != DEMO:
+            return super().load()
+        for option in ("train", "eval"):
+            if file := getattr(self.settings, option):
+                raise ValueError(
+                    f"--{option} {file}: --task {DEMO} trains and evaluates on BBC news; leave "
+                    "--task out to use your own files, or leave the file out"
+                )
+        return demo.load_demo(seed=0)
 
     def from_files(self, train: Path, evaluation: Path | None) -> tuple[Examples, Examples]:
         """Both parts out of files."""

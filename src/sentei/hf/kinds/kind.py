@@ -206,7 +206,11 @@ class Kind(ABC, Generic[E]):
         if self.settings.train:
             return self.from_files(self.settings.train, self.settings.eval)
         if self.task:
-            return self.from_hub(self.task)
+            train, evaluation = self.from_hub(self.task)
+            if self.settings.eval:
+                found = self.read(self.settings.eval, self.eval_splits)
+                evaluation = found.relabel(train.label_names)
+            return train, evaluation
         raise ValueError("no data: name a task with --task, or a file with --train")
 
     def load_evaluation(self, label_names: Sequence[str]) -> E:
