@@ -40,7 +40,15 @@ _OBVIOUS: Final[tuple[tuple[str, str | None], ...]] = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
 )
-EVAL_SPLITS: Final = ("validation", "validation_matched", "dev", "eval", "test")
+EVAL_SPLITS: Final = (
+    "validation",
+    "validation_matched",
+    "val",
+    "valid",
+    "dev",
+    "eval",
+    "test",
+)
 """What a split for evaluation is called, the first that is there."""
 
 
