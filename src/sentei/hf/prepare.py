@@ -112,7 +112,10 @@ def prepare(settings: Settings) -> Prepared:
     folder, name = locate_model(settings.model)
     if chosen and recipe.distill:
         _check_teachable(kind)
-        for option, place in (("model", folder), ("teacher", chosen)):
+        places = {"model": folder}
+        if chosen not in ("dense", "self"):
+            places["teacher"] = locate_model(chosen, "teacher")[0]
+        for option, place in places.items():
             if recipe.distill.attention and is_shrunk(place):
                 raise ValueError(
                     f"--{option} {place}: its blocks may have any number of attention heads, and "
