@@ -306,7 +306,9 @@ class Distiller:
             if own is None:
                 raise ValueError(
                     "the batch has no labels and so the student has no loss of its own: give "
-                    "labels, or leave them out with labels=0"
+                    "labels, or leave them out with labels=0. A Trainer with "
+                    "label_smoothing_factor or compute_loss_func takes the labels out and makes "
+                    "its own loss, in which no teacher has a part: use neither"
                 )
             terms["labels"] = asked.labels, own
         if asked.logits:
@@ -445,6 +447,12 @@ class Distiller:
             "attention": list(self.match.layers) if asked.attention else [],
         }
         cache.bind(fingerprint(self.teacher), needs)
+
+
+def is_taught(model: nn.Module) -> bool:
+    """Whether a distiller is attached to a model."""
+    hooks = _inner(model)._forward_hooks.values()
+    return any(isinstance(getattr(hook, "__self__", None), Distiller) for hook in hooks)
 
 
 def _refuse_writers(student: nn.Module) -> None:
