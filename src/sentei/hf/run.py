@@ -45,7 +45,7 @@ from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import ByLength, Features
-from sentei.hf.watch import SECONDS, Epochs, Journal, Milestones, stopping_at_ctrl_c
+from sentei.hf.watch import SECONDS, Epochs, Journal, Milestones, read_seconds, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
 from sentei.shrink.disk import MANIFEST
 from sentei.shrink.disk import load as load_shrunk
@@ -198,7 +198,7 @@ def _dense(
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     model, _ = load_model(str(folder / "model"), prepared.corpus)
     metrics = evaluate(model, prepared.processor, prepared.corpus, prepared.settings)
-    total = float(spent.read_text("utf-8")) if spent.is_file() else 0.0
+    total = read_seconds(spent)
     return model, metrics, total, total if elsewhere is None else elsewhere
 
 
