@@ -76,6 +76,9 @@ def test_a_head_of_other_classes_is_not_one_for_these(names, trained, tiny_model
     folder = classifier(tiny_model, tmp_path / "model", names)
     prepared = prepare(settings(folder, data))
     assert prepared.trained_head is trained and (prepared.teacher is not None) is trained
+    assert ("has the classes ham, spam, and" in prepared.untaught) is not trained
+    unnamed = "does not name its classes: taken to be negative, positive, in this order"
+    assert [unnamed in note for note in prepared.notes] == [True] * (names[0] == "LABEL_0")
     labels = {
         prepared.corpus.train.label_names[label]: text
         for text, label in zip(
@@ -90,6 +93,27 @@ def test_a_head_of_other_classes_is_not_one_for_these(names, trained, tiny_model
         assert any(word in text for word in ("good", "fine", "great")) is (
             name.casefold() == "positive"
         )
+
+
+def test_numbers_are_those_of_classes_without_names(tiny_model, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["LABEL_0", "LABEL_1"])
+    file = tmp_path / "numbers.csv"
+    file.write_text("text,label\n" + "the film was good,1\nthe film was bad,0\n" * 20)
+    assert not prepare(settings(folder, {"train": file, "eval": file})).notes
+
+
+def test_a_note_of_the_model_is_printed(tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["LABEL_0", "LABEL_1"])
+    options = ["--model", folder, "--train", data["train"], "--eval", data["eval"], *FAST]
+    said = sentei("inspect", *options)
+    assert said.exit_code == 0, said.output
+    assert "does not name its classes" in " ".join(said.output.split())
+
+
+def test_other_names_of_a_teacher_are_told_from_wrong_rows(tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["NEG", "POS"])
+    with pytest.raises(ValueError, match="If they are the same under other names, write the mod"):
+        prepare(settings(tiny_model, data, teacher=str(folder)))
 
 
 def test_a_decoder_without_a_padding_token_learns_classes(data, tmp_path):

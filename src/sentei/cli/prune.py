@@ -84,6 +84,8 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
             errors.print(f"Note: {note}", soft_wrap=True, markup=False)
     if prepared.untaught and not json:
         errors.print(f"Teacher: none; {prepared.untaught}", soft_wrap=True, markup=False)
+    for note in () if json else prepared.notes:
+        errors.print(f"Note: {note}", soft_wrap=True, markup=False)
     bar = ProgressBar(errors, prepared.corpus.metrics[0])
     try:
         found = run(prepared, out, resume=resume, watch=[] if json else [bar])

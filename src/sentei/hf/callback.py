@@ -36,7 +36,8 @@ class PruningCallback(TrainerCallback):
         TypeError: ``recipe`` is none.
         ValueError: When training begins: the recipe does not fit the model or the number of steps;
             ``load_best_model_at_end`` is on (the best checkpoint may be from before the target
-            sparsity); ``label_smoothing_factor`` is set and the model has a teacher; or training resumes from a checkpoint without a pruner's state.
+            sparsity); ``label_smoothing_factor`` is set and the model has a teacher; or training
+            resumes from a checkpoint without a pruner's state.
     """
 
     def __init__(self, recipe: Recipe, *, resume_from: str | Path | None = None) -> None:
