@@ -116,6 +116,18 @@ def test_other_names_of_a_teacher_are_told_from_wrong_rows(tiny_model, data, tmp
         prepare(settings(tiny_model, data, teacher=str(folder)))
 
 
+@pytest.mark.parametrize("long", ["train", "eval"])
+def test_a_tokenizer_that_does_not_know_the_models_positions(long, tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["negative", "positive"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(folder)
+    file = tmp_path / "long.csv"
+    file.write_text(f"text,label\n{'good ' * 90},positive\nthe film was bad,negative\n")
+    with pytest.raises(ValueError, match="92 tokens is longer than the model's 64 positions"):
+        prepare(settings(folder, data | {long: file}))
+
+
 def test_a_decoder_without_a_padding_token_learns_classes(data, tmp_path):
     words = ["<end>", "the", "was", "film", "book", "meal"]
     words += ["good", "fine", "great", "bad", "poor", "awful"]

@@ -146,7 +146,8 @@ def prepare(settings: Settings) -> Prepared:
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
     share_padding(model, processor)
-    corpus.kind.check_model(model, train)
+    for features in (train, evaluation):
+        corpus.kind.check_model(model, features)
     precision(settings)
     found = corpus.train.label_names
     names = saved_labels(folder) if found else ()

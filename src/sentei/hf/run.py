@@ -44,7 +44,7 @@ from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
 from sentei.hf.settings import Settings
-from sentei.hf.tokens import ByLength, Features
+from sentei.hf.tokens import ByLength, Features, check_positions
 from sentei.hf.watch import SECONDS, Epochs, Journal, Milestones, read_seconds, stopping_at_ctrl_c
 from sentei.record import PruningReport, RunReport, SizeRecord
 from sentei.shrink.disk import MANIFEST
@@ -143,6 +143,7 @@ def evaluate(
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
     features = corpus.kind.features(corpus.evaluation, processor, training=False)
+    check_positions(features, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     return _measure(model, processor, corpus, features, settings.batch_size)

@@ -20,7 +20,7 @@ from sentei.hf import hub, tasks
 from sentei.hf.data import EVAL_SPLITS
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tables import Layout, Table, from_dataset, read, saved_splits
-from sentei.hf.tokens import Features
+from sentei.hf.tokens import Features, check_positions
 
 Batch = dict[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -314,6 +314,7 @@ class Kind(ABC, Generic[E]):
         Raises:
             ValueError: It cannot; says why.
         """
+        check_positions(features, model)
 
     # ------------------------------------------------------------------------ features
 
