@@ -347,6 +347,25 @@ def test_split_of_regression_and_of_pairs():
     assert "stratified" not in train.source
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_text_is_on_both_sides_of_a_split(seed):
+    texts = [f"text {i % 30}" for i in range(90)]  # every one three times, under two labels
+    labels = [int(i >= 45) for i in range(90)]
+    whole = Examples(texts, None, labels, ("x", "y"), "repeated")
+    train, evaluation = data.split(whole, 0.1, seed)
+    assert not set(train.texts) & set(evaluation.texts)
+    assert len(train) + len(evaluation) == 90 and 9 <= len(evaluation) <= 30
+    assert set(train.labels) == set(evaluation.labels) == {0, 1}
+
+
+def test_repeated_texts_never_take_a_class_from_training():
+    whole = Examples(["a", "a", "b", "c"], None, [0, 0, 1, 1], ("x", "y"), "four")
+    train, evaluation = data.split(whole, 0.5, 0)
+    assert train.texts.count("a") == 2 and len(evaluation) == 1
+    with pytest.raises(ValueError, match="too few examples to set some aside"):
+        data.split(Examples(["a"] * 4, None, [0, 0, 1, 1], ("x", "y"), "same"), 0.5, 0)
+
+
 def test_split_never_takes_the_last_of_a_class():
     examples = Examples(list("abc"), None, [0, 0, 1], ("x", "y"), "three")
     train, evaluation = data.split(examples, 0.9, 0)
