@@ -164,7 +164,8 @@ class Settings(BaseModel):
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
 
     seed: int = Field(42, ge=0)
-    """Seed of everything drawn: new weights, order of data, dropout."""
+    """Seed of everything drawn: new weights, order of data, dropout, and what is set aside for
+    evaluation without --eval."""
 
     evaluations: int = Field(5, ge=0)
     """Evaluations during training, the last at its end; the model that is written is measured in
