@@ -35,9 +35,7 @@ def _accuracy(predictions: NDArray[np.generic], labels: NDArray[np.generic]) -> 
     return float(accuracy_score(labels, predictions))
 
 
-def _f1(
-    predictions: NDArray[np.generic], labels: NDArray[np.generic], classes: int = 0
-) -> float:
+def _f1(predictions: NDArray[np.generic], labels: NDArray[np.generic], classes: int = 0) -> float:
     """``classes`` is how many there are; of several some may not occur."""
     from sklearn.metrics import f1_score
 

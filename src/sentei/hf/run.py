@@ -45,14 +45,22 @@ from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import ByLength, Features, check_positions
-from sentei.hf.watch import SECONDS, Epochs, Journal, Milestones, read_seconds, stopping_at_ctrl_c
+from sentei.hf.watch import (
+    SECONDS,
+    Epochs,
+    Journal,
+    Milestones,
+    anywhere,
+    read_seconds,
+    stopping_at_ctrl_c,
+)
 from sentei.record import PruningReport, RunReport, SizeRecord
 from sentei.shrink.disk import MANIFEST
 from sentei.shrink.disk import load as load_shrunk
 
 
 class Interrupted(Exception):
-    """Training was stopped by hand; ``checkpoint`` is where it goes on."""
+    """Training was stopped by hand; ``checkpoint`` is what it goes on from."""
 
     def __init__(self, checkpoint: Path, step: int, total: int) -> None:
         super().__init__(f"stopped at step {step} of {total}; {checkpoint} is complete")
@@ -197,6 +205,9 @@ def _dense(
         elsewhere = journal.before
         save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if anywhere(trainer.saving.interrupted, trainer.args):  # too late to stop before the end
+            steps = trainer.state.max_steps
+            raise Interrupted(folder / "model", steps, steps)
     model, _ = load_model(str(folder / "model"), prepared.corpus)
     metrics = evaluate(model, prepared.processor, prepared.corpus, prepared.settings)
     total = read_seconds(spent)
@@ -232,7 +243,7 @@ def _train(
     decisions: Callable[[int, int], bool],
     callbacks: Sequence[TrainerCallback],
     distiller: Distiller | None = None,
-) -> Trainer:
+) -> _Trainer:
     """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
     settings = prepared.settings
     arithmetic = precision(settings)
@@ -272,6 +283,7 @@ def _train(
     trainer = _Trainer(
         prepared,
         order,
+        saving,
         model=model,
         args=arguments,
         train_dataset=prepared.train,
@@ -295,8 +307,11 @@ def _train(
 class _Trainer(Trainer):
     """Evaluates by the kind of task, which may have to search, write or count whole spans."""
 
-    def __init__(self, prepared: Prepared, order: ByLength | None, **arguments: Any) -> None:
+    def __init__(
+        self, prepared: Prepared, order: ByLength | None, saving: Milestones, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self.saving = saving
         self._prepared = prepared
         self._order = order
 

@@ -197,7 +197,7 @@ class Milestones(TrainerCallback):
         """Save and stop, if asked to."""
         control.should_evaluate |= state.global_step in self.evaluate_at
         control.should_save |= state.global_step in self.save_at
-        self.interrupted = _anywhere(self.interrupted, args)
+        self.interrupted = anywhere(self.interrupted, args)
         if self.interrupted and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
@@ -232,7 +232,7 @@ class Epochs(TrainerCallback):
                 listener.set_epoch(int(state.epoch or 0))
 
 
-def _anywhere(flag: bool, args: TrainingArguments) -> bool:
+def anywhere(flag: bool, args: TrainingArguments) -> bool:
     """Whether a flag is up in any of the processes that train together: they must stop together."""
     if args.world_size == 1:
         return flag
