@@ -15,8 +15,8 @@ def run(tmp_path) -> Path:
     settings = Settings(
         model="m",
         task="sst2",
-        train=Path("train.csv"),
-        eval=Path("dev.csv"),
+        train=tmp_path / "train.csv",
+        eval=tmp_path / "dev.csv",
         holdout=0.2,
         text_column="words",
         metric="accuracy",
@@ -29,18 +29,15 @@ def run(tmp_path) -> Path:
 
 def test_what_is_not_typed_is_the_runs(run):
     found = _of_run(run, {"model": "x", "batch_size": 8})
-    assert (found["train"], found["holdout"]) == (Path("train.csv"), 0.2)
+    assert (found["train"], found["holdout"]) == (run.with_name("train.csv"), 0.2)
     assert found["text_column"] == "words" and "epochs" not in found
 
 
 def test_a_typed_file_replaces_what_the_run_set_aside(run):
     found = _of_run(run, {"model": "x", "eval": Path("other.csv")})
     assert not {"eval", "holdout"} & found.keys()
-    assert (found["train"], found["task"], found["text_column"]) == (
-        Path("train.csv"),
-        "sst2",
-        "words",
-    )
+    assert found["train"] == run.with_name("train.csv")
+    assert (found["task"], found["text_column"]) == ("sst2", "words")
 
 
 def test_a_typed_task_replaces_columns_and_files(run):
