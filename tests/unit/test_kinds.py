@@ -28,6 +28,9 @@ def test_the_kind_is_named_or_that_of_the_task():
         ({"tags_column": "ner"}, "--tags-column: not read by --kind classification.*kind tokens"),
         ({"kind": "tokens", "label_column": "x"}, "belongs to --kind classification or images"),
         ({"kind": "answers", "flip": True}, "--flip: not read by --kind answers"),
+        ({"kind": "images", "max_length": 64}, "--max-length: not read by --kind images"),
+        ({"kind": "tokens", "quoting": "none"}, "--quoting: not read by --kind tokens; it belongs"),
+        ({"kind": "tokens", "header": False}, "--no-header: not read by --kind tokens"),
         ({"kind": "images", "regression": True}, "--regression: not read by --kind images"),
         ({"kind": "tokens", "metric": "recal"}, r"did you mean 'recall'\? Choose from f1, "),
         (
@@ -39,6 +42,12 @@ def test_the_kind_is_named_or_that_of_the_task():
 def test_settings_that_do_not_fit_the_kind(given, message):
     with pytest.raises(ValueError, match=message):
         of(**given)
+
+
+def test_settings_that_several_kinds_read():
+    of(kind="tokens", max_length=64, delimiter=" ", encoding="latin-1")
+    for kind in ("classification", "answers", "language", "summaries"):
+        of(kind=kind, max_length=64, delimiter=";", quoting="none", header=False)
 
 
 def test_the_headline_comes_first():

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from sentei.hf import data, demo, metrics, tasks
 from sentei.hf.data import Examples
-from sentei.hf.kinds.kind import Collator
+from sentei.hf.kinds.kind import OF_TABLES, Collator
 from sentei.hf.kinds.labelled import Labelled
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tables import Layout, Table
@@ -22,7 +22,7 @@ class Classification(Labelled[Examples]):
     name = "classification"
     model_class = AutoModelForSequenceClassification
     columns = ("text_column", "pair_column", "label_column")
-    options = ("regression",)
+    options = ("regression", "max_length", *OF_TABLES)
     metric_names = tuple(metrics.METRICS)
     packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
     pads = True

@@ -25,6 +25,9 @@ from sentei.hf.tokens import Features, check_positions
 Batch = dict[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
+OF_TABLES = ("encoding", "quoting", "delimiter", "header")
+"""Settings that say how files of tables are written."""
+
 EVAL_FRACTION = 0.1
 """Of the training data, set aside where there is no evaluation data."""
 
@@ -104,7 +107,7 @@ class Kind(ABC, Generic[E]):
     """The settings that name its columns."""
 
     options: ClassVar[tuple[str, ...]] = ()
-    """The other settings that it alone reads."""
+    """The other settings that it reads and not every kind does."""
 
     metric_names: tuple[str, ...]
     """Every metric it can lead with."""
