@@ -369,6 +369,42 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_for_bit(task, tmp_path, ord
     assert again.exit_code == 0 and "80.0 %" in again.output
 
 
+def test_a_run_knows_its_files_from_any_folder(finished, data, tmp_path, monkeypatch):
+    places = {"model": finished / "model", "train.jsonl": data["train"], "dev.csv": data["eval"]}
+    for name, place in places.items():
+        (tmp_path / name).symlink_to(place)
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", "model", "--train", "train.jsonl", "--eval", "dev.csv"]
+    done = sentei("prune", *options, *FAST, "--epochs", 1, "--checkpoints", 1, "--out", "run")
+    assert done.exit_code == 0, done.output
+    again = sentei("prune", "--out", "run", "--resume", "--train", "train.jsonl")
+    assert again.exit_code == 0, again.output
+    (tmp_path / "run" / "report.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for verb in (["prune", "--resume", "--out", "../run"], ["evaluate", "--model", "../run"]):
+        done = sentei(*verb)
+        assert done.exit_code == 0, done.output
+
+
+def test_files_that_a_failure_cut_short_do_not_keep_a_run_from_going_on(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "report.json").unlink()
+    with (out / "metrics.jsonl").open("a") as journal:
+        journal.write('{"step": 1, "lo')
+    before, newest = sorted(
+        out.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
+    (before / "seconds.txt").write_text("")
+    state = newest / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    done = sentei("prune", "--out", out, "--resume")
+    assert done.exit_code == 0, done.output
+    assert sparsities(out) == sparsities(finished) and same(weights(out), weights(finished))
+    assert float((newest / "seconds.txt").read_text()) > 0
+
+
 @pytest.mark.parametrize("limit", [20_000, 70_000], ids=["pruner's state", "optimizer's state"])
 def test_full_disk_harms_no_earlier_checkpoint(task, tmp_path, limit):
     """A limit on file size makes the operating system refuse a write, as a full disk does."""

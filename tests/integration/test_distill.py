@@ -123,6 +123,31 @@ def test_the_trainer_as_it_is(tmp_path):
     assert told.evaluated[-1] == pytest.approx(own, rel=1e-5)
 
 
+@pytest.mark.parametrize("labels", [0.0, 0.5])
+def test_a_trainer_that_smooths_labels_passes_the_teacher_over(labels, tmp_path):
+    student = bert(0)
+    pruning = sentei.PruningCallback(sentei.magnitude(0.5, every=2))
+    run = trainer(student, tmp_path, pruning, label_smoothing_factor=0.1, max_steps=4)
+    asked = sentei.Distillation(labels=labels, logits=0.5)
+    with (
+        sentei.Distiller(student, bert(1), asked),
+        pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1: .* detach the distiller"),
+    ):
+        run.train()
+    run.train()  # the distiller is gone
+
+
+def test_a_trainer_with_its_own_loss_is_named(tmp_path):
+    student = bert(0)
+    run = trainer(student, tmp_path)
+    run.compute_loss_func = lambda outputs, labels, **_: outputs.logits.sum()
+    with (
+        sentei.Distiller(student, bert(1)),
+        pytest.raises(ValueError, match="label_smoothing_factor or compute_loss_func"),
+    ):
+        run.train()
+
+
 def test_accumulated_batches_are_one_batch(tmp_path):
     """2 x 4 examples and 1 x 8, down to rounding; SGD would show any factor."""
     ends = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from transformers import (
     GPT2Config,
     GPT2Model,
     PreTrainedTokenizerFast,
+    TrainerCallback,
 )
 from typer.testing import CliRunner
 
@@ -22,6 +24,7 @@ from sentei import auto, cli
 from sentei import recipe as recipes
 from sentei.hf import kinds
 from sentei.hf.prepare import prepare
+from sentei.hf.run import Interrupted, prune
 from sentei.hf.settings import Settings
 from sentei.hf.verify import _claims
 from sentei.record import PruningReport, SiteRecord, UnitsRecord
@@ -76,6 +79,9 @@ def test_a_head_of_other_classes_is_not_one_for_these(names, trained, tiny_model
     folder = classifier(tiny_model, tmp_path / "model", names)
     prepared = prepare(settings(folder, data))
     assert prepared.trained_head is trained and (prepared.teacher is not None) is trained
+    assert ("has the classes ham, spam, and" in prepared.untaught) is not trained
+    unnamed = "does not name its classes: taken to be negative, positive, in this order"
+    assert [unnamed in note for note in prepared.notes] == [True] * (names[0] == "LABEL_0")
     labels = {
         prepared.corpus.train.label_names[label]: text
         for text, label in zip(
@@ -90,6 +96,39 @@ def test_a_head_of_other_classes_is_not_one_for_these(names, trained, tiny_model
         assert any(word in text for word in ("good", "fine", "great")) is (
             name.casefold() == "positive"
         )
+
+
+def test_numbers_are_those_of_classes_without_names(tiny_model, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["LABEL_0", "LABEL_1"])
+    file = tmp_path / "numbers.csv"
+    file.write_text("text,label\n" + "the film was good,1\nthe film was bad,0\n" * 20)
+    assert not prepare(settings(folder, {"train": file, "eval": file})).notes
+
+
+def test_a_note_of_the_model_is_printed(tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["LABEL_0", "LABEL_1"])
+    options = ["--model", folder, "--train", data["train"], "--eval", data["eval"], *FAST]
+    said = sentei("inspect", *options)
+    assert said.exit_code == 0, said.output
+    assert "does not name its classes" in " ".join(said.output.split())
+
+
+def test_other_names_of_a_teacher_are_told_from_wrong_rows(tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["NEG", "POS"])
+    with pytest.raises(ValueError, match="If they are the same under other names, write the mod"):
+        prepare(settings(tiny_model, data, teacher=str(folder)))
+
+
+@pytest.mark.parametrize("long", ["train", "eval"])
+def test_a_tokenizer_that_does_not_know_the_models_positions(long, tiny_model, data, tmp_path):
+    folder = classifier(tiny_model, tmp_path / "model", ["negative", "positive"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(folder)
+    file = tmp_path / "long.csv"
+    file.write_text(f"text,label\n{'good ' * 90},positive\nthe film was bad,negative\n")
+    with pytest.raises(ValueError, match="92 tokens is longer than the model's 64 positions"):
+        prepare(settings(folder, data | {long: file}))
 
 
 def test_a_decoder_without_a_padding_token_learns_classes(data, tmp_path):
@@ -114,6 +153,23 @@ def test_a_decoder_without_a_padding_token_learns_classes(data, tmp_path):
     assert AutoTokenizer.from_pretrained(out / "model").pad_token == "<end>"
 
 
+class CtrlC(TrainerCallback):
+    """Pressed during the last step of training."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == state.max_steps - 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_the_last_dense_step_stops_before_pruning(tiny_model, data, tmp_path):
+    asked = settings(tiny_model, data, dense_epochs=1, precision="fp32")
+    with pytest.raises(Interrupted, match=r"stopped at step 5 of 5; .*dense/model is complete"):
+        prune(prepare(asked), tmp_path / "run", watch=[CtrlC()])
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    done = sentei("prune", "--out", tmp_path / "run", "--resume")
+    assert done.exit_code == 0, done.output
+
+
 def test_evaluate_measures_what_a_run_set_aside(tiny_model, data, tmp_path):
     out = tmp_path / "out"
     options = ["--model", tiny_model, "--train", data["train"], "--holdout", 0.25]
@@ -122,7 +178,9 @@ def test_evaluate_measures_what_a_run_set_aside(tiny_model, data, tmp_path):
     again = sentei("evaluate", "--model", out / "model", "--json")
     assert again.exit_code == 0, again.output
     reported, measured = json.loads(done.stdout), json.loads(again.stdout)
-    assert reported["eval_examples"] == 36  # a quarter of what is left without a tenth
+    # a quarter of what is left without a tenth, and what repeats it
+    assert 36 <= reported["eval_examples"] < 72
+    assert f"{reported['eval_examples']} rows" in measured["data"]
     assert measured["metrics"] == pytest.approx(reported["sparse"])
 
 

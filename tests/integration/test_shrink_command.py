@@ -210,6 +210,11 @@ def test_a_teacher_of_attention_scores_is_refused(small, data, tmp_path):
     refused = sentei_command("inspect", *options, "--set", "distill.attention=1")
     assert refused.exit_code == 2 and "any number of attention heads" in refused.stderr
     done("inspect", *options, "--set", "distill.hidden=1")
+    run = tmp_path / "run"  # a run's folder stands for its model
+    shutil.copytree(small, run / "model")
+    options[1], options[-1] = small.parent / "run" / "model", run
+    refused = sentei_command("inspect", *options, "--set", "distill.attention=1")
+    assert refused.exit_code == 2 and "any number of attention heads" in refused.stderr
 
 
 # ------------------------------------------------------------------------------------ vocabulary

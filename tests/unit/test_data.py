@@ -7,11 +7,24 @@ import sys
 from collections import Counter
 
 import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartModel,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from sentei.hf import data, demo, tasks
 from sentei.hf.data import Examples, load_file, load_files
 from sentei.hf.tables import Layout
-from sentei.hf.tokens import tokenise
+from sentei.hf.tokens import Ragged, Tokens, check_positions, tokenise
 
 ROWS = [("good", "pos"), ("bad", "neg"), ("fine", "pos"), ("poor", "neg")]
 CSV = "text,label\ngood,pos\nbad,neg\nfine,pos\npoor,neg\n"
@@ -334,6 +347,25 @@ def test_split_of_regression_and_of_pairs():
     assert "stratified" not in train.source
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_text_is_on_both_sides_of_a_split(seed):
+    texts = [f"text {i % 30}" for i in range(90)]  # every one three times, under two labels
+    labels = [int(i >= 45) for i in range(90)]
+    whole = Examples(texts, None, labels, ("x", "y"), "repeated")
+    train, evaluation = data.split(whole, 0.1, seed)
+    assert not set(train.texts) & set(evaluation.texts)
+    assert len(train) + len(evaluation) == 90 and 9 <= len(evaluation) <= 30
+    assert set(train.labels) == set(evaluation.labels) == {0, 1}
+
+
+def test_repeated_texts_never_take_a_class_from_training():
+    whole = Examples(["a", "a", "b", "c"], None, [0, 0, 1, 1], ("x", "y"), "four")
+    train, evaluation = data.split(whole, 0.5, 0)
+    assert train.texts.count("a") == 2 and len(evaluation) == 1
+    with pytest.raises(ValueError, match="too few examples to set some aside"):
+        data.split(Examples(["a"] * 4, None, [0, 0, 1, 1], ("x", "y"), "same"), 0.5, 0)
+
+
 def test_split_never_takes_the_last_of_a_class():
     examples = Examples(list("abc"), None, [0, 0, 1], ("x", "y"), "three")
     train, evaluation = data.split(examples, 0.9, 0)
@@ -525,7 +557,6 @@ def tokenizer():
 
 
 def test_tokens_are_cut_and_padded_by_the_collator(tokenizer):
-    import torch
     from transformers import DataCollatorWithPadding
 
     examples = Examples(["a", "a b c d e f"], None, [1, 0], ("x", "y"), "two")
@@ -559,3 +590,47 @@ def test_impossible_lengths(tokenizer, max_length):
     examples = Examples(["a"], None, [0], ("x",), "one")
     with pytest.raises(ValueError, match=f"max_length is {max_length} tokens.*at most 16"):
         tokenise(examples, tokenizer, max_length)
+
+
+SMALL = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 20,
+    "max_position_embeddings": 12,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+BART = {
+    f"{side}_{name}": 1
+    for side in ("encoder", "decoder")
+    for name in ("layers", "ffn_dim", "attention_heads")
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        (lambda: BertModel(BertConfig(**SMALL)), 12),
+        (lambda: RobertaModel(RobertaConfig(**SMALL)), 10),
+        (lambda: BartModel(BartConfig(**{**SMALL, **BART})), 12),
+        (lambda: GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=12)), 12),
+        (lambda: ModernBertModel(ModernBertConfig(**SMALL)), None),
+    ],
+    ids=["bert", "roberta", "bart", "gpt2", "modernbert"],
+)
+def test_texts_longer_than_the_models_positions(model, limit):
+    built = model().eval()
+
+    def fits(length):
+        ids = Ragged()
+        ids.extend([[5] * 3, [5] * length])
+        check_positions(Tokens({"input_ids": ids}), built)
+        built(torch.full((1, length), 5))
+
+    fits(limit or 40)
+    if limit:
+        with pytest.raises(ValueError, match=f"{limit + 1} tokens .* use --max-length {limit}"):
+            fits(limit + 1)

@@ -68,6 +68,22 @@ def test_a_folder_with_splits(folder):
     assert set(alone.labels) == {1}
 
 
+@pytest.mark.parametrize("name", ["val", "valid"])
+def test_test_is_the_last_split_to_evaluate_on(folder, name):
+    both = folder.parent / "both"
+    for split in ("train", name, "test"):
+        shutil.copytree(folder, both / split)
+    _, evaluation = of(train=both).load()
+    assert str(both / name) in evaluation.source
+
+
+def test_classes_may_be_called_as_splits_are(folder):
+    (folder / "red").rename(folder / "train")
+    (folder / "green").rename(folder / "test")
+    train, evaluation = of(train=folder).load()
+    assert train.label_names == ("test", "train") and (len(train), len(evaluation)) == (18, 2)
+
+
 def test_errors(folder):
     def refused(**given):
         with pytest.raises(ValueError) as caught:

@@ -28,6 +28,9 @@ def test_the_kind_is_named_or_that_of_the_task():
         ({"tags_column": "ner"}, "--tags-column: not read by --kind classification.*kind tokens"),
         ({"kind": "tokens", "label_column": "x"}, "belongs to --kind classification or images"),
         ({"kind": "answers", "flip": True}, "--flip: not read by --kind answers"),
+        ({"kind": "images", "max_length": 64}, "--max-length: not read by --kind images"),
+        ({"kind": "tokens", "quoting": "none"}, "--quoting: not read by --kind tokens; it belongs"),
+        ({"kind": "tokens", "header": False}, "--no-header: not read by --kind tokens"),
         ({"kind": "images", "regression": True}, "--regression: not read by --kind images"),
         ({"kind": "tokens", "metric": "recal"}, r"did you mean 'recall'\? Choose from f1, "),
         (
@@ -39,6 +42,12 @@ def test_the_kind_is_named_or_that_of_the_task():
 def test_settings_that_do_not_fit_the_kind(given, message):
     with pytest.raises(ValueError, match=message):
         of(**given)
+
+
+def test_settings_that_several_kinds_read():
+    of(kind="tokens", max_length=64, delimiter=" ", encoding="latin-1")
+    for kind in ("classification", "answers", "language", "summaries"):
+        of(kind=kind, max_length=64, delimiter=";", quoting="none", header=False)
 
 
 def test_the_headline_comes_first():
@@ -98,6 +107,27 @@ def test_evaluation_data_of_the_hub_come_alone(monkeypatch):
     train, evaluation = of(task="wnut_17").load()
     assert (len(train), len(evaluation), train.label_names) == (3, 1, ("O", "B-x", "I-x"))
     assert asked == [("leondz/wnut_17", None, tasks.CONVERTED)] * 2
+
+
+def test_a_file_takes_the_place_of_the_hubs_evaluation_data(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        sentence=datasets.Value("string"), label=datasets.ClassLabel(names=["negative", "positive"])
+    )
+    rows = {"sentence": ["bad", "good"], "label": [0, 1]}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    found = datasets.DatasetDict(train=part, validation=part)
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, config: found)
+    file = tmp_path / "mine.csv"
+    file.write_text("sentence,label\nfine,positive\n")
+    train, evaluation = of(task="sst2", eval=file).load()
+    assert (train.texts, evaluation.texts, evaluation.labels) == (["bad", "good"], ["fine"], [1])
+
+
+@pytest.mark.parametrize("option", ["train", "eval"])
+def test_the_demo_has_its_own_data(option, tmp_path):
+    with pytest.raises(ValueError, match=rf"--{option} .*mine\.csv: --task demo .* leave --task"):
+        of(task="demo", **{option: tmp_path / "mine.csv"}).load()
 
 
 def test_saved_datasets_bring_their_own_split(tmp_path):

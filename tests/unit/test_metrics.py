@@ -36,6 +36,12 @@ def test_f1_of_several_classes_is_the_mean_over_classes():
     assert metrics.compute(["f1"], predictions, labels)["f1"] == pytest.approx(expected)
 
 
+def test_f1_of_three_classes_of_which_two_occur_is_no_f1_of_class_one():
+    logits = [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 2.0, 0.0], [2.0, 0.0, 0.0]]
+    expected = (4 / 5 + 2 / 3) / 2  # class 0: tp 2, fn 1
+    assert metrics.compute(["f1"], logits, [0, 1, 0, 0])["f1"] == pytest.approx(expected)
+
+
 def test_correlations_by_hand():
     labels = [1.0, 2.0, 3.0, 4.0]
     predictions = [1.0, 4.0, 3.0, 16.0]

@@ -110,6 +110,8 @@ def _print(found: Inspection) -> None:
             output.print(f"Note: {note}")
     if found.untaught:
         output.print(f"\nTeacher: none; {found.untaught}")
+    for note in found.notes:
+        output.print(f"Note: {note}", markup=False)
 
     memory = found.memory
     table = _table("memory in training (activations on top)", "bytes")

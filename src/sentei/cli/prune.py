@@ -28,7 +28,7 @@ from sentei.cli.options import (
     make_settings,
     with_settings,
 )
-from sentei.hf.settings import Settings, check_output
+from sentei.hf.settings import Settings, absolute, check_output
 from sentei.record import RunReport
 
 
@@ -84,6 +84,8 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
             errors.print(f"Note: {note}", soft_wrap=True, markup=False)
     if prepared.untaught and not json:
         errors.print(f"Teacher: none; {prepared.untaught}", soft_wrap=True, markup=False)
+    for note in () if json else prepared.notes:
+        errors.print(f"Note: {note}", soft_wrap=True, markup=False)
     bar = ProgressBar(errors, prepared.corpus.metrics[0])
     try:
         found = run(prepared, out, resume=resume, watch=[] if json else [bar])
@@ -106,7 +108,8 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
 def resumed(out: Path, given: dict[str, Any], others: list[object]) -> Settings | None:
     """The settings of the run in ``out``; None when it has finished."""
     settings = Settings.read(out / "run.yaml")
-    different = {k: v for k, v in given.items() if str(getattr(settings, k)) != str(v)}
+    begun = {k: absolute(k, getattr(settings, k)) for k in given}
+    different = {k: v for k, v in given.items() if str(begun[k]) != str(absolute(k, v))}
     if different:
         name, value = next(iter(different.items()))
         raise ValueError(

@@ -306,7 +306,9 @@ class Distiller:
             if own is None:
                 raise ValueError(
                     "the batch has no labels and so the student has no loss of its own: give "
-                    "labels, or leave them out with labels=0"
+                    "labels, or leave them out with labels=0. A Trainer with "
+                    "label_smoothing_factor or compute_loss_func takes the labels out and makes "
+                    "its own loss, in which no teacher has a part: use neither"
                 )
             terms["labels"] = asked.labels, own
         if asked.logits:
@@ -342,20 +344,22 @@ class Distiller:
                 f"distill.logits_loss={asked.logits_loss} takes one class an example, and this "
                 "model was made for several: use logits_loss=mse"
             )
-        z_s, z_t = ours.logits, theirs.logits
+        z_s, z_t, scale = ours.logits, theirs.logits, 1.0
         if ours.places:  # a choice among the tokens, padding not being one of them
             mask, blank = batch.get("attention_mask"), _NOT_A_PLACE
             if mask is not None:
                 blank = 0.0 if asked.logits_loss == "mse" else blank
                 padding = ~mask.bool()[..., None]
                 z_s, z_t = z_s.masked_fill(padding, blank), z_t.masked_fill(padding, blank)
+                if asked.logits_loss != "kl":  # a mean over places, where kl is a sum
+                    scale = mask.numel() / mask.sum()
             z_s, z_t = z_s.mT.flatten(0, 1), z_t.mT.flatten(0, 1)
         elif z_s.ndim > 2:  # a class for each token: padding says nothing
             mask = batch.get("attention_mask")
             if mask is not None and mask.shape == z_s.shape[:2]:
                 z_s, z_t = z_s[mask.bool()], z_t[mask.bool()]
             z_s, z_t = z_s.flatten(0, -2), z_t.flatten(0, -2)
-        return losses.logits_loss(z_s, z_t, asked.logits_loss, asked.temperature)
+        return scale * losses.logits_loss(z_s, z_t, asked.logits_loss, asked.temperature)
 
     def _pick(
         self, output: Mapping[str, Any], scores: list[Tensor], who: str, layers: Sequence[int]
@@ -445,6 +449,12 @@ class Distiller:
             "attention": list(self.match.layers) if asked.attention else [],
         }
         cache.bind(fingerprint(self.teacher), needs)
+
+
+def is_taught(model: nn.Module) -> bool:
+    """Whether a distiller is attached to a model."""
+    hooks = _inner(model)._forward_hooks.values()
+    return any(isinstance(getattr(hook, "__self__", None), Distiller) for hook in hooks)
 
 
 def _refuse_writers(student: nn.Module) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sentei.distill.distiller import is_taught
 from sentei.engine import SenteiWarning
 from sentei.pruner import Pruner
 from sentei.recipe import Recipe, check_type
@@ -35,7 +36,8 @@ class PruningCallback(TrainerCallback):
         TypeError: ``recipe`` is none.
         ValueError: When training begins: the recipe does not fit the model or the number of steps;
             ``load_best_model_at_end`` is on (the best checkpoint may be from before the target
-            sparsity); or training resumes from a checkpoint without a pruner's state.
+            sparsity); ``label_smoothing_factor`` is set and the model has a teacher; or training
+            resumes from a checkpoint without a pruner's state.
     """
 
     def __init__(self, recipe: Recipe, *, resume_from: str | Path | None = None) -> None:
@@ -58,6 +60,12 @@ class PruningCallback(TrainerCallback):
             raise ValueError(
                 "load_best_model_at_end=True would put back a checkpoint from before the final "
                 "sparsity: switch it off; the last checkpoint is the pruned model"
+            )
+        if args.label_smoothing_factor and is_taught(kwargs["model"]):
+            raise ValueError(
+                f"label_smoothing_factor={args.label_smoothing_factor:g}: the Trainer then makes "
+                "its own loss out of the logits, in which the teacher has no part: set it to 0, "
+                "or detach the distiller"
             )
         pruner = Pruner(
             kwargs["model"],

@@ -40,7 +40,15 @@ _OBVIOUS: Final[tuple[tuple[str, str | None], ...]] = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
 )
-EVAL_SPLITS: Final = ("validation", "validation_matched", "dev", "eval", "test")
+EVAL_SPLITS: Final = (
+    "validation",
+    "validation_matched",
+    "val",
+    "valid",
+    "dev",
+    "eval",
+    "test",
+)
 """What a split for evaluation is called, the first that is there."""
 
 
@@ -169,7 +177,7 @@ def split(whole: Examples, eval_fraction: float, seed: int) -> tuple[Examples, E
 
     Each class gives round(its size × ``eval_fraction``) examples, but at least one where it has
     two and never its last. Within a class the order is that of a hash of seed and text, which
-    does not depend on the order of the file and keeps repeated texts together.
+    does not depend on the order of the file. Repeated texts are all on one side.
 
     Raises:
         ValueError: If ``eval_fraction`` is not inside (0, 1) or nothing can be set aside.

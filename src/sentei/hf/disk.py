@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,9 +26,18 @@ def last_checkpoint(folder: Path, needs: str = "trainer_state.json") -> Path | N
     """
     found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
     for step in sorted(found, reverse=True):
-        if all((found[step] / name).is_file() for name in ("trainer_state.json", needs)):
+        if (found[step] / needs).is_file() and _is_json(found[step] / "trainer_state.json"):
             return found[step]
     return None
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file is there, and whole."""
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def is_main() -> bool:

@@ -25,7 +25,8 @@ def hold_out(
 
     Each stratum gives round(its size x ``fraction``) examples, but at least one where it has two
     and never its last. Within a stratum the order is that of a hash of seed and key, which does
-    not depend on the order of the file and keeps repeated examples together.
+    not depend on the order of the file. All examples of a key follow the one that is set aside, or
+    stay where they are all that a stratum has, so that no key is on both sides.
 
     Args:
         keys: What an example is told by.
@@ -53,6 +54,11 @@ def hold_out(
     for stratum in members.values():
         count = min(max(1, round(len(stratum) * fraction)), len(stratum) - 1)
         aside.update(sorted(stratum, key=rank)[:count])
+    chosen = {keys[i] for i in aside}
+    for stratum in members.values():
+        if all(keys[i] in chosen for i in stratum):
+            chosen.discard(keys[max(stratum, key=rank)])
+    aside = {i for i in range(len(keys)) if keys[i] in chosen}
     if not aside:
         raise ValueError(
             f"{source}: too few examples to set some aside for evaluation; "

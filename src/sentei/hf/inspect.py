@@ -58,7 +58,8 @@ class Inspection(Record):
     ``schedule`` holds (step, sparsity) at every hundredth of training; ``truncated`` is the
     fraction of training texts longer than ``max_length``, None where nothing is cut; ``features``
     says what became of the training examples where that is not one each; ``untaught`` why a recipe
-    that can do without its teacher would have none.
+    that can do without its teacher would have none; ``notes`` what is taken for granted about the
+    model.
     """
 
     model: str
@@ -89,6 +90,7 @@ class Inspection(Record):
     schedule: tuple[tuple[int, float], ...]
     teacher: TeacherRecord | None
     untaught: str
+    notes: tuple[str, ...]
     memory: MemoryRecord
     sizes: SizeRecord
     checkpoint_bytes: int
@@ -142,6 +144,7 @@ def inspect(prepared: Prepared) -> Inspection:
         if teacher
         else None,
         untaught=prepared.untaught,
+        notes=prepared.notes,
         memory=MemoryRecord(
             weights=dense,
             gradients=dense,

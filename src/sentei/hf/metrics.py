@@ -3,6 +3,7 @@
 ============  =======  =========================================================================
 accuracy      [0, 1]   fraction of examples that are right
 f1            [0, 1]   two classes: F1 of class 1; more: unweighted mean of the F1 of each class
+                       that occurs
 matthews      [-1, 1]  Matthews correlation; 0 where it is undefined, as is its convention
 pearson       [-1, 1]  linear correlation of predicted and true values
 spearman      [-1, 1]  the same of their ranks, ties at their mean rank
@@ -17,6 +18,7 @@ checkpoints false.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -33,10 +35,11 @@ def _accuracy(predictions: NDArray[np.generic], labels: NDArray[np.generic]) -> 
     return float(accuracy_score(labels, predictions))
 
 
-def _f1(predictions: NDArray[np.generic], labels: NDArray[np.generic]) -> float:
+def _f1(predictions: NDArray[np.generic], labels: NDArray[np.generic], classes: int = 0) -> float:
+    """``classes`` is how many there are; of several some may not occur."""
     from sklearn.metrics import f1_score
 
-    binary = max(predictions.max(), labels.max()) <= 1
+    binary = classes <= 2 and max(predictions.max(), labels.max()) <= 1
     average = "binary" if binary else "macro"
     return float(f1_score(labels, predictions, average=average, zero_division=0))
 
@@ -130,10 +133,12 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
             f"got predictions of shape {outputs.shape} and labels of shape {truth.shape}."
         )
     check_finite(outputs)
+    metrics = METRICS
     if outputs.ndim == 2:
+        metrics = METRICS | {"f1": partial(_f1, classes=outputs.shape[1])}
         outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs.argmax(axis=1)
     try:
-        return {name: METRICS[name](outputs, truth) for name in names}
+        return {name: metrics[name](outputs, truth) for name in names}
     except ModuleNotFoundError as error:
         raise ValueError(
             f"metrics need {error.name}, which is not installed: pip install 'sentei[metrics]'."

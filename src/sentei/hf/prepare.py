@@ -26,6 +26,7 @@ from sentei.hf.kinds import Kind
 from sentei.hf.kinds.kind import Examples
 from sentei.hf.labels import placeholders, same_names
 from sentei.hf.settings import DEMO, Settings
+from sentei.hf.tables import listing
 from sentei.hf.tokens import Features
 from sentei.parts.distillation import Distillation
 from sentei.parts.scope import Selection
@@ -77,7 +78,8 @@ class Prepared:
     ``trained_head`` says that the checkpoint brought weights for every part of the model, so that
     its metrics before pruning mean something. ``folder`` is what ``from_pretrained`` takes,
     ``processor`` makes the model's input: a tokenizer, or an image processor. ``untaught`` says why
-    a recipe that can do without its teacher has none here.
+    a recipe that can do without its teacher has none here. ``notes`` say what is taken for granted
+    about the model.
     """
 
     settings: Settings
@@ -91,6 +93,7 @@ class Prepared:
     folder: str
     teacher: Teacher | None
     untaught: str
+    notes: tuple[str, ...]
     trained_head: bool
     selection: Selection
     total_steps: int
@@ -112,7 +115,10 @@ def prepare(settings: Settings) -> Prepared:
     folder, name = locate_model(settings.model)
     if chosen and recipe.distill:
         _check_teachable(kind)
-        for option, place in (("model", folder), ("teacher", chosen)):
+        places = {"model": folder}
+        if chosen not in ("dense", "self"):
+            places["teacher"] = locate_model(chosen, "teacher")[0]
+        for option, place in places.items():
             if recipe.distill.attention and is_shrunk(place):
                 raise ValueError(
                     f"--{option} {place}: its blocks may have any number of attention heads, and "
@@ -140,13 +146,17 @@ def prepare(settings: Settings) -> Prepared:
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus)
     share_padding(model, processor)
-    corpus.kind.check_model(model, train)
+    for features in (train, evaluation):
+        corpus.kind.check_model(model, features)
     precision(settings)
+    found = corpus.train.label_names
+    names = saved_labels(folder) if found else ()
+    notes = _taken_for(settings.model, names, found) if trained_head else ()
     if chosen == "self" and not trained_head and optional:
         chosen = None
         untaught = (
-            f"--model {settings.model} has no head trained for this task; --dense-epochs 3 would "
-            "make one first, or --teacher name one"
+            f"--model {settings.model} {_no_head(names, found)}; --dense-epochs 3 would make one "
+            "first, or --teacher name one"
         )
     if untaught and settings.teacher_cache:
         raise ValueError(
@@ -162,8 +172,8 @@ def prepare(settings: Settings) -> Prepared:
         if chosen == "self" and not trained_head:
             raise ValueError(
                 f"the recipe learns from a teacher, and there is none: --model {settings.model} "
-                "has no head trained for this task. Fine-tune it first with --dense-epochs 3, or "
-                "name a fine-tuned model with --teacher"
+                f"{_no_head(names, found)}. Fine-tune it first with --dense-epochs 3, or name a "
+                "fine-tuned model with --teacher"
             )
         teacher = _teacher(chosen, settings, recipe.distill, corpus, model, processor, train)
         teacher = replace(teacher, notes=(*order, *teacher.notes))
@@ -179,6 +189,7 @@ def prepare(settings: Settings) -> Prepared:
         folder=folder,
         teacher=teacher,
         untaught=untaught,
+        notes=notes,
         trained_head=trained_head,
         selection=selection,
         total_steps=total,
@@ -257,15 +268,31 @@ def _in_order_of(
     option = "teacher" if given else "model"
     names = saved_labels(locate_model(str(teacher), option)[0] if given else folder, option)
     if names == placeholders(len(names)) or names == found:
-        if not given or names == found or len(names) != len(found):
-            return corpus, ()
-        return corpus, (
-            f"{teacher} does not name its classes: taken to be {', '.join(found)}, in this order",
-        )
+        return corpus, _taken_for(str(teacher), names, found) if given else ()
     if not given and not same_names(names, found):
         return corpus, ()
     both = corpus.train.relabel(names), corpus.evaluation.relabel(names)
     return replace(corpus, train=both[0], evaluation=both[1]), ()
+
+
+def _taken_for(model: str, names: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    """A note on a model that does not name its classes, where the data's are not their numbers."""
+    unnamed = tuple(names) == placeholders(len(found))
+    if not unnamed or tuple(found) in (tuple(names), tuple(map(str, range(len(found))))):
+        return ()
+    return (f"{model} does not name its classes: taken to be {listing(found)}, in this order",)
+
+
+def _no_head(names: Sequence[str], found: Sequence[str]) -> str:
+    """Why a model called its classes ``names`` has no head for those found in the data."""
+    unnamed = tuple(names) == placeholders(len(names))
+    if unnamed or len(names) != len(found) or same_names(names, found):
+        return "has no head trained for this task"
+    return (
+        f"has the classes {listing(names)}, and the data have {listing(found)}: if these are the "
+        "same, write the model's names into the data, or the data's into id2label and label2id of "
+        "the model's config.json"
+    )
 
 
 def _teacher(

@@ -44,15 +44,23 @@ from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
 from sentei.hf.settings import Settings
-from sentei.hf.tokens import ByLength, Features
-from sentei.hf.watch import SECONDS, Epochs, Journal, Milestones, stopping_at_ctrl_c
+from sentei.hf.tokens import ByLength, Features, check_positions
+from sentei.hf.watch import (
+    SECONDS,
+    Epochs,
+    Journal,
+    Milestones,
+    anywhere,
+    read_seconds,
+    stopping_at_ctrl_c,
+)
 from sentei.record import PruningReport, RunReport, SizeRecord
 from sentei.shrink.disk import MANIFEST
 from sentei.shrink.disk import load as load_shrunk
 
 
 class Interrupted(Exception):
-    """Training was stopped by hand; ``checkpoint`` is where it goes on."""
+    """Training was stopped by hand; ``checkpoint`` is what it goes on from."""
 
     def __init__(self, checkpoint: Path, step: int, total: int) -> None:
         super().__init__(f"stopped at step {step} of {total}; {checkpoint} is complete")
@@ -143,6 +151,7 @@ def evaluate(
         ValueError: The model's output is not finite, or ``max_length`` is more than it takes.
     """
     features = corpus.kind.features(corpus.evaluation, processor, training=False)
+    check_positions(features, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     return _measure(model, processor, corpus, features, settings.batch_size)
@@ -196,9 +205,12 @@ def _dense(
         elsewhere = journal.before
         save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if anywhere(trainer.saving.interrupted, trainer.args):  # too late to stop before the end
+            steps = trainer.state.max_steps
+            raise Interrupted(folder / "model", steps, steps)
     model, _ = load_model(str(folder / "model"), prepared.corpus)
     metrics = evaluate(model, prepared.processor, prepared.corpus, prepared.settings)
-    total = float(spent.read_text("utf-8")) if spent.is_file() else 0.0
+    total = read_seconds(spent)
     return model, metrics, total, total if elsewhere is None else elsewhere
 
 
@@ -231,7 +243,7 @@ def _train(
     decisions: Callable[[int, int], bool],
     callbacks: Sequence[TrainerCallback],
     distiller: Distiller | None = None,
-) -> Trainer:
+) -> _Trainer:
     """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
     settings = prepared.settings
     arithmetic = precision(settings)
@@ -271,6 +283,7 @@ def _train(
     trainer = _Trainer(
         prepared,
         order,
+        saving,
         model=model,
         args=arguments,
         train_dataset=prepared.train,
@@ -294,8 +307,11 @@ def _train(
 class _Trainer(Trainer):
     """Evaluates by the kind of task, which may have to search, write or count whole spans."""
 
-    def __init__(self, prepared: Prepared, order: ByLength | None, **arguments: Any) -> None:
+    def __init__(
+        self, prepared: Prepared, order: ByLength | None, saving: Milestones, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self.saving = saving
         self._prepared = prepared
         self._order = order
 

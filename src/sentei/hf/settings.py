@@ -164,7 +164,8 @@ class Settings(BaseModel):
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
 
     seed: int = Field(42, ge=0)
-    """Seed of everything drawn: new weights, order of data, dropout."""
+    """Seed of everything drawn: new weights, order of data, dropout, and what is set aside for
+    evaluation without --eval."""
 
     evaluations: int = Field(5, ge=0)
     """Evaluations during training, the last at its end; the model that is written is measured in
@@ -188,8 +189,9 @@ class Settings(BaseModel):
             raise ValueError(f"{path}: not the settings of a run: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Write everything, defaults included."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), "utf-8")
+        """Write everything, defaults included, so that it holds in whatever folder it is read."""
+        data = {name: absolute(name, value) for name, value in self.model_dump(mode="json").items()}
+        path.write_text(yaml.safe_dump(data, sort_keys=False), "utf-8")
 
     def load_recipe(self) -> Recipe:
         """The recipe."""
@@ -209,6 +211,15 @@ class Settings(BaseModel):
             delimiter=self.delimiter,
             header=self.header,
         )
+
+
+def absolute(name: str, value: Any) -> Any:
+    """The value of a setting as it holds in any folder: whole paths of files and folders."""
+    if name in ("model", "teacher"):
+        local = value not in (None, DEMO, "dense", "self") and Path(value).is_dir()
+    else:
+        local = name in ("train", "eval", "teacher_cache") and value is not None
+    return os.path.abspath(value) if local else value
 
 
 OF_TRAINING = (

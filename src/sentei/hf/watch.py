@@ -30,6 +30,20 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
+def read_seconds(path: Path) -> float:
+    """The time in a :data:`SECONDS` file; 0 where there is none, or a failure cut it short."""
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal, without a last one that a failure cut short."""
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in whole]
+
+
 class Journal(TrainerCallback):
     """Writes ``metrics.jsonl`` as training goes, and remembers it as points.
 
@@ -75,24 +89,25 @@ class Journal(TrainerCallback):
     ) -> None:
         """Keep the lines up to where training begins."""
         self._begun = time.perf_counter()
-        spent = _checkpoint(args, state) / SECONDS
-        if state.global_step and spent.is_file():
-            self.before = float(spent.read_text(encoding="utf-8"))
+        if state.global_step:
+            self.before = read_seconds(_checkpoint(args, state) / SECONDS)
         self.writes = state.is_world_process_zero
         if not self.writes:
             return
         if state.global_step and self.path.is_file():
-            lines = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+            lines = _read_lines(self.path)
             self.lines = [line for line in lines if line["step"] <= state.global_step]
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
         self.path.write_text(text, encoding="utf-8")
 
-    def on_save(
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the time with the checkpoint."""
-        if self.writes:
-            (_checkpoint(args, state) / SECONDS).write_text(f"{self.seconds:.3f}\n", "utf-8")
+        """Leave the time with the checkpoint, before the Trainer completes it."""
+        if control.should_save and self.writes:
+            folder = _checkpoint(args, state)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / SECONDS).write_text(f"{self.seconds:.3f}\n", "utf-8")
 
     def on_log(
         self,
@@ -182,7 +197,7 @@ class Milestones(TrainerCallback):
         """Save and stop, if asked to."""
         control.should_evaluate |= state.global_step in self.evaluate_at
         control.should_save |= state.global_step in self.save_at
-        self.interrupted = _anywhere(self.interrupted, args)
+        self.interrupted = anywhere(self.interrupted, args)
         if self.interrupted and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
@@ -217,7 +232,7 @@ class Epochs(TrainerCallback):
                 listener.set_epoch(int(state.epoch or 0))
 
 
-def _anywhere(flag: bool, args: TrainingArguments) -> bool:
+def anywhere(flag: bool, args: TrainingArguments) -> bool:
     """Whether a flag is up in any of the processes that train together: they must stop together."""
     if args.world_size == 1:
         return flag

@@ -40,10 +40,11 @@ def of(settings: Settings) -> Kind[Any]:
             f"--kind {name}: the task {task.name} is of the kind {task.kind}; leave --kind out"
         )
     for setting in foreign(KINDS[name]):
-        if getattr(settings, setting) != Settings.model_fields[setting].default:
+        if (value := getattr(settings, setting)) != Settings.model_fields[setting].default:
+            option = ("no-" if value is False else "") + setting.replace("_", "-")
             readers = [kind.name for kind in KINDS.values() if setting in _own(kind)]
             raise ValueError(
-                f"--{setting.replace('_', '-')}: not read by --kind {name}; it belongs to "
+                f"--{option}: not read by --kind {name}; it belongs to "
                 f"--kind {' or '.join(readers)}"
             )
     kind = KINDS[name](settings)

@@ -18,7 +18,7 @@ from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding,
 from sentei.hf import squad
 from sentei.hf.data import text_cells
 from sentei.hf.holdout import hold_out, part_names
-from sentei.hf.kinds.kind import Batch, Collator, Kind, Said, Unlabelled
+from sentei.hf.kinds.kind import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
 from sentei.hf.metrics import check_finite
 from sentei.hf.squad import Prediction, Question
 from sentei.hf.tables import Table, counted, read_text
@@ -46,7 +46,7 @@ class Answers(Kind[Questions]):
     pads = True
     model_class = AutoModelForQuestionAnswering
     columns = ("question_column", "context_column", "answers_column")
-    options = ("doc_stride", "max_answer_length", "null_threshold")
+    options = ("doc_stride", "max_answer_length", "null_threshold", "max_length", *OF_TABLES)
     metric_names = ("f1", "exact_match")
     default_metrics = metric_names
     default_length = 384

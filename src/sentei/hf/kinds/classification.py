@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from sentei.hf import data, demo, metrics, tasks
 from sentei.hf.data import Examples
-from sentei.hf.kinds.kind import Collator
+from sentei.hf.kinds.kind import OF_TABLES, Collator
 from sentei.hf.kinds.labelled import Labelled
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tables import Layout, Table
@@ -22,7 +22,7 @@ class Classification(Labelled[Examples]):
     name = "classification"
     model_class = AutoModelForSequenceClassification
     columns = ("text_column", "pair_column", "label_column")
-    options = ("regression",)
+    options = ("regression", "max_length", *OF_TABLES)
     metric_names = tuple(metrics.METRICS)
     packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
     pads = True
@@ -39,8 +39,20 @@ class Classification(Labelled[Examples]):
         return self.settings.layout()
 
     def load(self) -> tuple[Examples, Examples]:
-        """Training and evaluation examples; the demo's where it is asked for."""
-        return demo.load_demo(seed=0) if self.settings.task == DEMO else super().load()
+        """Training and evaluation examples; the demo's where it is asked for.
+
+        Raises:
+            ValueError: No source or an unusable one, or files beside the demo's data.
+        """
+        if self.settings.task != DEMO:
+            return super().load()
+        for option in ("train", "eval"):
+            if file := getattr(self.settings, option):
+                raise ValueError(
+                    f"--{option} {file}: --task {DEMO} trains and evaluates on BBC news; leave "
+                    "--task out to use your own files, or leave the file out"
+                )
+        return demo.load_demo(seed=0)
 
     def from_files(self, train: Path, evaluation: Path | None) -> tuple[Examples, Examples]:
         """Both parts out of files."""

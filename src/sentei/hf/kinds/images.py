@@ -154,14 +154,14 @@ class Images(Labelled[Pictures]):
             )
         if is_saved(path):
             return self.from_dataset(*load_saved(path, splits))
-        return _folder(next((path / name for name in splits if (path / name).is_dir()), path))
+        return _folder(next((path / name for name in splits if _subfolders(path / name)), path))
 
     def has_evaluation(self, path: Path) -> bool:
         """Whether a folder has both a split to train on and one to evaluate on."""
         if is_saved(path):
             return bool(saved_splits(path).intersection(self.eval_splits))
-        return (path / "train").is_dir() and any(
-            (path / name).is_dir() for name in self.eval_splits
+        return bool(_subfolders(path / "train")) and any(
+            _subfolders(path / name) for name in self.eval_splits
         )
 
     def from_dataset(self, dataset: Any, name: str) -> Pictures:
@@ -269,11 +269,15 @@ def _simple(size: int | Sequence[int], channels: int) -> Any:
     )
 
 
+def _subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder; none, if it is none. A class called train has none, a split has."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in inside if path.is_dir() and not path.name.startswith("."))
+
+
 def _folder(folder: Path) -> Pictures:
     """The images below a folder, its subfolders being the classes."""
-    classes = sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    classes = _subfolders(folder)
     if not classes:
         raise ValueError(
             f"{folder} holds no folders: images belong in one folder for each class, such as "

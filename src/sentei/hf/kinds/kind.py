@@ -20,10 +20,13 @@ from sentei.hf import hub, tasks
 from sentei.hf.data import EVAL_SPLITS
 from sentei.hf.settings import DEMO, Settings
 from sentei.hf.tables import Layout, Table, from_dataset, read, saved_splits
-from sentei.hf.tokens import Features
+from sentei.hf.tokens import Features, check_positions
 
 Batch = dict[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+
+OF_TABLES = ("encoding", "quoting", "delimiter", "header")
+"""Settings that say how files of tables are written."""
 
 EVAL_FRACTION = 0.1
 """Of the training data, set aside where there is no evaluation data."""
@@ -104,7 +107,7 @@ class Kind(ABC, Generic[E]):
     """The settings that name its columns."""
 
     options: ClassVar[tuple[str, ...]] = ()
-    """The other settings that it alone reads."""
+    """The other settings that it reads and not every kind does."""
 
     metric_names: tuple[str, ...]
     """Every metric it can lead with."""
@@ -206,7 +209,11 @@ class Kind(ABC, Generic[E]):
         if self.settings.train:
             return self.from_files(self.settings.train, self.settings.eval)
         if self.task:
-            return self.from_hub(self.task)
+            train, evaluation = self.from_hub(self.task)
+            if self.settings.eval:
+                found = self.read(self.settings.eval, self.eval_splits)
+                evaluation = found.relabel(train.label_names)
+            return train, evaluation
         raise ValueError("no data: name a task with --task, or a file with --train")
 
     def load_evaluation(self, label_names: Sequence[str]) -> E:
@@ -310,6 +317,7 @@ class Kind(ABC, Generic[E]):
         Raises:
             ValueError: It cannot; says why.
         """
+        check_positions(features, model)
 
     # ------------------------------------------------------------------------ features
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, DefaultDataCollator, PreTrainedMo
 
 from sentei.hf.data import text_cells
 from sentei.hf.holdout import set_aside
-from sentei.hf.kinds.kind import Batch, Collator, Kind, Said, Unlabelled
+from sentei.hf.kinds.kind import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
 from sentei.hf.tables import SUFFIXES, Table, counted, read_text
 from sentei.hf.tokens import Features, check_length
 
@@ -70,6 +70,7 @@ class Language(Kind[Texts]):
     one_each = False
     model_class = AutoModelForCausalLM
     columns = ("text_column",)
+    options = ("max_length", *OF_TABLES)
     metric_names = ("perplexity",)
     default_metrics = metric_names
     default_length = 512

@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 
 from sentei.hf.data import text_cells
 from sentei.hf.holdout import set_aside
-from sentei.hf.kinds.kind import Batch, Collator, Kind, Said, Unlabelled
+from sentei.hf.kinds.kind import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
 from sentei.hf.metrics import check_finite
 from sentei.hf.tables import Table, no_column, rows
 from sentei.hf.tokens import Features, Ragged, Tokens, check_length, chunks
@@ -46,7 +46,7 @@ class Summaries(Kind[Pairs]):
     problem = "summarisation"
     model_class = AutoModelForSeq2SeqLM
     columns = ("text_column", "target_column")
-    options = ("prefix", "max_new_tokens", "num_beams")
+    options = ("prefix", "max_new_tokens", "num_beams", "max_length", *OF_TABLES)
     metric_names = ("rougeL", "rouge1", "rouge2")
     default_metrics = metric_names
     packages: ClassVar = {"rouge_score": "summaries"}

@@ -79,6 +79,7 @@ class TokenTags(Kind[Tagged]):
     problem = "token classification"
     model_class = AutoModelForTokenClassification
     columns = ("tokens_column", "tags_column")
+    options = ("max_length", "encoding", "delimiter")
     pads = True
     metric_names = ("f1", "precision", "recall", "accuracy")
     default_metrics = metric_names
