@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sentei.hf.data import Examples
+from sentei.shrink.cost import positions
 
 CHUNK = 1024
 """Examples that a tokenizer takes at once."""
@@ -169,27 +169,15 @@ def check_length(
         )
 
 
-_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
-"""What models call their embeddings of positions."""
-
-
 def check_positions(features: Features, model: PreTrainedModel) -> None:
-    """Refuse texts longer than the model has embeddings of positions for.
-
-    Not every tokenizer knows; and RoBERTa and its kin leave the first of them to padding.
+    """Refuse texts longer than the model has positions for: not every tokenizer knows.
 
     Raises:
         ValueError: One is.
     """
-    tables = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and name.endswith(_POSITIONS)
-    ]
-    if not tables or features.lengths is None:
+    limit = positions(model)
+    if limit is None or features.lengths is None:
         return
-    skipped = 0 if tables[0].padding_idx is None else tables[0].padding_idx + 1
-    limit = tables[0].num_embeddings - getattr(tables[0], "offset", skipped)
     if (longest := int(features.lengths.max())) > limit:
         raise ValueError(
             f"a text of {longest} tokens is longer than the model's {limit} positions: use "

@@ -128,13 +128,17 @@ def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor
     return inputs
 
 
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+"""What models call their embeddings of positions."""
+
+
 def positions(model: PreTrainedModel) -> int | None:
-    """Tokens that a model takes at most; None where its config names no such number."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 1:
-        return None
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            if module.padding_idx is not None:  # RoBERTa and its like count from behind it
-                return limit - module.padding_idx - 1
-    return limit
+    """Tokens that a model has embeddings of positions for; None where it has no table of them.
+
+    RoBERTa and its kin leave the first to padding, BART an offset.
+    """
+    for name, table in model.named_modules():
+        if isinstance(table, nn.Embedding) and name.endswith(_POSITIONS):
+            skipped = 0 if table.padding_idx is None else table.padding_idx + 1
+            return table.num_embeddings - int(getattr(table, "offset", skipped))
+    return None
