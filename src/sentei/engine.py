@@ -356,8 +356,7 @@ class Engine:
     def _split(self, moment: Moment) -> tuple[Group, ...]:
         """The budget's groups, among units of one kind and size unless it mixes them."""
         budget = self.recipe.budget
-        unlike = len({(made.kind, made.weights) for made in self.units}) > 1
-        mixes = unlike and budget.mixes(moment) and all(made.pooled for made in self.units)
+        mixes = budget.mixes(moment) and all(made.pooled for made in self.units)
         alike: dict[tuple[str, int], list[int]] = {}
         for place, made in enumerate(self.units):
             alike.setdefault(("", 0) if mixes else (made.kind, made.weights), []).append(place)

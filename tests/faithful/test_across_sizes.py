@@ -116,6 +116,13 @@ def test_resume():
     assert second.pruner.finish() == whole.pruner.finish()
 
 
+def test_units_of_one_size_reach_the_sparsity_too():
+    """22.3 of 62 blocks: 22 would fall short."""
+    run = Run(recipe(0.36, pattern="4x2"))
+    run.steps(STEPS)
+    assert run.pruner.finish().pruned == 23 * 8
+
+
 def test_nothing_is_pruned_before_the_ramp():
     run = Run(recipes.override(recipe(), ["schedule.warmup=0.5"]))
     run.steps(12)

@@ -284,9 +284,8 @@ def test_it_prunes_to_the_end(file):
     assert zeros > 0
     if emergent:
         assert report.updates[-1].pruned == zeros
-    elif isinstance(
-        recipe.budget, AcrossSizes
-    ):  # whole rows, the largest of as many weights as the widest matrix
+    elif isinstance(recipe.budget, AcrossSizes):
+        # Whole rows, the largest of as many weights as the widest matrix.
         assert wanted <= report.updates[-1].pruned == zeros < wanted + 64
     elif getattr(recipe.budget, "compat", False):
         # As the authors count: below the k-th score, and ties with it stay.

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 import sentei
+from sentei.hf.ranks import is_main
 
 P = ParamSpec("P")
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_silent = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
+_silent = not is_main()
 
 errors = Console(stderr=True, highlight=False, quiet=_silent)
 output = Console(highlight=False, quiet=_silent)

@@ -16,9 +16,9 @@ import torch
 from transformers import TrainerCallback
 
 from sentei import report as reports
-from sentei.hf.disk import is_main
 from sentei.hf.inspect import check_disk
 from sentei.hf.prepare import Prepared, prepare
+from sentei.hf.ranks import is_main
 from sentei.hf.run import prune
 from sentei.hf.settings import Settings
 from sentei.record import RunReport

@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import Trainer
 
+from sentei.hf.ranks import is_main
 from sentei.hf.watch import Milestones
 
 
@@ -38,11 +39,6 @@ def _is_json(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def is_main() -> bool:
-    """Whether this process writes: the only one, or the first of those a launcher started."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:

@@ -40,9 +40,10 @@ import sentei
 from sentei import recipe as recipes
 from sentei.distill import Distiller, TeacherCache
 from sentei.hf.callback import STATE_FILE, PruningCallback
-from sentei.hf.disk import explained, is_main, last_checkpoint, save_model
+from sentei.hf.disk import explained, last_checkpoint, save_model
 from sentei.hf.kinds import foreign
 from sentei.hf.prepare import Corpus, Prepared, is_shrunk, load_model, precision, share_padding
+from sentei.hf.ranks import is_main
 from sentei.hf.settings import Settings
 from sentei.hf.tokens import ByLength, Features, check_positions
 from sentei.hf.watch import (

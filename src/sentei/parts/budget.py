@@ -71,7 +71,7 @@ class Budget(Part):
             sizes: Entries of every site.
             moment: Where training is.
             state: From :meth:`start`, of these sites.
-            weights: Weights of an entry of every site, where it mixes them; empty: all are alike.
+            weights: Weights of an entry of every site, where it mixes them; empty: those are alike.
         """
 
 
@@ -196,7 +196,7 @@ class Threshold(Emergent):
     ) -> tuple[Group, ...]:
         """One group per site, with the same threshold; settled, one group of everything."""
         if self.settled(moment):
-            return (_everything(sizes, moment, weights),)
+            return (_everything(sizes, moment, _unlike(weights)),)
         threshold = self.final * (moment.sparsity / moment.final if self.rises else 1.0)
         if self.sigmoid:
             threshold = math.log(threshold / (1 - threshold)) if threshold else -math.inf
@@ -265,6 +265,7 @@ class LearnedRatio(Emergent):
     ) -> tuple[Group, ...]:
         """One group per site."""
         if self.settled(moment):
+            weights = _unlike(weights)
             held = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
             ratios = _shifted(state["sigma"] / state["temperature"], held, 1 - moment.sparsity)
             return _per_site(sizes, [1 - k for k in ratios], moment.sparsity, weights)
@@ -295,8 +296,13 @@ def _shifted(logits: Tensor, sizes: Sequence[int], kept: float) -> list[float]:
     return ratios
 
 
+def _unlike(weights: Sequence[int]) -> Sequence[int]:
+    """The weights of entries, or none where all have as many: entries are then counted exactly."""
+    return weights if len(set(weights)) > 1 else ()
+
+
 def _everything(sizes: Sequence[int], moment: Moment, weights: Sequence[int]) -> Group:
-    """One group of all sites, counted by weights where entries hold unlike numbers of them."""
+    """One group of all sites, counted by weights where those of an entry are given."""
     held = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
     count = round(sum(held) * moment.sparsity)
     return Group(tuple(range(len(sizes))), count, of_weights=bool(weights))
