@@ -11,11 +11,11 @@ from typing import Any
 
 from benchmarks import machine
 from sentei import recipe as recipes
-from sentei.hf.prepare import prepare
-from sentei.hf.run import prune
-from sentei.hf.settings import Settings
 from sentei.recipe import Recipe
-from sentei.record import RunReport
+from sentei.records import RunReport
+from sentei.run.prepare import prepare
+from sentei.run.run import prune
+from sentei.run.settings import Settings
 
 
 class Log:

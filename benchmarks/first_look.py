@@ -24,9 +24,10 @@ from sentei import methods
 from sentei import recipe as recipes
 from sentei.cli.app import quiet_transformers
 from sentei.cli.demo import TRAINING
-from sentei.hf.prepare import prepare
-from sentei.hf.run import prune
-from sentei.hf.settings import DEMO, Settings, make_recipe
+from sentei.run.prepare import prepare
+from sentei.run.run import prune
+from sentei.run.settings import Settings, make_recipe
+from sentei.tasks.catalogue import DEMO
 
 START, DENSE = "start", "dense"
 TASKS: dict[str, dict[str, Any]] = {

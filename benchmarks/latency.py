@@ -27,11 +27,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from benchmarks import machine
 from sentei import shrink
 from sentei.cli.app import quiet_transformers
-from sentei.hf.demo import demo_model_path
+from sentei.models.structures import divide, family_of
 from sentei.parts.budget import Uniform
 from sentei.parts.part import Moment
 from sentei.shrink.cost import example
-from sentei.shrink.surgery import divide, family_of
+from sentei.tasks.demo import demo_model_path
 
 LENGTH, BATCHES, WARMUP = 128, (1, 8), 5
 MODELS: dict[str, tuple[float, tuple[str, ...]]] = {

@@ -32,7 +32,7 @@ from sentei.compare.claims import Claims, open_storage
 from sentei.compare.plan import load
 from sentei.compare.statistics import Spread, interval, paired, pooled, spread
 from sentei.compare.work import Event, Worker
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
 
 PROTOCOLS = Path(__file__).parent / "protocols"
 PATIENCE = 600.0

@@ -15,8 +15,8 @@ from pathlib import Path
 from torchmetrics.functional.text import squad as theirs
 
 from benchmarks import machine
-from sentei.hf import squad
-from sentei.hf.squad import Question
+from sentei.tasks.answers import scores as squad
+from sentei.tasks.answers.scores import Question
 
 SEED = 0
 

@@ -20,10 +20,11 @@ from transformers import PreTrainedModel
 from benchmarks import cells, machine
 from sentei import shrink
 from sentei.cli.app import quiet_transformers
-from sentei.hf.prepare import load_evaluation, load_processor, saved_labels
-from sentei.hf.run import evaluate
-from sentei.hf.settings import DEMO, Settings, make_recipe
+from sentei.run.prepare import load_evaluation, load_processor, saved_labels
+from sentei.run.run import evaluate
+from sentei.run.settings import Settings, make_recipe
 from sentei.shrink.cost import example
+from sentei.tasks.catalogue import DEMO
 
 START, DENSE = "start", "dense"
 SENTENCES, EPOCHS = 8000, 1

@@ -30,8 +30,9 @@ from transformers import (
 
 from benchmarks import cells, machine, subjqa
 from sentei.cli.app import quiet_transformers
-from sentei.hf.demo import load_demo
-from sentei.hf.settings import DEMO, make_recipe
+from sentei.run.settings import make_recipe
+from sentei.tasks.catalogue import DEMO
+from sentei.tasks.demo import load_demo
 
 START, DENSE = "start", "dense"
 KEY = ("task", "method", "sparsity", "seed")

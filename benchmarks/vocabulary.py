@@ -24,14 +24,14 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from benchmarks import corpora, machine
-from sentei.hf.demo import demo_model_path
-from sentei.hf.prepare import load_evaluation, load_model, saved_labels
-from sentei.hf.run import evaluate
-from sentei.hf.settings import Settings
-from sentei.hf.tables import Layout
-from sentei.hf.texts import Texts, read_texts
+from sentei.data.table import Layout
+from sentei.run.prepare import load_evaluation, load_model, saved_labels
+from sentei.run.run import evaluate
+from sentei.run.settings import Settings
+from sentei.run.texts import Texts, read_texts
 from sentei.shrink import save, shrink_vocabulary
-from sentei.shrink.tokens import encode
+from sentei.shrink.vocabulary.tokenizer import encode
+from sentei.tasks.demo import demo_model_path
 
 TASKS = {"SST-2": "sst2-full", "MRPC": "mrpc", "STS-B": "stsb", "BANKING77": "banking77"}
 HEAD = (

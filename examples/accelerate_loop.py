@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 import sentei
-from sentei.hf.demo import demo_model_path, load_demo
-from sentei.hf.tokens import tokenise
+from sentei.data.features import tokenise
+from sentei.tasks.demo import demo_model_path, load_demo
 
 
 def main(steps: int, out: Path) -> None:

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, RandomSampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 import sentei
-from sentei.hf.demo import demo_model_path, load_demo
-from sentei.hf.tokens import tokenise
+from sentei.data.features import tokenise
 from sentei.methods import Method
 from sentei.parts.masks import Project
 from sentei.parts.schedule import Cubic
 from sentei.parts.scores import Memory, Score
+from sentei.tasks.demo import demo_model_path, load_demo
 from sentei.testing import check_method
 
 

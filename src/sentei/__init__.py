@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from sentei.distill import Distiller, TeacherCache
-from sentei.engine import SenteiWarning
 from sentei.methods.auto import auto
 from sentei.methods.frozen_mask import frozen_mask
 from sentei.methods.knowledge_aware import knowledge_aware
@@ -28,13 +27,14 @@ from sentei.methods.random import random
 from sentei.methods.sensitivity import sensitivity
 from sentei.methods.soft_movement import soft_movement
 from sentei.parts.distillation import Distillation
-from sentei.pruner import Pruner
+from sentei.pruning.engine import SenteiWarning
+from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe, dump, load, override
 
 if TYPE_CHECKING:
     from sentei import shrink
-    from sentei.hf.adapters import merge_adapter
-    from sentei.hf.callback import PruningCallback
+    from sentei.integrations.trainer import PruningCallback
+    from sentei.models.adapters import merge_adapter
 
 __version__ = version("sentei")
 
@@ -71,11 +71,11 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # These need transformers, which takes seconds to import.
     if name == "PruningCallback":
-        from sentei.hf.callback import PruningCallback
+        from sentei.integrations.trainer import PruningCallback
 
         return PruningCallback
     if name == "merge_adapter":
-        from sentei.hf.adapters import merge_adapter
+        from sentei.models.adapters import merge_adapter
 
         return merge_adapter
     if name == "shrink":

@@ -20,7 +20,6 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
-from sentei.measure import count_zeros
 from sentei.parts.budget import AcrossSizes, Budget, Global, LearnedRatio
 from sentei.parts.distillation import Distillation
 from sentei.parts.masks import Gated, HardConcrete, Latent, Mask, Project
@@ -30,6 +29,7 @@ from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
 from sentei.parts.schedule import Found, Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import Present, Score
+from sentei.pruning.summary import count_zeros
 
 
 class Recipe(Part):

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sentei import recipe as recipes
-from sentei.engine import SenteiWarning
 from sentei.methods import Method, find
-from sentei.pruner import Pruner
+from sentei.pruning.engine import SenteiWarning
+from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe
-from sentei.record import PruningReport
+from sentei.records import PruningReport
 
 STEPS = 40
 """Optimizer steps of a :class:`Training`."""

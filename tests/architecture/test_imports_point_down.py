@@ -107,7 +107,7 @@ def test_the_reader_of_imports_sees_all_forms(tmp_path, monkeypatch):
     assert imports(file) == {
         "torch.nn",
         "sentei.hf",
-        "sentei.hf.data",
+        "sentei.tasks.texts",
         "sentei.parts",
         "sentei.parts.budget",
         "transformers",

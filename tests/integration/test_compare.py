@@ -28,7 +28,7 @@ from sentei.compare import begin as beginnings
 from sentei.compare import child, run
 from sentei.compare.claims import Claims, open_storage
 from sentei.compare.work import Worker
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
 
 FAST = {"epochs": 3, "learning_rate": 1e-2, "precision": "fp32", "evaluations": 1, "checkpoints": 2}
 LONG = {"epochs": 40, "checkpoints": 20}

@@ -19,11 +19,11 @@ from transformers import (
 from typer.testing import CliRunner
 
 from sentei import cli
+from sentei.data.table import Layout
 from sentei.distill.augment import replaceable
-from sentei.hf.augment import MaskedLM, Neighbours, whole_words
-from sentei.hf.data import load_training
-from sentei.hf.tables import Layout
+from sentei.run.augment import MaskedLM, Neighbours, whole_words
 from sentei.shrink import save, shrink
+from sentei.tasks.texts import load_training
 
 WORDS = [
     "good",

@@ -23,7 +23,7 @@ import sentei
 from sentei import methods
 from sentei.cli import app
 from sentei.cli.options import make_settings
-from sentei.hf.settings import Settings, make_recipe
+from sentei.run.settings import Settings, make_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -22,12 +22,12 @@ from typer.testing import CliRunner
 
 from sentei import auto, cli
 from sentei import recipe as recipes
-from sentei.hf import kinds
-from sentei.hf.prepare import prepare
-from sentei.hf.run import Interrupted, prune
-from sentei.hf.settings import Settings
-from sentei.hf.verify import _claims
-from sentei.record import PruningReport, SiteRecord, UnitsRecord
+from sentei.records import PruningReport, SiteRecord, UnitsRecord
+from sentei.run.prepare import prepare
+from sentei.run.run import Interrupted, prune
+from sentei.run.settings import Settings
+from sentei.run.verify import _claims
+from sentei.tasks import kinds
 
 FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
 

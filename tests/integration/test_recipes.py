@@ -27,9 +27,9 @@ from transformers import (
 import sentei
 from sentei import methods
 from sentei.cli import app
-from sentei.hf.settings import Settings
-from sentei.hf.tasks import TASKS
 from sentei.parts.budget import AcrossSizes
+from sentei.run.settings import Settings
+from sentei.tasks.catalogue import TASKS
 from sentei.testing import make_sparse_
 
 ROOT = Path(__file__).parents[2]

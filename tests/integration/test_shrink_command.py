@@ -283,8 +283,8 @@ def test_the_texts_of_a_run_are_a_vocabulary(small, data, tmp_path):
 
 
 def test_a_run_of_another_kind_has_no_such_texts(run):
-    from sentei.hf.settings import Settings, make_recipe
     from sentei.recipe import to_dict
+    from sentei.run.settings import Settings, make_recipe
 
     text = run / "text.txt"
     text.write_text("the film was good\n" * 200)
@@ -319,7 +319,7 @@ def test_wrong_texts_are_one_sentence(run, data, tmp_path):
 )
 @torch.no_grad()
 def test_a_real_model_on_a_few_texts(tmp_path):
-    from sentei.hf.demo import demo_model_path
+    from sentei.tasks.demo import demo_model_path
 
     texts = ["Pruning café trees in Zürich – 剪定!", "unbelievably goood ☃ films"]
     file, out = tmp_path / "texts.jsonl", tmp_path / "out"

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 import sentei
-from sentei.hf.callback import STATE_FILE
+from sentei.integrations.trainer import STATE_FILE
 from sentei.testing import make_sparse_
 
 STEPS = 24

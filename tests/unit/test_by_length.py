@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sentei.hf.tokens import POOL, ByLength
+from sentei.data.features import POOL, ByLength
 
 LENGTHS = np.random.default_rng(0).integers(4, 128, 1003)
 

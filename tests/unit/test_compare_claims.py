@@ -15,8 +15,8 @@ from sentei.compare.begin import _claims
 from sentei.compare.cells import Cell, Tuning
 from sentei.compare.choices import Values
 from sentei.compare.claims import ClaimLost, Claims, masked, open_storage
-from sentei.hf.settings import Settings
-from sentei.record import RunReport
+from sentei.records import RunReport
+from sentei.run.settings import Settings
 
 RUNS = [f"run{number}" for number in range(5)]
 

@@ -13,7 +13,7 @@ from sentei.compare.begin import check_still_asked
 from sentei.compare.cells import Grid, write_once
 from sentei.compare.choices import apply, count, grid, spell
 from sentei.compare.plan import Plan, load
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
 
 TASK = {"train": "train.jsonl", "eval": "eval.csv", "epochs": 2, "dense_epochs": 1}
 

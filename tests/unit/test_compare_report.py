@@ -12,7 +12,7 @@ from sentei import report as reports
 from sentei.compare.cells import Grid
 from sentei.compare.collect import collect
 from sentei.compare.plan import load
-from sentei.record import PruningReport, RunReport, SizeRecord
+from sentei.records import PruningReport, RunReport, SizeRecord
 from sentei.report import comparison as pages
 from sentei.report.comparison_console import print_comparison
 from sentei.report.comparison_words import difference, sparsity

@@ -21,10 +21,12 @@ from transformers import (
     RobertaModel,
 )
 
-from sentei.hf import data, demo, tasks
-from sentei.hf.data import Examples, load_file, load_files
-from sentei.hf.tables import Layout
-from sentei.hf.tokens import Ragged, Tokens, check_positions, tokenise
+from sentei.data.features import Ragged, Tokens, check_positions, tokenise
+from sentei.data.table import Layout
+from sentei.tasks import catalogue as tasks
+from sentei.tasks import demo
+from sentei.tasks import texts as data
+from sentei.tasks.texts import Examples, load_file, load_files
 
 ROWS = [("good", "pos"), ("bad", "neg"), ("fine", "pos"), ("poor", "neg")]
 CSV = "text,label\ngood,pos\nbad,neg\nfine,pos\npoor,neg\n"

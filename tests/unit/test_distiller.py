@@ -28,7 +28,7 @@ from transformers import (
 
 import sentei
 from sentei.distill import Distiller
-from sentei.distill.scores import ScoreRecorder
+from sentei.distill.recorder import ScoreRecorder
 from sentei.parts.distillation import Distillation
 
 SIZES = {

@@ -4,7 +4,7 @@ from torch import nn
 from transformers import BartConfig, BartModel, BertConfig, BertModel, LlamaConfig, LlamaModel
 
 import sentei
-from sentei.dropout import Dropout
+from sentei.pruning.dropout import Dropout
 from sentei.testing import Network
 
 

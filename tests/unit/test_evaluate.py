@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentei.cli.evaluate import _of_run
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sentei.hf import kinds
-from sentei.hf.kinds.images import Pictures, Pixels
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
+from sentei.tasks import kinds
+from sentei.tasks.images import Pictures, Pixels
 
 pytest.importorskip("PIL")
 from PIL import Image

@@ -11,10 +11,10 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from sentei.hf import kinds
-from sentei.hf.kinds.kind import Said
-from sentei.hf.kinds.language import Texts
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
+from sentei.tasks import kinds
+from sentei.tasks.language import Texts
+from sentei.tasks.task import Said
 
 SMALL = dict(
     vocab_size=20,

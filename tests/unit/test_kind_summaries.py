@@ -3,10 +3,10 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from sentei.hf import kinds
-from sentei.hf.kinds.kind import Said
-from sentei.hf.kinds.summaries import Pairs, rouge
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
+from sentei.tasks import kinds
+from sentei.tasks.summaries import Pairs, rouge
+from sentei.tasks.task import Said
 
 pytest.importorskip("rouge_score")
 

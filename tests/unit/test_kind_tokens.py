@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from sentei.hf import kinds
-from sentei.hf.kinds.kind import Said
-from sentei.hf.kinds.tokens import Tagged, span_scores
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
+from sentei.tasks import kinds
+from sentei.tasks.tagging import Tagged, span_scores
+from sentei.tasks.task import Said
 
 pytest.importorskip("seqeval")
 

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sentei.hf import kinds, tasks
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
+from sentei.tasks import catalogue as tasks
+from sentei.tasks import kinds
 
 
 def of(**given):

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from sentei import select
 from sentei.parts.masks import HardConcrete, Latent, Mask, Project, zero_pruned_
 from sentei.parts.part import Moment
+from sentei.pruning import cut as select
 
 
 def example(dtype=torch.float32):

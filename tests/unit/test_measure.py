@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentei.measure import BINS, count_zeros, histograms
-from sentei.select import Scores
+from sentei.pruning.cut import Scores
+from sentei.pruning.summary import BINS, count_zeros, histograms
 
 CPU = torch.device("cpu")
 

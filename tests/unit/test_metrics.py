@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sentei.hf import metrics
+from sentei.tasks import metrics
 
 pytest.importorskip("sklearn")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sentei.hf.prepare import precision
-from sentei.hf.settings import Settings
+from sentei.run.prepare import precision
+from sentei.run.settings import Settings
 
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp16")])

@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 from rich.console import Console
 
 from sentei import report as reports
-from sentei.record import (
+from sentei.records import (
     EvalPoint,
     Histogram,
     PruningReport,

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentei import select
-from sentei.select import Bracket, Cut, Scores, cut_at, find_cut, prune_
+from sentei.pruning import cut as select
+from sentei.pruning.cut import Bracket, Cut, Scores, cut_at, find_cut, prune_
 
 CPU = torch.device("cpu")
 

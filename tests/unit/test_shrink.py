@@ -14,11 +14,11 @@ from transformers import BertForSequenceClassification, BertTokenizer, PreTraine
 from zoo import TEXT, ZOO, Specimen
 
 from sentei.families import Structure
+from sentei.models.folder import MANIFEST
+from sentei.models.structures import divide, family_of
 from sentei.shrink import load, measure, save, shrink
 from sentei.shrink.cost import example, positions
-from sentei.shrink.disk import MANIFEST
-from sentei.shrink.rows import find_tables
-from sentei.shrink.surgery import divide, family_of
+from sentei.shrink.vocabulary.rows import find_tables
 
 DIVIDED = [case for case in ZOO if case != "albert"]
 DECODERS = [case for case in ZOO if ZOO[case].generates]

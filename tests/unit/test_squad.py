@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from sentei.hf import kinds, squad
-from sentei.hf.settings import Settings
-from sentei.hf.squad import Answer, Prediction, exact, f1, normalise, scores
+from sentei.run.settings import Settings
+from sentei.tasks import kinds
+from sentei.tasks.answers import scores as squad
+from sentei.tasks.answers.scores import Answer, Prediction, exact, f1, normalise, scores
 
 CONTEXT = "The tower, built in 1889, is 330 metres tall."
 

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sentei import state as states
 from sentei.methods import known
+from sentei.pruning import checkpoint as states
 from sentei.recipe import override, to_dict
 from sentei.testing import STEPS, Training
 

@@ -1,7 +1,8 @@
 import pytest
 
-from sentei.hf import metrics, tasks
-from sentei.hf.kinds import KINDS
+from sentei.tasks import catalogue as tasks
+from sentei.tasks import metrics
+from sentei.tasks.kinds import KINDS
 
 GLUE = [task for task in tasks.TASKS.values() if task.kind == "classification"]
 

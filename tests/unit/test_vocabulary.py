@@ -27,9 +27,9 @@ from transformers import (
 )
 from zoo import BART, DISTIL, GPT2, LLAMA, MODERN, RELATIVE, T5, TEXT, ZOO, Specimen
 
+from sentei.models.folder import MANIFEST
 from sentei.shrink import load, save, shrink, shrink_vocabulary
-from sentei.shrink.disk import MANIFEST
-from sentei.shrink.tokens import encode
+from sentei.shrink.vocabulary.tokenizer import encode
 
 SYLLABLES = ["ba", "de", "fi", "go", "hu", "kla", "men", "nor", "pri", "stu", "té", "wy"]
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sentei.hf import kinds
-from sentei.hf.kinds.answers import Questions
-from sentei.hf.settings import Settings
-from sentei.hf.squad import Answer, Question
-from sentei.hf.windows import Span, best_span, token_span, windows
+from sentei.run.settings import Settings
+from sentei.tasks import kinds
+from sentei.tasks.answers.scores import Answer, Question
+from sentei.tasks.answers.task import Questions
+from sentei.tasks.answers.windows import Span, best_span, token_span, windows
 
 CONTEXT = "the film was good a book was bad the meal was fine"  # 12 words, a piece each
 

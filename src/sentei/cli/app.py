@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 import sentei
-from sentei.hf.ranks import is_main
+from sentei.distributed import is_main
 
 P = ParamSpec("P")
 

@@ -48,7 +48,7 @@ def augment(
     Without --lm candidates are the nearest words in --model's embeddings, which are worse. The file
     has the originals too; train on it with evaluation data from elsewhere.
     """
-    from sentei.hf.augment import write
+    from sentei.run.augment import write
 
     quiet_transformers()
     if "model" not in given and lm:

@@ -24,10 +24,10 @@ from sentei.cli.app import (
     warn,
 )
 from sentei.cli.options import with_settings
-from sentei.hf.settings import Settings
 from sentei.report import comparison as pages
 from sentei.report.comparison_console import print_comparison
 from sentei.report.facts import duration
+from sentei.run.settings import Settings
 
 if TYPE_CHECKING:
     from sentei.compare.cells import Grid
@@ -176,7 +176,7 @@ def _work(
     from sentei.compare.begin import begin
     from sentei.compare.claims import Claims, StorageError, masked, open_storage
     from sentei.compare.work import Worker
-    from sentei.hf.run import Interrupted
+    from sentei.run.run import Interrupted
 
     quiet_transformers()
     begun = begin(plan, out, storage)

@@ -11,7 +11,8 @@ from sentei import report as reports
 from sentei.cli.app import JsonOption, errors, verb
 from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
 from sentei.cli.prune import resumed, run_and_show, show
-from sentei.hf.settings import DEMO, check_output
+from sentei.run.settings import check_output
+from sentei.tasks.catalogue import DEMO
 
 
 @verb

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
 from sentei.cli.options import make_settings, with_settings
-from sentei.hf.settings import OF_TRAINING, Settings
+from sentei.run.settings import OF_TRAINING, Settings
 
 NAMES = tuple(name for name in Settings.model_fields if name not in OF_TRAINING)
 SOURCES = ("task", "train", "eval", "holdout")
@@ -28,7 +28,8 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
 
     For a model of a run, options left out are the run's: its data, columns and length.
     """
-    from sentei.hf.prepare import (
+    from sentei.pruning.summary import count_zeros
+    from sentei.run.prepare import (
         load_evaluation,
         load_model,
         load_processor,
@@ -36,8 +37,7 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
         saved_labels,
         share_padding,
     )
-    from sentei.hf.run import evaluate as measure
-    from sentei.measure import count_zeros
+    from sentei.run.run import evaluate as measure
 
     quiet_transformers()
     if "model" in given:

@@ -20,11 +20,11 @@ from sentei.cli.options import (
     make_settings,
     with_settings,
 )
-from sentei.hf.settings import check_output
 from sentei.report.facts import count, percent, size
+from sentei.run.settings import check_output
 
 if TYPE_CHECKING:
-    from sentei.hf.inspect import Inspection
+    from sentei.run.inspect import Inspection
 
 
 @verb
@@ -43,9 +43,9 @@ def inspect(
     json: JsonOption = False,
 ) -> None:
     """Show what `prune` with the same options would do, without training."""
-    from sentei.hf.inspect import check_disk
-    from sentei.hf.inspect import inspect as describe
-    from sentei.hf.prepare import prepare
+    from sentei.run.inspect import check_disk
+    from sentei.run.inspect import inspect as describe
+    from sentei.run.prepare import prepare
 
     quiet_transformers()
     settings = make_settings(

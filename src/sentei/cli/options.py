@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from sentei import recipe as recipes
-from sentei.hf.settings import Settings, make_recipe
+from sentei.run.settings import Settings, make_recipe
 
 MethodOption = Annotated[
     str | None, typer.Option(help="Pruning method, see `sentei methods` [default: auto].")
@@ -48,7 +48,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     """Give a verb the options of these settings (all but the recipe if none is named).
 
     The verb receives them as one argument ``given``: a dict of those the user typed, so that a
-    setting left out takes its default from :class:`~sentei.hf.settings.Settings`.
+    setting left out takes its default from :class:`~sentei.run.settings.Settings`.
     """
     chosen = names or tuple(name for name in Settings.model_fields if name != "recipe")
 

@@ -28,8 +28,8 @@ from sentei.cli.options import (
     make_settings,
     with_settings,
 )
-from sentei.hf.settings import Settings, absolute, check_output
-from sentei.record import RunReport
+from sentei.records import RunReport
+from sentei.run.settings import Settings, absolute, check_output
 
 
 @verb
@@ -67,10 +67,10 @@ def prune(
 def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> None:
     """Run, write the report, print it."""
     from sentei.cli.progress import ProgressBar
-    from sentei.hf.inspect import check_disk
-    from sentei.hf.prepare import prepare
-    from sentei.hf.run import Interrupted
-    from sentei.hf.run import prune as run
+    from sentei.run.inspect import check_disk
+    from sentei.run.prepare import prepare
+    from sentei.run.run import Interrupted
+    from sentei.run.run import prune as run
 
     quiet_transformers()
     if not json:

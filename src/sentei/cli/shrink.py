@@ -14,7 +14,7 @@ from sentei.cli.options import with_settings
 from sentei.report.facts import count, percent
 
 if TYPE_CHECKING:
-    from sentei.hf.texts import Texts
+    from sentei.run.texts import Texts
     from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
 
 
@@ -64,7 +64,7 @@ def shrink(
     from transformers import AutoTokenizer
 
     from sentei import shrink as shrinking
-    from sentei.shrink.disk import check_free
+    from sentei.models.folder import check_free
 
     quiet_transformers()
     if not folder.is_dir():
@@ -99,8 +99,8 @@ def shrink(
 
 
 def _read(given: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts:
-    from sentei.hf.tables import Layout
-    from sentei.hf.texts import OF_RUN, read_texts, run_texts
+    from sentei.data.table import Layout
+    from sentei.run.texts import OF_RUN, read_texts, run_texts
 
     if not vocabulary and (given or least > 1):
         option = next(iter(given), "least").replace("_", "-")

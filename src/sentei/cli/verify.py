@@ -24,7 +24,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
-    from sentei.hf.verify import verify as check
+    from sentei.run.verify import verify as check
 
     quiet_transformers()
     if not folder.is_dir():

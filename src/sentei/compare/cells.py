@@ -25,17 +25,17 @@ from typing import Any, Final, Literal
 from sentei import recipe as recipes
 from sentei.compare.choices import Scalar, Space, count
 from sentei.compare.plan import Entry, Plan
-from sentei.hf.prepare import (
+from sentei.methods.magnitude import magnitude
+from sentei.parts.schedule import Stages
+from sentei.recipe import Recipe
+from sentei.run.prepare import (
     Corpus,
     choose_teacher,
     learns_alone,
     load_corpus,
     optimizer_steps,
 )
-from sentei.hf.settings import Settings
-from sentei.methods.magnitude import magnitude
-from sentei.parts.schedule import Stages
-from sentei.recipe import Recipe
+from sentei.run.settings import Settings
 
 Role = Literal["start", "dense", "pruned", "trial"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from transformers.utils import logging
 
 from sentei.compare.run import INTERRUPTED, run_here
-from sentei.hf.run import Interrupted
-from sentei.hf.settings import Settings
+from sentei.run.run import Interrupted
+from sentei.run.settings import Settings
 
 
 def main(folder: Path) -> int:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sentei import recipe as recipes
-from sentei.hf.settings import Settings
+from sentei.run.settings import Settings
 
 TRAINING: Final = (
     "epochs",

@@ -13,7 +13,7 @@ from sentei import report as reports
 from sentei.compare.cells import RUNS, Cell, Grid, Tuning
 from sentei.compare.plan import Plan
 from sentei.compare.statistics import front, interval, paired, pooled, spread
-from sentei.record import RunReport
+from sentei.records import RunReport
 from sentei.report.comparison import (
     REFERENCES,
     Comparison,

@@ -18,10 +18,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from sentei import recipe as recipes
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
-from sentei.hf.settings import Settings, make_recipe
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
 from sentei.report.comparison import REFERENCES
+from sentei.run.settings import Settings, make_recipe
 
 ELSEWHERE: Final = {
     "recipe": "they are listed under `recipes`",

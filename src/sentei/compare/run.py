@@ -16,12 +16,12 @@ import torch
 from transformers import TrainerCallback
 
 from sentei import report as reports
-from sentei.hf.inspect import check_disk
-from sentei.hf.prepare import Prepared, prepare
-from sentei.hf.ranks import is_main
-from sentei.hf.run import prune
-from sentei.hf.settings import Settings
-from sentei.record import RunReport
+from sentei.distributed import is_main
+from sentei.records import RunReport
+from sentei.run.inspect import check_disk
+from sentei.run.prepare import Prepared, prepare
+from sentei.run.run import prune
+from sentei.run.settings import Settings
 
 Watch = Callable[[Prepared], Sequence[TrainerCallback]]
 """Makes the callbacks that watch a run."""
@@ -52,7 +52,7 @@ def run_here(
         before: Metrics of the model that it starts from, where they are known.
 
     Raises:
-        Exception: Whatever :func:`~sentei.hf.prepare.prepare` and :func:`~sentei.hf.run.prune`
+        Exception: Whatever :func:`~sentei.run.prepare.prepare` and :func:`~sentei.run.run.prune`
             raise.
     """
     try:

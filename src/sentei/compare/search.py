@@ -18,7 +18,7 @@ from sentei import report as reports
 from sentei.compare.cells import Cell, Tuning, write_once
 from sentei.compare.choices import Scalar, Values, grid
 from sentei.compare.claims import Claims
-from sentei.record import RunReport
+from sentei.records import RunReport
 from sentei.report.facts import Metric
 
 

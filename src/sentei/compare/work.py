@@ -22,10 +22,10 @@ from sentei.compare.cells import Cell, Grid, Tuning
 from sentei.compare.choices import apply
 from sentei.compare.claims import Claim, ClaimLost, Claims
 from sentei.compare.run import Watch, run_here, run_launched
-from sentei.hf.disk import SaveError
-from sentei.hf.prepare import Prepared
-from sentei.hf.run import Interrupted
-from sentei.record import RunReport
+from sentei.records import RunReport
+from sentei.run.prepare import Prepared
+from sentei.run.run import Interrupted
+from sentei.run.saving import SaveError
 
 State = Literal["done", "failed", "blocked", "waiting", "held", "free"]
 """Of a run: has its result; ended in an error; needs one that failed; needs one that is not done;

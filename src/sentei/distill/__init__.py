@@ -2,6 +2,6 @@
 
 from sentei.distill.cache import TeacherCache
 from sentei.distill.distiller import Distiller
-from sentei.distill.match import Match, match
+from sentei.distill.layers import Match, match
 
 __all__ = ["Distiller", "Match", "TeacherCache", "match"]

@@ -22,8 +22,8 @@ from torch.utils.hooks import RemovableHandle
 
 from sentei.distill import losses
 from sentei.distill.cache import TeacherCache, fingerprint
-from sentei.distill.match import Match, config_of, implementation, match
-from sentei.distill.scores import ScoreRecorder
+from sentei.distill.layers import Match, config_of, implementation, match
+from sentei.distill.recorder import ScoreRecorder
 from sentei.parts.distillation import Distillation
 
 _NOT_FOR_THE_TEACHER = frozenset(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sentei.record import RunReport
+from sentei.records import RunReport
 from sentei.report.console import print_console
 from sentei.report.files import drawing, replace
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from sentei.record import Histogram, PruningReport, RunReport
+from sentei.records import Histogram, PruningReport, RunReport
 from sentei.report.facts import Metric, count
 
 KEPT, PRUNED, LOSS = "#2b9482", "#cf7434", "#5f83cc"

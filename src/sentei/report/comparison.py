@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from sentei.record import Record
+from sentei.records import Record
 from sentei.report.files import drawing, replace
 
 REFERENCES: Final = ("start", "dense")

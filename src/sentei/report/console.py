@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sentei.record import RunReport
+from sentei.records import RunReport
 from sentei.report.facts import (
     Cell,
     Grid,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sentei.record import RunReport, SiteRecord, UnitsRecord
+from sentei.records import RunReport, SiteRecord, UnitsRecord
 
 _ROLES = (
     *("query", "key", "value", "qkv", "attention_out"),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sentei.record import RunReport
+from sentei.records import RunReport
 from sentei.report import charts
 from sentei.report.facts import (
     Cell,

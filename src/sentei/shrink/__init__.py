@@ -10,10 +10,10 @@ save(smaller, "folder", tokenizer=tokenizer)
 
 from __future__ import annotations
 
+from sentei.models.folder import load, save
 from sentei.shrink.cost import LatencyRecord, measure
-from sentei.shrink.disk import load, save
 from sentei.shrink.remove import ShrinkReport, StructureRecord, shrink
-from sentei.shrink.vocabulary import VocabularyReport, shrink_vocabulary
+from sentei.shrink.vocabulary.cut import VocabularyReport, shrink_vocabulary
 
 __all__ = [
     "LatencyRecord",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sentei.families import Division
-from sentei.record import Record
+from sentei.records import Record
 
 
 class LatencyRecord(Record):

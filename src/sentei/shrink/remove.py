@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2CLS, ACT2FN
 
 from sentei.families import Division, Family, Neurons
-from sentei.record import Record
+from sentei.models.stock import apply_stock_, find_stock
+from sentei.models.structures import divide, family_of, keep_
+from sentei.records import Record
 from sentei.shrink.cost import flops
 from sentei.shrink.idle import Activation, Idle, find_idle, given
-from sentei.shrink.stock import apply_stock_, find_stock
-from sentei.shrink.surgery import divide, family_of, keep_
 
 
 class StructureRecord(Record):

@@ -1,1 +1,0 @@
-"""Sentei with Hugging Face: the Trainer callback, tasks, data, metrics, and whole runs."""

@@ -1,0 +1,1 @@
+"""A transformers model as a thing with a folder, units and inputs."""

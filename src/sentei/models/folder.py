@@ -1,0 +1,298 @@
+"""Folders of shrunk models, and the file that says what their config cannot."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import transformers
+from pydantic import ValidationError
+from transformers import AutoConfig, PreTrainedModel
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+import sentei
+from sentei.families import Family
+from sentei.models.stock import is_stock
+from sentei.models.structures import divide, family_of, keep_, make_stock
+from sentei.records import Record
+from sentei.shrink.vocabulary.cut import write_tokenizer
+
+MANIFEST = "shrink.json"
+"""Name of the file beside weights whose shapes the config cannot say."""
+
+_WEIGHTS = (
+    *("*.safetensors*", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt*", "*.h5*"),
+    *("*.msgpack*", "*.ot", "*.onnx*", "*.gguf", "*.tflite", "openvino_*.xml"),
+)
+_OF_VOCABULARY = (
+    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "generation_config.json"),
+)
+"""Files that name tokens or their ids."""
+
+
+class Remaining(Record):
+    """What is left of one structure of the model that ``config.json`` describes.
+
+    ``columns`` of a table that its blocks share are those of its heads, where there is one.
+    """
+
+    kind: str
+    name: str
+    units: int
+    columns: tuple[int, ...] | None = None
+
+
+class Manifest(Record):
+    """The shapes of a shrunk model: the stock model of ``config.json``, with fewer units.
+
+    ``model`` is the name of its class in Transformers.
+    """
+
+    format: Literal[1] = 1
+    sentei: str
+    model: str
+    structures: tuple[Remaining, ...]
+
+
+def save(
+    model: PreTrainedModel,
+    folder: str | Path,
+    *,
+    family: Family | None = None,
+    files: str | Path | None = None,
+    tokenizer: TokenizersBackend | None = None,
+) -> None:
+    """Write a model to a folder, shrunk or not.
+
+    Weights, config and generation config are written by ``save_pretrained``; beside them goes
+    ``shrink.json`` if the config cannot say what the model is. A new folder appears whole or not at
+    all.
+
+    Args:
+        model: The model.
+        folder: A new or empty folder.
+        family: What its architecture calls its parts, where that is not known.
+        files: A model's folder, from which tokenizer and all other files but weights and config are
+            copied; of subfolders those that sentence-transformers' ``modules.json`` names.
+        tokenizer: What is written instead of the tokenizer of ``files``, such as a smaller one.
+
+    Raises:
+        ValueError: The folder is not empty; neither the config nor ``shrink.json`` can say what the
+            model is, so that nothing would load it; or the tokenizer does not load as it was
+            written.
+    """
+    check_free(Path(folder))
+    folder = Path(folder).resolve()  # "." has no name to put another beside
+    family = family or family_of(model)
+    manifest = None if is_stock(model, family) else describe(model, family)
+    if manifest is not None:
+        _check_sayable(model, family, manifest, folder)
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        model.save_pretrained(unfinished)
+        if manifest is not None:
+            text = manifest.model_dump_json(indent=2, exclude_none=True)
+            (unfinished / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            write_tokenizer(tokenizer, unfinished)
+        if files is not None:
+            _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
+        if folder.is_dir():  # stays itself: someone may be in it
+            for path in unfinished.iterdir():
+                shutil.move(path, folder / path.name)
+        else:
+            os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def load(folder: str | Path, *, family: Family | None = None, **options: Any) -> PreTrainedModel:
+    """Load a model that :func:`save` wrote, or any other from a folder.
+
+    The stock model of ``config.json`` is built without weights, its heads and neurons are cut to
+    what ``shrink.json`` says, and the weights are loaded into that, each into its place and none
+    left over.
+
+    Args:
+        folder: The model's folder.
+        family: What its architecture calls its parts, where that is not known.
+        options: For ``from_pretrained``: ``dtype``, ``device_map``, ``attn_implementation``, ...
+
+    Returns:
+        The model, of its class in Transformers, in evaluation.
+
+    Raises:
+        ValueError: The folder holds no model, or its files do not fit together.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    architecture = _class(path, manifest)
+
+    class Shrunk(architecture):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(config, *arguments, **keywords)
+            if manifest is not None:
+                _cut_(self, family or family_of(self), manifest, path)
+
+    # Transformers looks classes up by name: to it this one is the architecture itself.
+    for attribute in ("__name__", "__qualname__", "__module__"):
+        setattr(Shrunk, attribute, getattr(architecture, attribute))
+    try:
+        model, found = Shrunk.from_pretrained(path, output_loading_info=True, **options)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: its weights do not fit its config ({reason})") from error
+    wrong = {kind: sorted(map(str, names)) for kind, names in found.items() if names}
+    if manifest is None:
+        wrong.pop("unexpected_keys", None)  # as from_pretrained has it: old files hold buffers
+    if wrong:
+        kind, names = next(iter(wrong.items()))
+        raise ValueError(
+            f"{path}: its weights do not fit its config"
+            + (f" and {MANIFEST}" if manifest else "")
+            + f": {kind.replace('_', ' ')}: {', '.join(names[:3])}"
+        )
+    model.__class__ = architecture
+    shrunk: PreTrainedModel = model
+    return shrunk
+
+
+def describe(model: PreTrainedModel, family: Family) -> Manifest:
+    """What the config of a shrunk model cannot say."""
+    uses: dict[str, list[int] | None] = {}
+    divisions = divide(model, family)
+    if any(heads.table for heads in family.heads):
+        from sentei.models.shared_bias import columns  # loads two architectures
+
+        names = (division.structure.name for division in divisions)
+        uses = {name: columns(model.get_submodule(name)) for name in names}
+    return Manifest(
+        sentei=sentei.__version__,
+        model=type(model).__name__,
+        structures=tuple(
+            Remaining(
+                kind=structure.kind,
+                name=structure.name,
+                units=structure.units,
+                columns=tuple(used) if (used := uses.get(structure.name)) is not None else None,
+            )
+            for structure in (division.structure for division in divisions)
+        ),
+    )
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, if there is one.
+
+    Raises:
+        ValueError: It is damaged, or of a later version.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(
+            f"{file}: {where}: {first['msg']}; it is damaged or of a later version of Sentei"
+        ) from None
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        ValueError: It does, or is a file.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: name a new or empty folder")
+
+
+def _check_sayable(
+    model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path
+) -> None:
+    """Refuse a model of which :func:`load` would make another."""
+    if getattr(transformers, manifest.model, None) is not type(model):
+        raise ValueError(
+            f"a {manifest.model} is not a class of transformers, and its config cannot say its "
+            f"shapes, so that nothing would load it from {folder}: shrink it with stock=True, or "
+            "shrink a model of the class of transformers that it extends"
+        )
+    stock = make_stock(model, copy.deepcopy(model.config))
+    _cut_(stock, family, manifest, folder)
+    here, there = (
+        {name: list(tensor.shape) for name, tensor in one.named_parameters(remove_duplicate=False)}
+        for one in (model, stock)
+    )
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise ValueError(
+                f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} by the "
+                f"model's config, so that nothing would load it from {folder}: make the config say "
+                "what the model is (for a new classifier config.num_labels)"
+            )
+
+
+def _class(folder: Path, manifest: Manifest | None) -> type[PreTrainedModel]:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no config.json: name a model's folder")
+    config = AutoConfig.from_pretrained(folder)
+    names = [manifest.model] if manifest else [*(config.architectures or ())]
+    found = getattr(transformers, names[0], None) if names else None
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        name = names[0] if names else "none"
+        raise ValueError(f"{folder}: its class, {name}, is not in transformers")
+    return found
+
+
+def _cut_(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path) -> None:
+    said = {(one.kind, one.name): one for one in manifest.structures}
+    for division in divide(model, family):
+        structure = division.structure
+        one = said.pop((structure.kind, structure.name), None)
+        kept = range(one.units) if one and one.columns is None else one.columns if one else ()
+        if not kept or max(kept) >= structure.units:
+            raise ValueError(
+                f"{folder / MANIFEST}: it does not say what is left of the {structure.units} "
+                f"{structure.kind}s of {structure.name} in config.json's model"
+            )
+        if list(kept) != list(range(structure.units)):
+            keep_(model, family, division, kept)
+    if said:
+        _, name = next(iter(said))
+        raise ValueError(f"{folder / MANIFEST}: config.json's model has no {name}")
+
+
+def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
+    """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
+    written = {path.name for path in target.iterdir()} | {MANIFEST}
+    modules = _module_folders(source)
+    for path in sorted(source.iterdir()):
+        if path.is_dir() and path.name in modules:
+            shutil.copytree(path, target / path.name)
+        elif path.is_file() and path.name not in written:
+            if not any(path.match(pattern) for pattern in but):
+                shutil.copy2(path, target / path.name)
+
+
+def _module_folders(folder: Path) -> set[str]:
+    """Folders of what follows the model in sentence-transformers, such as 1_Pooling."""
+    file = folder / "modules.json"
+    if not file.is_file():
+        return set()
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        return {str(module["path"]).partition("/")[0] for module in listed}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{file} lists no modules of sentence-transformers, each with its path: it is damaged; "
+            "mend it or take it away"
+        ) from None

@@ -1,0 +1,1 @@
+"""One training being pruned: observe, decide, apply at the hooks of its optimizer."""

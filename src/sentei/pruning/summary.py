@@ -1,0 +1,95 @@
+"""Counts and histograms over tensors, in cache-sized pieces: what reports are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sentei.pruning.cut import Scores, spans
+from sentei.records import Histogram
+
+BINS = 60
+
+
+@torch.no_grad()
+def count_zeros(tensor: Tensor) -> int:
+    """How many entries are exactly zero."""
+    return tensor.numel() - int(torch.count_nonzero(tensor.detach()))
+
+
+@torch.no_grad()
+def histograms(
+    weights: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    scores: Sequence[Scores],
+    kept: Sequence[Tensor] | None = None,
+) -> tuple[Histogram, Histogram]:
+    """Histograms of weights (their kept and pruned parts) and of scores, on a log10 axis.
+
+    ``masks`` (True = kept) are those of ``weights``, and of ``scores`` unless ``kept`` is given.
+
+    Weights outside 4 standard deviations are counted in the outermost bins, and so are scores
+    outside the middle 99.8 %: the picture is of the bulk.
+    """
+    count = sum(weight.numel() for weight in weights)
+    square = 0.0
+    for weight in weights:
+        flat = weight.reshape(-1)
+        for start, stop in spans(flat.numel(), flat.device):
+            # Cast in the sum, without a copy; Apple's GPUs have no float64.
+            sum_in = torch.float32 if flat.device.type == "mps" else torch.float64
+            square += float(torch.linalg.vector_norm(flat[start:stop], dtype=sum_in)) ** 2
+    reach = 4 * math.sqrt(square / max(1, count)) or 1.0
+    edges = np.linspace(-reach, reach, BINS + 1)
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    for weight, mask in zip(weights, masks, strict=True):
+        flat, keep = weight.reshape(-1), mask.view(-1)
+        for start, stop in spans(flat.numel(), flat.device):
+            values = flat[start:stop].float().cpu().numpy()
+            _add_(counts, edges, values, keep[start:stop].cpu().numpy())
+    weight_histogram = _histogram(edges, counts)
+
+    edges = _score_edges(scores)
+    counts = np.zeros((2, BINS), dtype=np.int64)
+    zeros = 0
+    for site, mask in zip(scores, masks if kept is None else kept, strict=True):
+        flat = mask.view(-1)
+        for start, stop, piece in site.pieces():
+            values, chosen = piece.cpu().numpy(), flat[start:stop].cpu().numpy()
+            positive = values > 0
+            zeros += values.size - int(np.count_nonzero(positive))
+            _add_(counts, edges, np.log10(values[positive]), chosen[positive])
+    return weight_histogram, _histogram(edges, counts, log10=True, zeros=zeros)
+
+
+def _score_edges(scores: Sequence[Scores]) -> np.ndarray:
+    sample = []
+    for site in scores:
+        for _, _, piece in site.pieces():
+            values = piece[:: max(1, piece.numel() // 4096)].cpu().numpy()
+            sample.append(np.log10(values[values > 0]))
+    values = np.concatenate(sample) if sample else np.zeros(0)
+    low, high = np.quantile(values, [0.001, 0.999]) if values.size else (-1.0, 0.0)
+    return np.linspace(low, high if high > low else low + 1, BINS + 1)
+
+
+def _add_(counts: np.ndarray, edges: np.ndarray, values: np.ndarray, kept: np.ndarray) -> None:
+    values = np.clip(values, edges[0], edges[-1])
+    counts[0] += np.histogram(values[kept], edges)[0]
+    counts[1] += np.histogram(values[~kept], edges)[0]
+
+
+def _histogram(
+    edges: np.ndarray, counts: np.ndarray, log10: bool = False, zeros: int = 0
+) -> Histogram:
+    return Histogram(
+        edges=tuple(edges.tolist()),
+        kept=tuple(counts[0].tolist()),
+        pruned=tuple(counts[1].tolist()),
+        log10=log10,
+        zeros=zeros,
+    )

@@ -1,0 +1,1 @@
+"""A whole run: settings, prepared, trained, a folder that explains itself."""

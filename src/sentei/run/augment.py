@@ -1,0 +1,269 @@
+"""Candidates for words out of transformers' models, and a file of augmented examples."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from sentei.data.table import Layout
+from sentei.distill.augment import Word, augment
+from sentei.models.folder import load
+from sentei.run.prepare import is_shrunk, load_tokenizer, locate_model
+from sentei.run.settings import Settings
+from sentei.shrink.cost import positions
+from sentei.tasks import kinds
+from sentei.tasks import texts as data
+from sentei.tasks.classification import Classification
+from sentei.tasks.texts import Examples
+
+LM_BATCH = 32
+"""Masked texts in a forward pass of the language model."""
+
+
+class Neighbours:
+    """The nearest words of a model's vocabulary, by the cosine of their embeddings.
+
+    A word of several pieces is the mean of theirs. TinyBERT takes GloVe vectors here.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        folder, _ = locate_model(name)
+        self.tokenizer, self.count = load_tokenizer(folder), count
+        model = _load(AutoModel, folder, "model")
+        matrix = model.get_input_embeddings().weight.detach().float()
+        self.matrix = torch.nn.functional.normalize(matrix, dim=-1)
+        self.words = whole_words(self.tokenizer)
+        self.ids = torch.tensor([i for i in self.words if i < len(matrix)], dtype=torch.long)
+        self.vectors = self.matrix[self.ids]
+        self._known: dict[str, list[str]] = {}
+
+    def __call__(self, word: str) -> list[str]:
+        """The nearest first, without the word itself."""
+        key = word.casefold()
+        if key not in self._known:
+            self._known[key] = self._nearest(key)
+        return self._known[key]
+
+    def _nearest(self, word: str) -> list[str]:
+        pieces = self.tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+        if not pieces or self.tokenizer.unk_token_id in pieces or not len(self.ids):
+            return []
+        near = self.vectors @ self.matrix[pieces].mean(0)
+        wanted = min(self.count + len(pieces) + 8, len(near))  # other cases of the word drop out
+        order = self.ids[near.topk(wanted).indices].tolist()
+        return _others(word, [self.words[i] for i in order if i not in pieces], self.count)
+
+
+class MaskedLM:
+    """What a masked language model puts where a word was.
+
+    It reads the text with the word masked, then the whole text, as in TinyBERT's code.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        folder, _ = locate_model(name, "lm")
+        self.tokenizer, self.count = load_tokenizer(folder, "lm"), count
+        if self.tokenizer.mask_token is None:
+            raise ValueError(f"--lm {name}: its tokenizer has no mask token; name a masked LM")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = _load(AutoModelForMaskedLM, folder, "lm").to(self.device)
+        self.words = whole_words(self.tokenizer)
+        vocabulary = self.model.config.vocab_size
+        self.allowed = torch.tensor([i in self.words for i in range(vocabulary)])
+        self.allowed = self.allowed.to(self.device)
+        self._known: dict[str, bool] = {}
+
+    def knows(self, word: str) -> bool:
+        """Whether the word is one piece: otherwise one mask does not stand for it."""
+        if word not in self._known:
+            pieces = self.tokenizer(" " + word, add_special_tokens=False)["input_ids"]
+            self._known[word] = len(pieces) == 1 and pieces[0] != self.tokenizer.unk_token_id
+        return self._known[word]
+
+    def __call__(self, text: str, words: Sequence[Word]) -> list[list[str]]:
+        """For each word, the likeliest others first; empty where the text is too long."""
+        mask = str(self.tokenizer.mask_token)
+        if mask in text:
+            return [[] for _ in words]
+        found = []
+        for start in range(0, len(words), LM_BATCH):
+            part = words[start : start + LM_BATCH]
+            masked = [text[: word.start] + mask + text[word.end :] for word in part]
+            scores, there = self._scores(masked, text)
+            best = scores.topk(min(self.count + 1, int(self.allowed.sum()))).indices.tolist()
+            for word, order, seen in zip(part, best, there, strict=True):
+                near = [self.words[i] for i in order] if seen else []
+                found.append(_others(word.text, near, self.count))
+        return found
+
+    @torch.no_grad()
+    def _scores(self, masked: list[str], text: str) -> tuple[Tensor, list[bool]]:
+        """Scores of whole words at each mask, and whether it was not cut off."""
+        limit = min(self.tokenizer.model_max_length, 512, positions(self.model) or 512)
+        batch = self.tokenizer(
+            masked,
+            [text] * len(masked),
+            truncation=True,
+            max_length=limit,
+            padding=True,
+            return_tensors="pt",
+        ).to(self.device)
+        at = batch["input_ids"] == self.tokenizer.mask_token_id
+        logits = self.model(**batch).logits.float()
+        first = at.int().argmax(dim=1)
+        scores = logits[torch.arange(len(masked), device=self.device), first]
+        blocked = ~self.allowed[: scores.shape[1]]
+        return scores.masked_fill(blocked, -torch.inf), at.any(dim=1).tolist()
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """What was written: rows in all, and how many of them are originals."""
+
+    path: str
+    rows: int
+    originals: int
+    columns: tuple[str, ...]
+
+
+def candidates(
+    lm: MaskedLM | None, near: Neighbours
+) -> Callable[[str, Sequence[Word]], list[list[str]]]:
+    """The language model's for words of one piece, nearest neighbours for others."""
+
+    def choose(text: str, words: Sequence[Word]) -> list[list[str]]:
+        asked = [word for word in words if lm is not None and lm.knows(word.text)]
+        told = dict(zip(asked, lm(text, asked), strict=True)) if lm and asked else {}
+        return [told.get(word) or near(word.text) for word in words]
+
+    return choose
+
+
+def training_examples(settings: Settings) -> Examples:
+    """All training examples that the settings name.
+
+    Raises:
+        ValueError: No source or an unusable one.
+    """
+    kind = kinds.of(settings)
+    if not isinstance(kind, Classification):
+        raise ValueError(f"--kind {kind.name}: only examples of classification are augmented")
+    if settings.train:
+        return data.load_training(settings.train, settings.layout())
+    return kind.load()[0]
+
+
+def write(
+    settings: Settings,
+    out: Path,
+    *,
+    lm: str | None,
+    copies: int,
+    replace: float,
+    count: int,
+    progress: Callable[[int, int], None],
+) -> Augmented:
+    """Write the training examples and their copies as JSON lines.
+
+    Args:
+        settings: Whose data and model, and the seed.
+        out: The file; it appears whole or not at all.
+        lm: A masked language model; None takes nearest neighbours alone.
+        copies: Copies of each example, before duplicates are dropped.
+        replace: Probability that a word is replaced.
+        count: Candidates of a word.
+        progress: Told how many examples of how many are done.
+
+    Raises:
+        ValueError: The file exists, or a model or the data cannot be used.
+    """
+    if out.exists():
+        raise ValueError(f"--out {out}: it exists already; name another file, or remove it")
+    examples = training_examples(settings)
+    columns = _columns(settings.layout(), examples)
+    near = Neighbours(settings.model, count)
+    choose = candidates(MaskedLM(lm, count) if lm else None, near)
+    pairs = examples.pairs
+    rows = list(zip(examples.texts, pairs, strict=True) if pairs else zip(examples.texts))
+    written = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            made = augment(rows, choose, copies=copies, replace=replace, seed=settings.seed)
+            for done, (label, copied) in enumerate(zip(examples.labels, made, strict=True), 1):
+                names = examples.label_names
+                value = names[int(label)] if names else label
+                for texts in copied:
+                    row = dict(zip(columns, [*texts, value], strict=True))
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    written += 1
+                progress(done, len(rows))
+        os.replace(unfinished, out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return Augmented(str(out), written, len(rows), columns)
+
+
+def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The entries of a vocabulary that are words of letters by themselves, by id."""
+    ids = sorted(tokenizer.get_vocab().values())
+    texts = [str(tokenizer.decode([i])).strip() for i in ids]
+    words = [(i, text) for i, text in zip(ids, texts, strict=True) if text.isalpha()]
+    if not words:
+        return {}
+    again = tokenizer([f" {text}" for _, text in words], add_special_tokens=False)["input_ids"]
+    return {i: text for (i, text), found in zip(words, again, strict=True) if found == [i]}
+
+
+def _others(word: str, found: Sequence[str], count: int) -> list[str]:
+    """The first ``count`` that are another word, each once."""
+    other = dict.fromkeys(w for w in found if w.casefold() != word.casefold())
+    return list(other)[:count]
+
+
+def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
+    """The columns to write: those that were read, or names that are found again by themselves.
+
+    Columns without a header keep their numbers, so that the same options read both files.
+    """
+    if layout.text_column:
+        texts = [layout.text_column, *filter(None, [layout.pair_column])]
+    else:
+        texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
+    return (*texts, layout.label_column)
+
+
+def _load(kind: Any, folder: str, option: str) -> Any:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        if is_shrunk(folder):
+            model, missing = load(folder), []
+            if option == "lm" and not isinstance(
+                model, kind._model_mapping.get(type(model.config), ())
+            ):
+                raise ValueError(f"a shrunk {type(model).__name__} is no masked language model")
+        else:
+            model, report = kind.from_pretrained(folder, output_loading_info=True)
+            missing = [key for key in report["missing_keys"] if "pooler" not in key]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"--{option} {folder}: cannot be loaded ({reason})") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    if missing:
+        raise ValueError(
+            f"--{option} {folder}: not trained for this, it lacks {missing[0]}; "
+            + ("name a masked language model" if option == "lm" else "name another model")
+        )
+    return model.eval()

@@ -1,0 +1,218 @@
+"""A dry run: what a run would prune, need and write, without training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from sentei.records import Record, SizeRecord
+from sentei.run.prepare import Prepared, parameter_bytes, precision
+from sentei.run.run import bitmask_bytes
+
+
+class RoleRecord(Record):
+    """Sites of one role: their number, shapes and weights."""
+
+    role: str
+    sites: int
+    shapes: tuple[tuple[int, ...], ...]
+    weights: int
+
+
+class SkippedRecord(Record):
+    """Parameters left alone for one reason: their number, weights, and the first of their names."""
+
+    reason: str
+    tensors: int
+    weights: int
+    examples: tuple[str, ...]
+
+
+class MemoryRecord(Record):
+    """Bytes while training, by what holds them; activations come on top.
+
+    ``teacher`` is the weights of a teacher, which runs without gradients.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    pruner: int
+    teacher: int
+
+
+class TeacherRecord(Record):
+    """Who teaches and what: in words, the changes made for it, bytes of its answers on disk."""
+
+    name: str
+    learns: str
+    notes: tuple[str, ...]
+    cache_bytes: int
+
+
+class Inspection(Record):
+    """What a run would do.
+
+    ``schedule`` holds (step, sparsity) at every hundredth of training; ``truncated`` is the
+    fraction of training texts longer than ``max_length``, None where nothing is cut; ``features``
+    says what became of the training examples where that is not one each; ``untaught`` why a recipe
+    that can do without its teacher would have none; ``notes`` what is taken for granted about the
+    model.
+    """
+
+    model: str
+    model_type: str
+    method: str
+    task: str
+    rule: str
+    note: str
+    prunable: int
+    parameters: int
+    target: float
+    target_all: float
+    roles: tuple[RoleRecord, ...]
+    skipped: tuple[SkippedRecord, ...]
+    sites: tuple[str, ...]
+    train_source: str
+    eval_source: str
+    train_examples: int
+    eval_examples: int
+    labels: dict[str, int]
+    truncated: float | None
+    features: str
+    metric: str
+    precision: str
+    dense_steps: int
+    steps: int
+    updates: int
+    schedule: tuple[tuple[int, float], ...]
+    teacher: TeacherRecord | None
+    untaught: str
+    notes: tuple[str, ...]
+    memory: MemoryRecord
+    sizes: SizeRecord
+    checkpoint_bytes: int
+
+
+def inspect(prepared: Prepared) -> Inspection:
+    """Describe a prepared run."""
+    selection, recipe, corpus = prepared.selection, prepared.recipe, prepared.corpus
+    total, schedule = prepared.total_steps, recipe.schedule
+    target, teacher = schedule.sparsity, prepared.teacher
+    kept = selection.prunable - round(selection.prunable * target)
+    dense = parameter_bytes(prepared.model)
+    pruner = selection.prunable * recipe.bytes_per_weight
+    bitmask, half = bitmask_bytes(dense, selection.parameters, selection.prunable, kept, 4)
+    return Inspection(
+        model=prepared.model_name,
+        model_type=prepared.model.config.model_type,
+        method=recipe.method,
+        task=corpus.task,
+        rule=selection.rule,
+        note=selection.note,
+        prunable=selection.prunable,
+        parameters=selection.parameters,
+        target=target,
+        target_all=round(selection.prunable * target) / selection.parameters,
+        roles=_roles(prepared),
+        skipped=_skipped(prepared),
+        sites=tuple(site.name for site in selection.sites),
+        train_source=corpus.train.source,
+        eval_source=corpus.evaluation.source,
+        train_examples=len(corpus.train),
+        eval_examples=len(corpus.evaluation),
+        labels=corpus.train.counts(),
+        truncated=corpus.kind.truncated(prepared.train, prepared.processor),
+        features=prepared.train.summary,
+        metric=corpus.metrics[0],
+        precision=precision(prepared.settings),
+        dense_steps=prepared.dense_steps,
+        steps=total,
+        updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),
+        schedule=tuple(
+            (step, schedule.at(step, total))
+            for step in sorted({round(total * i / 100) for i in range(101)})
+        ),
+        teacher=TeacherRecord(
+            name=teacher.name,
+            learns=teacher.match.describe(),
+            notes=teacher.notes,
+            cache_bytes=teacher.cache_bytes,
+        )
+        if teacher
+        else None,
+        untaught=prepared.untaught,
+        notes=prepared.notes,
+        memory=MemoryRecord(
+            weights=dense,
+            gradients=dense,
+            optimizer=2 * dense,
+            pruner=pruner,
+            teacher=teacher.bytes if teacher else 0,
+        ),
+        sizes=SizeRecord(
+            dense_file=dense, sparse_file=dense, bitmask_same_dtype=bitmask, bitmask_half=half
+        ),
+        checkpoint_bytes=3 * dense + pruner,
+    )
+
+
+def check_disk(prepared: Prepared, out: Path) -> None:
+    """Refuse a disk that cannot hold the run: three checkpoints at a time, and the model.
+
+    A teacher's answers need room on the disk of their own folder, less what is there already.
+
+    Raises:
+        ValueError: Too little is free; says how much is needed.
+    """
+    dense = parameter_bytes(prepared.model)
+    pruner = prepared.selection.prunable * prepared.recipe.bytes_per_weight
+    _check_room(out, 3 * (3 * dense + pruner) + 2 * dense, "--out", "for its checkpoints")
+    folder = prepared.settings.teacher_cache
+    if folder and prepared.teacher:
+        present = sum(file.stat().st_size for file in folder.glob("*.bin"))
+        missing = prepared.teacher.cache_bytes - present
+        _check_room(folder, missing, "--teacher-cache", "for the teacher's answers")
+
+
+def _check_room(folder: Path, needed: int, option: str, purpose: str) -> None:
+    parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise ValueError(
+            f"{option} {folder}: the run needs {needed / 1e9:.1f} GB of disk {purpose} and "
+            f"{free / 1e9:.1f} GB are free; make room or name a folder on another disk"
+        )
+
+
+def _roles(prepared: Prepared) -> tuple[RoleRecord, ...]:
+    roles: dict[str, list[tuple[int, ...]]] = {}
+    for site in prepared.selection.sites:
+        roles.setdefault(site.role, []).append(tuple(site.parameter.shape))
+    return tuple(
+        RoleRecord(
+            role=role,
+            sites=len(shapes),
+            shapes=tuple(dict.fromkeys(shapes)),
+            weights=sum(int(np.prod(shape)) for shape in shapes),
+        )
+        for role, shapes in roles.items()
+    )
+
+
+def _skipped(prepared: Prepared) -> tuple[SkippedRecord, ...]:
+    reasons: dict[str, list[tuple[str, int]]] = {}
+    for skipped in prepared.selection.skipped:
+        entry = (skipped.name, int(np.prod(skipped.shape)))
+        reasons.setdefault(skipped.reason, []).append(entry)
+    return tuple(
+        SkippedRecord(
+            reason=reason,
+            tensors=len(entries),
+            weights=sum(weights for _, weights in entries),
+            examples=tuple(name for name, _ in entries[:3]),
+        )
+        for reason, entries in reasons.items()
+    )

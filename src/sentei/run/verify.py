@@ -1,0 +1,184 @@
+"""Checks what a folder claims, on the file itself and through what loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from sentei.models.folder import MANIFEST, load
+from sentei.pruning.summary import count_zeros
+from sentei.records import PruningReport, Record
+
+
+class Check(Record):
+    """One claim: what it says, whether it holds, and what was found."""
+
+    claim: str
+    holds: bool
+    found: str
+
+
+def verify(
+    folder: Path, claims: PruningReport | None, sparsity: float | None = None
+) -> tuple[Check, ...]:
+    """Check a run's folder, or a model's.
+
+    Args:
+        folder: A run's folder (with ``model/``) or a model's folder.
+        claims: The report that makes the claims, if there is one.
+        sparsity: Least sparsity to find, over the report's sites, or over all matrices where there
+            is no report.
+
+    Raises:
+        ValueError: There is no model to check.
+    """
+    model = folder / "model" if (folder / "model").is_dir() else folder
+    zeros, sizes, broken = _count(model)
+    loaded, reloads = _reload(model, zeros)
+    if loaded is not None:
+        for name, _ in loaded.named_buffers():  # no weights, though a file may hold them
+            zeros.pop(name, None), sizes.pop(name, None)
+    checks = [
+        Check(
+            claim="every weight is finite",
+            holds=not broken,
+            found=f"NaN or infinite: {broken[0]}" if broken else f"{sum(sizes.values()):,} weights",
+        )
+    ]
+    total, held = sum(zeros.values()), list(sizes)
+    if loaded is not None:  # a file may hold weights under older names than the model's
+        named = dict(loaded.named_parameters())
+        zeros = {name: count_zeros(p) for name, p in named.items()} | zeros
+        sizes = {name: p.numel() for name, p in named.items()} | sizes
+    if claims is not None:
+        checks += _claims(claims, zeros, sizes, total)
+    if sparsity is not None:
+        scope = [site.name for site in claims.sites] if claims else held
+        found = sum(zeros[n] for n in scope if n in zeros) / sum(sizes.get(n, 0) for n in scope)
+        over = "the scope" if claims else "all parameters"
+        checks.append(
+            Check(
+                claim=f"at least {sparsity:.2%} of {over} is zero",
+                holds=found >= sparsity - 1e-12,
+                found=f"{found:.4%}",
+            )
+        )
+    return (*checks, reloads)
+
+
+def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    files = sorted(model.glob("*.safetensors"))
+    files = [file for file in files if file.name.startswith("model")]
+    if not files:
+        raise ValueError(f"{model}: holds no model.safetensors to verify")
+    zeros, sizes, broken = {}, {}, []
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():
+                    tensor = tensors.get_tensor(name)
+                    zeros[name], sizes[name] = count_zeros(tensor), tensor.numel()
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        broken.append(name)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: damaged, cannot be read ({error})") from error
+    return zeros, sizes, broken
+
+
+def _claims(
+    claims: PruningReport, zeros: dict[str, int], sizes: dict[str, int], total: int
+) -> list[Check]:
+    wrong = [
+        f"{site.name}: claims {site.pruned:,} of {site.weights:,}, "
+        f"holds {zeros.get(site.name, 0):,} of {sizes.get(site.name, 0):,}"
+        for site in claims.sites
+        if (site.pruned, site.weights) != (zeros.get(site.name), sizes.get(site.name))
+    ]
+    found = sum(zeros.get(site.name, 0) for site in claims.sites)
+    return [
+        Check(
+            claim=f"{claims.pruned:,} of {claims.prunable:,} prunable weights are zero "
+            f"({claims.sparsity:.4%})",
+            holds=found == claims.pruned,
+            found=f"{found:,} ({found / claims.prunable:.4%})",
+        ),
+        Check(
+            claim=f"zeros are where the report says, in each of {len(claims.sites)} matrices",
+            holds=not wrong,
+            found=wrong[0] if wrong else "as claimed",
+        ),
+        Check(
+            claim=f"{claims.zeros:,} of all {claims.parameters:,} parameters are zero "
+            f"({claims.sparsity_all:.4%})",
+            holds=total == claims.zeros,
+            found=f"{total:,}",
+        ),
+        Check(
+            claim=f"the sparsity asked for, {claims.target:.4%}, was reached",
+            holds=_reached(claims),
+            found=f"{claims.sparsity:.4%}",
+        ),
+    ]
+
+
+def _reached(claims: PruningReport) -> bool:
+    """Whether as much was pruned as the recipe counts: weights, or units of each kind.
+
+    A count that was learned is of weights, unless single weights stand beside units.
+    """
+    budget = claims.recipe.get("budget", {})
+    said = budget if isinstance(budget, dict) else {"kind": budget}
+    counts, spare = [(claims.prunable, claims.pruned)], int(bool(said.get("compat")))
+    by_weights = claims.pruned >= round(claims.prunable * claims.target)
+    if said.get("kind") in ("threshold", "learned_ratio") and by_weights:
+        return True
+    if claims.units and said.get("kind") != "across_sizes":
+        kinds = {record.kind for record in claims.units}
+        found = [[r for r in claims.units if r.kind == kind] for kind in sorted(kinds)]
+        counts = [(sum(r.units for r in rs), sum(r.pruned for r in rs)) for rs in found]
+        # Units of unlike sizes are counted, and rounded, apart; a multiple rounds in every layer.
+        sizes = len({record.units for record in claims.units}) - 1
+        spare += sizes + (
+            len(claims.units) * said["multiple"] if said.get("multiple", 1) > 1 else 0
+        )
+    return all(pruned + spare >= round(total * claims.target) for total, pruned in counts)
+
+
+def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
+    shrunk = (model / MANIFEST).is_file()  # no config can say its shapes
+    claim = f"{'sentei.shrink.load' if shrunk else 'plain transformers'} loads it unchanged"
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    report: dict[str, object] = {}
+    try:
+        if shrunk:
+            loaded = load(model)
+        else:
+            [architecture] = AutoConfig.from_pretrained(model).architectures
+            loaded, report = getattr(transformers, architecture).from_pretrained(
+                model, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        return None, Check(claim=claim, holds=False, found=reason)
+    finally:
+        transformers_logging.set_verbosity(level)
+    problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
+    found = {name: count_zeros(p) for name, p in loaded.named_parameters()}
+    moved = [name for name, count in found.items() if count != zeros.get(name, count)]
+    buffers = {name for name, _ in loaded.named_buffers()}
+    written = sum(count for name, count in zeros.items() if name not in buffers)
+    if not moved and sum(found.values()) != written:  # under whatever names
+        problems.append(f"{written:,} zeros in the file, {sum(found.values()):,} in the model")
+    if moved:
+        problems.append(f"zeros changed in {moved[0]}")
+    return loaded, Check(
+        claim=claim,
+        holds=not problems,
+        found="; ".join(problems) or f"{len(found)} tensors, the same zeros",
+    )

@@ -1,0 +1,1 @@
+"""Tokens that no text uses, taken out of tokenizer, embeddings and head."""

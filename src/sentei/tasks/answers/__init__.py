@@ -1,0 +1,1 @@
+"""Question answering: files, windows over long contexts, scores."""
