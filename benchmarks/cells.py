@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.recipe import Recipe
 from sentei.records import RunReport
 from sentei.run.prepare import prepare
@@ -51,7 +51,7 @@ class Log:
 def train(given: Mapping[str, Any], recipe: Recipe, out: Path) -> RunReport:
     """Train and prune into an empty folder; keep the run without its checkpoints."""
     shutil.rmtree(out, ignore_errors=True)
-    once = {"evaluations": 1, "checkpoints": 1, "recipe": recipes.to_dict(recipe)}
+    once = {"evaluations": 1, "checkpoints": 1, "recipe": serialization.to_dict(recipe)}
     prepared = prepare(Settings.model_validate({**given, **once}))
     report = prune(replace(prepared, trained_head=False), out)  # the start has a cell of its own
     shutil.rmtree(out / "checkpoints", ignore_errors=True)

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import corpora, machine
-from sentei import methods
-from sentei import recipe as recipes
+from sentei import methods, serialization
 from sentei.cli.app import quiet_transformers
 from sentei.cli.demo import TRAINING
 from sentei.run.prepare import prepare
@@ -46,7 +45,7 @@ def settings(task: str, method: str, overrides: list[str], arguments: Any) -> An
     )
     given: dict[str, Any] = {
         "seed": arguments.seed,
-        "recipe": recipes.to_dict(recipe),
+        "recipe": serialization.to_dict(recipe),
         "evaluations": 1,
         "checkpoints": 1,
     }

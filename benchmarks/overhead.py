@@ -34,7 +34,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
 from benchmarks import machine
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.parts.masks import Gated, HardConcrete
 
 STEPS = 10
@@ -45,7 +45,7 @@ TOTAL = 100_000
 def cool_down(recipe: sentei.Recipe, *settings: str) -> sentei.Recipe:
     """The recipe with a decision at every step after a short start."""
     shape = ["schedule.warmup=0.0001", "schedule.cooldown=0.9997", "schedule.cooldown_every=1"]
-    return recipes.override(recipe, [*shape, *settings])
+    return serialization.override(recipe, [*shape, *settings])
 
 
 AT_ONCE = "score.optimizer.warmup=0"
@@ -64,10 +64,10 @@ VARIANTS: dict[str, Callable[[], sentei.Recipe]] = {
     "movement, a decision every step": lambda: cool_down(sentei.movement(0.9), AT_ONCE),
     "soft movement, a decision every step": lambda: cool_down(sentei.soft_movement(0.9), AT_ONCE),
     "l0, a decision and a draw every step": lambda: cool_down(sentei.l0(0.9), AT_ONCE),
-    "leap, a decision every step": lambda: recipes.override(
+    "leap, a decision every step": lambda: serialization.override(
         sentei.leap(0.9, temperature=0.02), [AT_ONCE, "budget.optimizer.warmup=0"]
     ),
-    "leap on magnitudes, a decision every step": lambda: recipes.override(
+    "leap on magnitudes, a decision every step": lambda: serialization.override(
         sentei.leap(0.9, score="magnitude", temperature=0.02), ["budget.optimizer.warmup=0"]
     ),
 }

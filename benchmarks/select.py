@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
-from sentei.pruning.cut import Bracket, Scores, find_cut
+from sentei.pruning.cut import Bracket, find_cut
+from sentei.tensors import Scores
 
 SIZES = [768 * 768] * 48 + [768 * 3072] * 24
 SPARSITY = 0.9

@@ -9,10 +9,11 @@ report = pruner.finish()
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from sentei._version import VERSION
 from sentei.distill import Distiller, TeacherCache
+from sentei.messages import SenteiWarning
 from sentei.methods.auto import auto
 from sentei.methods.frozen_mask import frozen_mask
 from sentei.methods.knowledge_aware import knowledge_aware
@@ -27,16 +28,16 @@ from sentei.methods.random import random
 from sentei.methods.sensitivity import sensitivity
 from sentei.methods.soft_movement import soft_movement
 from sentei.parts.distillation import Distillation
-from sentei.pruning.engine import SenteiWarning
 from sentei.pruning.pruner import Pruner
-from sentei.recipe import Recipe, dump, load, override
+from sentei.recipe import Recipe
+from sentei.serialization import dump, load, override
 
 if TYPE_CHECKING:
     from sentei import shrink
     from sentei.integrations.trainer import PruningCallback
     from sentei.models.adapters import merge_adapter
 
-__version__ = version("sentei")
+__version__ = VERSION
 
 __all__ = [
     "Distillation",

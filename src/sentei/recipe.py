@@ -1,23 +1,9 @@
-"""The declaration of a pruning method: which parts, with which numbers.
-
-One declaration has four spellings that mean the same: Python, a dict, YAML, and ``path=value``
-overrides. Dumps are complete, defaults included, so that a default changed later never rewrites
-an old run.
-"""
+"""The declaration of a pruning method: parts that fit each other, and a model."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
-
 import torch
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from sentei.parts.budget import AcrossSizes, Budget, Global, LearnedRatio
@@ -29,7 +15,7 @@ from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
 from sentei.parts.schedule import Found, Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import Present, Score
-from sentei.pruning.summary import count_zeros
+from sentei.tensors import count_zeros
 
 
 class Recipe(Part):
@@ -211,22 +197,6 @@ class Recipe(Part):
         return 4 * len(names) + 1
 
 
-class _Loader(yaml.SafeLoader):
-    """Without numbers to the base of 60, which 2:4 would be one of."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:int"]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
-    [*"-+0123456789"],
-)
-
-
 def _check_ranks(selection: Selection) -> None:
     """Refuse scores of two precisions: in one ranking, a threshold would be two numbers."""
     double = [site.parameter.dtype == torch.float64 for site in selection.sites]
@@ -249,160 +219,3 @@ def check_type(recipe: object) -> None:
             f"recipe: expected a Recipe, found {recipe!r}: make one with a method, such as "
             "sentei.auto(0.9), or with sentei.load(file)"
         )
-
-
-def load(source: Mapping[str, Any] | str | Path) -> Recipe:
-    """Make a recipe from a mapping, YAML text, or the path of a YAML file.
-
-    A single line that ends in .yaml or .yml is a path.
-
-    Raises:
-        ValueError: The file cannot be read, or a key or value is wrong; names each one's path,
-            value and reason.
-    """
-    origin = "recipe"
-    third_party()
-    if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
-        source = Path(source)
-    if isinstance(source, Path):
-        origin = str(source)
-        try:
-            source = source.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"recipe {origin}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"recipe {origin}: cannot be read (not UTF-8 text)") from error
-    if isinstance(source, str):
-        try:
-            source = yaml.load(source, _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{origin}: not valid YAML: {error}") from error
-    if not isinstance(source, Mapping):
-        raise ValueError(f"{origin}: expected keys and values, found {type(source).__name__}")
-    try:
-        return Recipe.model_validate(dict(source))
-    except ValidationError as error:
-        raise ValueError(f"{origin}: {explain(error)}") from None
-
-
-@cache
-def third_party() -> tuple[Any, ...]:
-    """What other packages add through the entry-point group ``sentei.methods``.
-
-    Importing them is what makes their parts known to :func:`load`.
-
-    Raises:
-        ValueError: One of them cannot be imported; names it.
-    """
-    found = []
-    for entry in entry_points(group="sentei.methods"):
-        try:
-            found.append(entry.load())
-        except Exception as error:  # whatever a foreign module does when it is imported
-            raise ValueError(
-                f"the method {entry.name!r}, added by {entry.value}, cannot be loaded "
-                f"({type(error).__name__}: {error}): update or remove that package"
-            ) from error
-    return tuple(found)
-
-
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain data, every default included; :func:`load` takes it back."""
-    plain: dict[str, Any] = _kind_first(recipe.model_dump(mode="json", serialize_as_any=True))
-    return plain
-
-
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML, every default included: ``load(dump(r)) == r``."""
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False)
-
-
-def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Change single values: ``override(recipe, ["score.beta1=0.9", "budget=uniform"])``.
-
-    Values are YAML. A part given by its kind alone gets that kind's defaults.
-
-    Raises:
-        ValueError: A setting is not ``path=value``, its path does not exist, or its value does
-            not fit.
-    """
-    data = to_dict(recipe)
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise ValueError(f"--set {setting}: expected path=value, such as score.beta1=0.9")
-        place: Any = data
-        for depth, key in enumerate(keys):
-            entries = _entries(place)
-            if place is None:
-                parent = ".".join(keys[:depth])
-                raise ValueError(
-                    f"--set {setting}: the recipe has no {parent}; ask for one with its defaults "
-                    f"first: --set {parent}={{}}"
-                )
-            if key not in entries:
-                raise ValueError(
-                    f"--set {setting}: no setting {'.'.join(keys[: depth + 1])!r}"
-                    + _nearest(key, list(entries))
-                )
-            if depth < len(keys) - 1:
-                place = entries[key]
-        try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {setting}: the value is not valid YAML: {error}") from error
-        if keys[-1] == "kind" and value != place["kind"]:
-            place.clear()  # another kind has other fields: start from its defaults
-        place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value
-        recipe = load(data)
-        data = to_dict(recipe)  # a part of another kind has other settings from here on
-    return recipe
-
-
-def _entries(place: Any) -> dict[str, Any]:
-    """What can be set below a place: keys of a mapping, numbers of a list's items."""
-    if isinstance(place, list):
-        return {str(number): item for number, item in enumerate(place)}
-    return place if isinstance(place, dict) else {}
-
-
-def _kind_first(data: Any) -> Any:
-    """Each part's kind before its numbers, for the reader of a dump."""
-    if isinstance(data, list):
-        return [_kind_first(item) for item in data]
-    if not isinstance(data, dict):
-        return data
-    ordered = sorted(data.items(), key=lambda item: item[0] != "kind")
-    return {key: _kind_first(value) for key, value in ordered}
-
-
-def explain(error: ValidationError) -> str:
-    """What is wrong with a declaration, in one line: path, value, reason of each mistake."""
-    return "; ".join(_explain_one(dict(detail)) for detail in error.errors(include_url=False))
-
-
-def _explain_one(detail: Mapping[str, Any]) -> str:
-    path = ".".join(str(step) for step in detail["loc"]) or "the whole"
-    if detail["type"] == "missing":
-        return f"{path} is missing"
-    if detail["type"] == "extra_forbidden":
-        key = detail["loc"][-1]
-        return f"unknown setting {path}" + _nearest(str(key), _fields_named_like(str(key)))
-    reason = re.sub(r"^(Value error|Input), ?", "", detail["msg"])
-    reason = re.sub(r"^Input ", "", reason)
-    value = detail["input"]
-    shown = f"={value!r}" if not isinstance(value, Mapping) else ""
-    return f"{path}{shown}: {reason}"
-
-
-def _fields_named_like(key: str) -> list[str]:
-    parts: list[type[Part]] = [Part]
-    for part in parts:
-        parts.extend(part.__subclasses__())
-    return sorted({name for part in parts for name in part.model_fields})
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sentei import recipe as recipes
+from sentei import serialization
+from sentei.messages import SenteiWarning
 from sentei.methods import Method, find
-from sentei.pruning.engine import SenteiWarning
 from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe
 from sentei.records import PruningReport
@@ -155,11 +155,11 @@ def _small(method: Method, sparsity: float = 0.7) -> Recipe:
     }
     recipe = method.build(sparsity).model_copy(update={"distill": None})  # the pruner's part
     for path, value in settings.items():
-        place: object = recipes.to_dict(recipe)
+        place: object = serialization.to_dict(recipe)
         for key in path.split("."):
             place = place.get(key) if isinstance(place, dict) else None
         if place is not None:
-            recipe = recipes.override(recipe, [f"{path}={value}"])
+            recipe = serialization.override(recipe, [f"{path}={value}"])
     return recipe
 
 
@@ -305,9 +305,17 @@ def check_scaled_step(method: Method) -> None:
 def check_spellings(method: Method) -> None:
     """The recipe is the same in Python, dict, YAML and overrides."""
     recipe = method.build(0.7)
-    _expect(recipes.load(recipes.dump(recipe)) == recipe, method, "YAML must load back equal")
-    _expect(recipes.load(recipes.to_dict(recipe)) == recipe, method, "a dict must load back equal")
-    overridden = recipes.override(method.build(0.5), ["schedule.sparsity=0.7"])
+    _expect(
+        serialization.load(serialization.dump(recipe)) == recipe,
+        method,
+        "YAML must load back equal",
+    )
+    _expect(
+        serialization.load(serialization.to_dict(recipe)) == recipe,
+        method,
+        "a dict must load back equal",
+    )
+    overridden = serialization.override(method.build(0.5), ["schedule.sparsity=0.7"])
     _expect(overridden == recipe, method, "an override must equal the argument")
     _expect(recipe.method == method.name, method, "the recipe must carry the method's name")
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import sentei
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.methods import find
 from sentei.testing import Network
 
@@ -28,7 +28,7 @@ def train(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]
     recipe = find(method).build(0.7)
     for setting in ("schedule.every=2", "score.window=2", "score.optimizer.lr=0.2"):
         try:
-            recipe = recipes.override(recipe, [setting])
+            recipe = serialization.override(recipe, [setting])
         except ValueError:
             continue  # not a setting of this recipe
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

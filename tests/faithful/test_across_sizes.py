@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import sentei
-from sentei import recipe as recipes
+from sentei import serialization
 
 STEPS = 24
 
@@ -32,7 +32,7 @@ class Blocks(nn.Module):
 
 def recipe(sparsity=0.5, pattern="row"):
     made = sentei.platon(sparsity, window=2, every=2, pattern=pattern)
-    return recipes.override(made, ["budget=across_sizes"])
+    return serialization.override(made, ["budget=across_sizes"])
 
 
 class Run:
@@ -124,7 +124,7 @@ def test_units_of_one_size_reach_the_sparsity_too():
 
 
 def test_nothing_is_pruned_before_the_ramp():
-    run = Run(recipes.override(recipe(), ["schedule.warmup=0.5"]))
+    run = Run(serialization.override(recipe(), ["schedule.warmup=0.5"]))
     run.steps(12)
     assert all(mask.all() for mask in run.pruner.masks.values())
 
@@ -139,7 +139,9 @@ def learned(build, **more):
 LEARNED = [
     learned(sentei.soft_movement),
     learned(sentei.l0),
-    recipes.override(sentei.leap(0.6, pattern="row", settle=0.25), ["budget.optimizer.lr=0.3"]),
+    serialization.override(
+        sentei.leap(0.6, pattern="row", settle=0.25), ["budget.optimizer.lr=0.3"]
+    ),
 ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gated import STEPS, close, ours
 
 import sentei
+from helpers.gated import STEPS, close, ours
 
 pytestmark = pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")  # of short trainings
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import sentei
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.testing import STEPS, Network, Training, make_sparse_
 
 RECIPE = sentei.frozen_mask()
@@ -156,11 +156,11 @@ def test_weights_loaded_after_the_pruner_was_made_are_refused():
 )
 def test_parts_that_would_prune_more_are_refused(setting):
     with pytest.raises(ValueError, match=f"use {setting.partition('=')[0].partition('.')[0]}: "):
-        recipes.override(sentei.frozen_mask(0.5), [setting])
+        serialization.override(sentei.frozen_mask(0.5), [setting])
 
 
 def test_masks_stand_with_any_score_where_the_schedule_finds_the_sparsity():
     """``schedule: found`` is a part like any: it keeps a sparsity, another score chooses where."""
-    recipe = recipes.override(sentei.magnitude(0.5), ["schedule={kind: found}"])
-    training = Training(recipes.override(recipe, ["schedule.sparsity=0.5"])).run()
+    recipe = serialization.override(sentei.magnitude(0.5), ["schedule={kind: found}"])
+    training = Training(serialization.override(recipe, ["schedule.sparsity=0.5"])).run()
     assert training.finish().pruned == 512

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gated import STEPS, Gated, StraightThrough, close, cubic, ours, top
 from torch import nn
 
 import sentei
+from helpers.gated import STEPS, Gated, StraightThrough, close, cubic, ours, top
 
 
 class Grouped(Gated):

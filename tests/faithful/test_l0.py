@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from gated import STEPS, Gated, close, expect_same, ours
 
 import sentei
+from helpers.gated import STEPS, Gated, close, expect_same, ours
 
 
 class L0(Gated):

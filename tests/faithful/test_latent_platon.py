@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from gated import MICRO_BATCHES, STEPS, Gated, expect_same, ours, top
 from torch.nn import functional
 
 import sentei
+from helpers.gated import MICRO_BATCHES, STEPS, Gated, expect_same, ours, top
 
 EVERY, WARMUP, COOLDOWN, BETA1, BETA2 = 3, 6, 24, 0.85, 0.95
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from gated import STEPS, Gated, StraightThrough, close, expect_same, ours, top
 
 import sentei
+from helpers.gated import STEPS, Gated, StraightThrough, close, expect_same, ours, top
 from sentei.parts.penalties import ExcessRatio, ScoreL1
 
 

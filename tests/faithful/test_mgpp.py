@@ -7,9 +7,9 @@ import math
 import mpmath
 import pytest
 import torch
-from gated import STEPS, ours
 
 import sentei
+from helpers.gated import STEPS, ours
 from sentei.parts.part import Moment
 from sentei.parts.penalties import MixtureGaussian
 from sentei.testing import Training

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gated import STEPS, Gated, StraightThrough, cubic, expect_same, ours, top
 
 import sentei
+from helpers.gated import STEPS, Gated, StraightThrough, cubic, expect_same, ours, top
 
 
 class Movement(Gated):

@@ -12,7 +12,7 @@ from test_trainer import STEPS, same, trainer, weights, zeros
 from transformers import AutoModelForSequenceClassification
 
 import sentei
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.methods import known
 from sentei.testing import Network
 
@@ -24,7 +24,7 @@ def fitted(method, sparsity=0.8) -> sentei.Recipe:
     recipe = method.build(sparsity).model_copy(update={"distill": None})
     for path, value in FITTING.items():
         try:
-            recipe = recipes.override(recipe, [f"{path}={value}"])
+            recipe = serialization.override(recipe, [f"{path}={value}"])
         except ValueError:
             continue
     return recipe

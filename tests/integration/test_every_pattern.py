@@ -11,7 +11,7 @@ from test_every_method import fitted
 from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.methods import known
 
 STEPS = 20
@@ -64,9 +64,9 @@ def test_pattern(method, pattern, model):
     recipe = fitted(method, 0.5)
     if recipe.schedule.found:
         with pytest.raises(ValueError, match="weight by weight: use pattern: unstructured"):
-            recipes.override(recipe, [f"pattern={pattern!r}"])
+            serialization.override(recipe, [f"pattern={pattern!r}"])
         return
-    recipe = recipes.override(recipe, [f"pattern={pattern!r}"])
+    recipe = serialization.override(recipe, [f"pattern={pattern!r}"])
     run = Run(model, recipe)
     run.steps(0, 13)
     saved, weights = copy.deepcopy(run.pruner.state_dict()), copy.deepcopy(run.model.state_dict())
@@ -106,7 +106,7 @@ def test_pattern(method, pattern, model):
 def test_pruned_heads_and_neurons_are_whole(method, model):
     """No half heads: rows of q, k, v and columns of the output are zero together."""
     chosen = next(m for m in known() if m.name == method)
-    run = Run(model, recipes.override(fitted(chosen, 0.5), ["pattern=head+neuron"]))
+    run = Run(model, serialization.override(fitted(chosen, 0.5), ["pattern=head+neuron"]))
     run.steps(0, STEPS)
     run.pruner.finish()
     heads = neurons = 0
@@ -132,7 +132,7 @@ def test_one_shape_for_every_layer(model):
     )
     with pytest.raises(ValueError, match=r"layer\.1\.output\.dense\.weight goes with"):
         Run(model, recipe)
-    recipe = recipes.override(
+    recipe = serialization.override(
         sentei.platon(0.6, pattern="neuron", window=2, every=2),
         ["budget=uniform", "budget.multiple=8"],
     )

@@ -20,8 +20,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from sentei import auto, cli
-from sentei import recipe as recipes
+from sentei import auto, cli, serialization
 from sentei.records import PruningReport, SiteRecord, UnitsRecord
 from sentei.run.prepare import prepare
 from sentei.run.run import Interrupted, prune
@@ -37,7 +36,7 @@ def sentei(*arguments: object):
 
 
 def settings(model: Path, data: dict[str, Path], **changes: object) -> Settings:
-    recipe = recipes.to_dict(auto(every=2, window=2))
+    recipe = serialization.to_dict(auto(every=2, window=2))
     return Settings(
         model=str(model), train=data["train"], eval=data["eval"], recipe=recipe, **changes
     )

@@ -283,8 +283,8 @@ def test_the_texts_of_a_run_are_a_vocabulary(small, data, tmp_path):
 
 
 def test_a_run_of_another_kind_has_no_such_texts(run):
-    from sentei.recipe import to_dict
     from sentei.run.settings import Settings, make_recipe
+    from sentei.serialization import to_dict
 
     text = run / "text.txt"
     text.write_text("the film was good\n" * 200)

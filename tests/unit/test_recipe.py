@@ -15,7 +15,8 @@ from sentei.parts.masks import HardConcrete, Latent, Project
 from sentei.parts.penalties import ExcessRatio, ExpectedL0, MixtureGaussian, ReweightedL1, ScoreL1
 from sentei.parts.schedule import Cubic
 from sentei.parts.scores import Learned, Magnitude, Smoothed, SquaredSensitivity, Uncertainty
-from sentei.recipe import Recipe, dump, load, override, to_dict
+from sentei.recipe import Recipe
+from sentei.serialization import dump, load, override, to_dict
 
 PLATON = sentei.platon(0.8)
 
@@ -369,4 +370,4 @@ def test_bytes_per_weight_are_those_of_the_cards(recipe, count):
 
 def test_a_sigmoid_surrogate_is_of_learned_scores():
     with pytest.raises(ValueError, match="sigmoid is of learned scores"):
-        sentei.recipe.override(sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"])
+        sentei.serialization.override(sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"])

@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-import sentei
+from sentei._version import VERSION
 from sentei.distributed import is_main
 
 P = ParamSpec("P")
@@ -97,7 +97,7 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     if version:
-        print(sentei.__version__)
+        print(VERSION)
         raise typer.Exit
 
 

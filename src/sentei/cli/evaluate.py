@@ -28,7 +28,6 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
 
     For a model of a run, options left out are the run's: its data, columns and length.
     """
-    from sentei.pruning.summary import count_zeros
     from sentei.run.prepare import (
         load_evaluation,
         load_model,
@@ -38,6 +37,7 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
         share_padding,
     )
     from sentei.run.run import evaluate as measure
+    from sentei.tensors import count_zeros
 
     quiet_transformers()
     if "model" in given:

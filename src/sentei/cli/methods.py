@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from sentei import methods as known_methods
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.cli.app import JsonOption, output, show_json, verb
 
 
@@ -49,9 +49,9 @@ def _show(name: str, json: bool) -> None:
     recipe = method.build()
     if json:
         facts = {"name": method.name, "summary": method.summary, "paper": method.paper}
-        show_json({**facts, "recipe": recipes.to_dict(recipe)})
+        show_json({**facts, "recipe": serialization.to_dict(recipe)})
         return
     card = sys.modules[method.build.__module__].__doc__ or ""
     output.print(reflect.cleandoc(card), markup=False)
     output.print("\nIts recipe, complete (change values with --set):\n")
-    output.print(recipes.dump(recipe), markup=False)
+    output.print(serialization.dump(recipe), markup=False)

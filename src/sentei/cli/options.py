@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.run.settings import Settings, make_recipe
 
 MethodOption = Annotated[
@@ -97,7 +97,7 @@ def make_settings(
     teacher = "teacher" in given
     built = make_recipe(method, sparsity, recipe, overrides or [], pattern=pattern, teacher=teacher)
     try:
-        return Settings(**given, recipe=recipes.to_dict(built))
+        return Settings(**given, recipe=serialization.to_dict(built))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")

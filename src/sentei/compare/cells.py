@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.compare.choices import Scalar, Space, count
 from sentei.compare.plan import Entry, Plan
 from sentei.methods.magnitude import magnitude
@@ -245,7 +245,7 @@ class Grid:
             "dense_epochs": 0,
             "epochs": given["dense_epochs"] if role == "start" else given["epochs"],
             "model": str(start.folder / "model") if start else given["model"],
-            "recipe": recipes.to_dict(unpruned()),
+            "recipe": serialization.to_dict(unpruned()),
             "seed": seed,
             "holdout": holdout,
         }
@@ -272,7 +272,7 @@ class Grid:
     ) -> Settings:
         entry = self.plan.recipes[recipe]
         at = f"schedule.sparsity={sparsity!r}"
-        chosen = recipes.override(recipes.load(entry.recipe), [at])
+        chosen = serialization.override(serialization.load(entry.recipe), [at])
         given: dict[str, Any] = {**self.plan.tasks[task], **entry.settings, "dense_epochs": 0}
         dense = str(start.folder / "model") if start else None
         teacher = _teacher(entry, chosen, dense)
@@ -280,7 +280,7 @@ class Grid:
         if dense and not fresh:
             given["model"] = dense
         given |= {"teacher": teacher, "seed": seed, "holdout": holdout}
-        return Settings.model_validate({**given, "recipe": recipes.to_dict(chosen)})
+        return Settings.model_validate({**given, "recipe": serialization.to_dict(chosen)})
 
 
 def _teacher(entry: Entry, recipe: Recipe, dense: str | None) -> str | None:

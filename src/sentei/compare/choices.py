@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.run.settings import Settings
 
 TRAINING: Final = (
@@ -115,11 +115,11 @@ def apply(settings: Settings, chosen: Mapping[str, Scalar]) -> Settings:
     """
     plain = {name: value for name, value in chosen.items() if name in TRAINING}
     changes = [f"{path}={spell(value)}" for path, value in chosen.items() if path not in TRAINING]
-    recipe = recipes.to_dict(recipes.override(settings.load_recipe(), changes))
+    recipe = serialization.to_dict(serialization.override(settings.load_recipe(), changes))
     try:
         return Settings.model_validate({**settings.model_dump(), **plain, "recipe": recipe})
     except ValidationError as error:
-        raise ValueError(recipes.explain(error)) from None
+        raise ValueError(serialization.explain(error)) from None
 
 
 def paths(place: Any, prefix: str = "") -> Iterator[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-import sentei
 from sentei import report as reports
+from sentei._version import VERSION
 from sentei.compare.cells import RUNS, Cell, Grid, Tuning
 from sentei.compare.plan import Plan
 from sentei.compare.statistics import front, interval, paired, pooled, spread
@@ -45,7 +45,7 @@ def collect(grid: Grid) -> Comparison:
         for report in reported.values()
     }
     return Comparison(
-        sentei=sentei.__version__,
+        sentei=VERSION,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         title=f"{', '.join(plan.recipes)} on {', '.join(plan.tasks)}",
         baseline=plan.baseline,

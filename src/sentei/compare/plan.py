@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from sentei import recipe as recipes
+from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
@@ -241,7 +241,7 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
         raise ValueError(f"{where}: name a method or a recipe, one of them")
     try:
         if isinstance(source, Mapping):
-            recipe = recipes.override(recipes.load(source), changes)
+            recipe = serialization.override(serialization.load(source), changes)
             if teacher and recipe.distill is None:
                 recipe = recipe.model_copy(update={"distill": Distillation()})
         else:
@@ -256,7 +256,7 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
     own = _mapping(given.get("settings"), f"{where}.settings", TRAINING)
     checked = _settings({"model": "", **own}, {f"{where}.settings": own})
     given["settings"] = {key: getattr(checked, key) for key in own}
-    return {"recipe": recipes.to_dict(recipe), **given}
+    return {"recipe": serialization.to_dict(recipe), **given}
 
 
 def _settings(given: Mapping[str, Any], origins: Mapping[str, Mapping[str, Any]]) -> Settings:

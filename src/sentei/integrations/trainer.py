@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sentei.distill.distiller import is_taught
-from sentei.pruning.engine import SenteiWarning
+from sentei.messages import SenteiWarning
 from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport

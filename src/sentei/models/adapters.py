@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sentei.pruning.summary import count_zeros
 from sentei.records import Record
+from sentei.tensors import count_zeros
 
 _WRAPPERS = frozenset({"base_layer", "original_module"})
 """What peft puts into the names of the weights that it wraps."""

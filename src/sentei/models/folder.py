@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-import sentei
+from sentei._version import VERSION
 from sentei.families import Family
 from sentei.models.stock import is_stock
 from sentei.models.structures import divide, family_of, keep_, make_stock
@@ -173,7 +173,7 @@ def describe(model: PreTrainedModel, family: Family) -> Manifest:
         names = (division.structure.name for division in divisions)
         uses = {name: columns(model.get_submodule(name)) for name in names}
     return Manifest(
-        sentei=sentei.__version__,
+        sentei=VERSION,
         model=type(model).__name__,
         structures=tuple(
             Remaining(

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sentei.parts.part import Moment, Part
+from sentei.tensors import copy_kept_, product_, zero_pruned_
 
 Memory = Mapping[str, Tensor]
 
@@ -114,7 +115,7 @@ class Latent(Gated):
         self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
     ) -> None:
         """G x latent, times the surrogate's slope."""
-        _product_(out, gradient, dense)
+        product_(out, gradient, dense)
         if self.surrogate == "sigmoid":
             gate = torch.sigmoid(memory["score"])
             out.mul_(gate * (1 - gate))
@@ -127,8 +128,7 @@ class Latent(Gated):
 
     def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
         """Latent x mask."""
-        bits = _BITS[weight.element_size()]
-        torch.mul(dense.view(bits), keep, out=weight.view(bits))
+        copy_kept_(weight, dense, keep)
 
 
 class HardConcrete(Gated):
@@ -181,7 +181,7 @@ class HardConcrete(Gated):
         slope = s * (1 - s) * (self.high - self.low)
         if sampled:
             slope /= self.temperature
-        _product_(out, gradient, dense)
+        product_(out, gradient, dense)
         out.mul_(slope).mul_((stretched >= 0) & (stretched <= 1))
 
     def weight_gradient_(
@@ -219,21 +219,3 @@ class HardConcrete(Gated):
     def _final_gate(self, keep: Tensor, memory: Memory) -> Tensor:
         """Zero where the mask is, and there only, however rounding falls at the boundary."""
         return self._gate(memory, False).clamp_(min=1e-6).mul_(keep)
-
-
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def zero_pruned_(weight: Tensor, keep: Tensor) -> None:
-    """Zero the entries of ``weight`` where ``keep`` (same shape, bool) is False, in place.
-
-    The bits are multiplied by 0 or 1 as integers, which leaves +0.0 whatever was there, NaN and
-    negative numbers too, and on a CPU takes a third of the time of ``masked_fill_``.
-    """
-    weight.view(_BITS[weight.element_size()]).mul_(keep)
-
-
-def _product_(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype == b.dtype == out.dtype:
-        return torch.mul(a, b, out=out)
-    return out.copy_(a).mul_(b)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
+
+from sentei.messages import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ class Part(BaseModel):
         kinds = cls.kinds()
         kind = value.get("kind") if isinstance(value, Mapping) else value
         if not isinstance(kind, str) or kind not in kinds:
-            near = difflib.get_close_matches(str(kind), kinds, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(kind), kinds)
             raise PydanticCustomError(
                 "part_kind",
                 "{kind} is no kind of {axis}: choose from {known}{hint}",

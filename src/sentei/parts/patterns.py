@@ -7,7 +7,6 @@ decision is written to all of its weights.
 
 from __future__ import annotations
 
-import difflib
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sentei.families import Structure
+from sentei.messages import did_you_mean
 from sentei.parts.part import Part
 from sentei.parts.site import Site
 
@@ -225,8 +225,7 @@ class Grouped(Pattern):
         """A role that is not there is a slip."""
         for role in self.roles:
             if role not in known:
-                near = difflib.get_close_matches(role, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(role, known)
                 raise ValueError(
                     f"pattern {self.label}: no site of the scope has the role {role!r}; roles "
                     f"there are {', '.join(sorted(known))}{hint}"

@@ -7,7 +7,6 @@ never in it.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +18,10 @@ from torch import nn
 
 from sentei import families
 from sentei.families import Family, Structure
+from sentei.messages import nearest
+from sentei.modules import WRAPPERS, plain_name
 from sentei.parts.part import Part
 from sentei.parts.site import Site
-
-_WRAPPERS = frozenset({"module", "_orig_mod"})
-
-
-def plain_name(name: str) -> str:
-    """Drop what DDP (``module``) and ``torch.compile`` (``_orig_mod``) add to parameter names."""
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 @dataclass(frozen=True)
@@ -257,7 +251,7 @@ class _Tree:
                 if name in self.names:
                     raise ValueError(
                         f"scope: two parameters are called {name} once the wrappers' names "
-                        f"({', '.join(sorted(_WRAPPERS))}) are dropped. Rename that submodule."
+                        f"({', '.join(sorted(WRAPPERS))}) are dropped. Rename that submodule."
                     )
                 self.names[name] = _Entry(name, owner, parameter)
 
@@ -427,12 +421,12 @@ def _first_match(name: str, patterns: Sequence[str]) -> str | None:
 def _did_you_mean(pattern: str, names: Collection[str]) -> str:
     words = {word for name in names for word in name.split(".")}
 
-    def nearest(literal: re.Match[str]) -> str:
+    def spelled(literal: re.Match[str]) -> str:
         word = literal[0]
-        return word if word in words else next(iter(difflib.get_close_matches(word, words)), word)
+        return word if word in words else nearest(word, words) or word
 
-    spelled = re.sub(r"[^.*?\[\]]+", nearest, pattern)
-    for near in (spelled, f"*.{spelled}", f"{spelled}.*", f"*.{spelled}.*"):
+    corrected = re.sub(r"[^.*?\[\]]+", spelled, pattern)
+    for near in (corrected, f"*.{corrected}", f"{corrected}.*", f"*.{corrected}.*"):
         if any(fnmatchcase(name, near) for name in names):
             return f" Did you mean {near!r}?"
     return ""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sentei.parts.learning import Adam
 from sentei.parts.part import Moment, Part
+from sentei.tensors import product_
 
 Memory = Mapping[str, Tensor]
 
@@ -41,7 +42,7 @@ class Sensitivity(Signal):
 
     def measure_(self, out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         """|w g|."""
-        return _product_(out, weight, gradient).abs_()
+        return product_(out, weight, gradient).abs_()
 
 
 class SquaredSensitivity(Signal):
@@ -51,7 +52,7 @@ class SquaredSensitivity(Signal):
 
     def measure_(self, out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         """(w g)^2."""
-        return _product_(out, weight, gradient).square_()
+        return product_(out, weight, gradient).square_()
 
 
 class Score(Part):
@@ -288,9 +289,3 @@ class Uncertainty(Windowed):
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
         """Ibar * Ubar."""
         return torch.mul(memory["importance"], memory["uncertainty"], out=out)
-
-
-def _product_(out: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    if weight.dtype == gradient.dtype == out.dtype:
-        return torch.mul(weight, gradient, out=out)
-    return out.copy_(weight).mul_(gradient)

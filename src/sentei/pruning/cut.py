@@ -11,7 +11,7 @@ the same, exact answer: ties at the threshold break by tensor order, then by ind
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,28 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18
-"""Entries in a piece on a CPU: 1 MiB of float32, which stays in the second-level cache."""
+from sentei.tensors import CHUNK, Scores
 
 _DIGITS = {torch.float32: (12, 10, 10), torch.float64: (16, 16, 16, 16)}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of one tensor, readable in pieces.
-
-    ``read(start, stop)`` returns entries ``[start, stop)`` as a contiguous 1-D float32 or float64
-    tensor on ``device``. It is only looked at until the next call, so one buffer can serve all.
-    """
-
-    size: int
-    device: torch.device
-    read: Callable[[int, int], Tensor]
-
-    def pieces(self) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield ``(start, stop, scores)`` over the whole tensor."""
-        for start, stop in spans(self.size, self.device):
-            yield start, stop, self.read(start, stop)
 
 
 @dataclass(frozen=True)
@@ -62,16 +43,6 @@ class Bracket:
     low: float
     high: float
     threshold: float
-
-
-def spans(size: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Yield the ``(start, stop)`` pieces in which ``size`` entries on ``device`` are visited.
-
-    Cache-sized on a CPU; whole tensors elsewhere, where every piece costs kernel launches.
-    """
-    step = CHUNK if device.type == "cpu" else max(size, 1)
-    for start in range(0, size, step):
-        yield start, min(start + step, size)
 
 
 def find_cut(

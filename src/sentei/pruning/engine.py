@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sentei.messages import SenteiWarning
 from sentei.parts.budget import Emergent, Group, LearnedRatio
 from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
@@ -21,9 +22,10 @@ from sentei.parts.patterns import Units, protect_
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
 from sentei.parts.scores import Learned
 from sentei.parts.site import Site
-from sentei.pruning.cut import Bracket, Cut, Scores, cut_at, find_cut, prune_, spans
+from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_
 from sentei.recipe import Recipe
 from sentei.records import UpdateRecord
+from sentei.tensors import Scores, score_dtype, spans
 
 NEAR = 0.005
 """How far from the sparsity asked for a learned one may end without a warning."""
@@ -32,10 +34,6 @@ FASTER = (
     "Train longer, raise the penalty's coefficient, or raise the learning rate of scores or ratios "
     "(score.optimizer.lr, budget.optimizer.lr)"
 )
-
-
-class SenteiWarning(UserWarning):
-    """Something was asked for that will not happen as asked."""
 
 
 @dataclass
@@ -554,11 +552,6 @@ class Engine:
         elif scratch.device != weight.device:
             scratch = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
         return scratch[:size]
-
-
-def score_dtype(weight: Tensor) -> torch.dtype:
-    """Scores are products near 1e-16: float32 at least."""
-    return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
 def _reaching(scores: Sequence[Scores], ranked: Sequence[Ranked], weights: int) -> int:

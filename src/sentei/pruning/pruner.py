@@ -22,17 +22,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sentei import recipe as recipes
+from sentei import serialization
+from sentei.messages import SenteiWarning
+from sentei.modules import unwrapped
 from sentei.parts.budget import LearnedRatio
 from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
 from sentei.pruning import checkpoint as states
 from sentei.pruning.cut import Bracket
 from sentei.pruning.dropout import Dropout
-from sentei.pruning.engine import FASTER, NEAR, Engine, SenteiWarning
-from sentei.pruning.summary import count_zeros, histograms
+from sentei.pruning.engine import FASTER, NEAR, Engine
+from sentei.pruning.summary import histograms
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport, SiteRecord, UnitsRecord, UpdateRecord
+from sentei.tensors import count_zeros
 
 STATE_FORMAT = 4
 
@@ -209,7 +212,7 @@ class Pruner:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
-        model = _unwrapped(self._model)
+        model = unwrapped(self._model)
         if isinstance(self.recipe.mask, Gated):
             self._hooks.append(model.register_state_dict_pre_hook(_Hook(self._before_saving)))
         if isinstance(self.recipe.mask, HardConcrete):
@@ -288,7 +291,7 @@ class Pruner:
         self._rest()
         return {
             "format": STATE_FORMAT,
-            "recipe": recipes.to_dict(self.recipe),
+            "recipe": serialization.to_dict(self.recipe),
             "total_steps": self.total_steps,
             "step": self.step,
             "pruned": self.pruned,
@@ -318,8 +321,8 @@ class Pruner:
         recipe, saved = self.recipe, state["recipe"]["schedule"]
         if recipe.schedule.found and saved["kind"] == "found":
             # Weights that are kept may have come to zero since: the state knows what was found.
-            recipe = recipes.override(recipe, [f"schedule.sparsity={saved['sparsity']!r}"])
-        new = recipes.to_dict(recipe)
+            recipe = serialization.override(recipe, [f"schedule.sparsity={saved['sparsity']!r}"])
+        new = serialization.to_dict(recipe)
         difference = states.first_difference(state["recipe"], new, "recipe")
         if difference is None and state["total_steps"] != self.total_steps:
             difference = f"total_steps was {state['total_steps']}, is {self.total_steps}"
@@ -467,7 +470,7 @@ class Pruner:
 
     def _check_teacher(self) -> None:
         """The pruner prunes; somebody else must bring the teacher that a recipe asks for."""
-        hooks = _unwrapped(self._model)._forward_hooks.values()
+        hooks = unwrapped(self._model)._forward_hooks.values()
         taught = any(hasattr(getattr(hook, "__self__", None), "distillation") for hook in hooks)
         if self.recipe.distill and self.recipe.distill.required and not taught:
             warnings.warn(
@@ -527,7 +530,7 @@ class Pruner:
         )
         return PruningReport(
             method=self.recipe.method,
-            recipe=recipes.to_dict(self.recipe),
+            recipe=serialization.to_dict(self.recipe),
             step=self.step,
             total_steps=self.total_steps,
             target=self.recipe.schedule.sparsity,
@@ -561,13 +564,6 @@ class Pruner:
             weight_histogram=weights,
             score_histogram=scores,
         )
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module that is called and saved, under DDP and ``torch.compile``."""
-    children = dict(model.named_children())
-    inner = children.get("module", children.get("_orig_mod"))
-    return _unwrapped(inner) if len(children) == 1 and inner is not None else model
 
 
 def _innermost(optimizer: Optimizer) -> Optimizer:

@@ -9,16 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentei.pruning.cut import Scores, spans
 from sentei.records import Histogram
+from sentei.tensors import Scores, spans
 
 BINS = 60
-
-
-@torch.no_grad()
-def count_zeros(tensor: Tensor) -> int:
-    """How many entries are exactly zero."""
-    return tensor.numel() - int(torch.count_nonzero(tensor.detach()))
 
 
 @torch.no_grad()

@@ -36,8 +36,8 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-import sentei
-from sentei import recipe as recipes
+from sentei import serialization
+from sentei._version import VERSION
 from sentei.data.features import ByLength, Features, check_positions
 from sentei.distill import Distiller, TeacherCache
 from sentei.distributed import is_main
@@ -103,7 +103,7 @@ def prune(
         out.mkdir(parents=True, exist_ok=True)
         if is_main():
             settings.write(out / "run.yaml")
-            (out / "recipe.yaml").write_text(recipes.dump(prepared.recipe), "utf-8")
+            (out / "recipe.yaml").write_text(serialization.dump(prepared.recipe), "utf-8")
     seconds: dict[str, float] = {}
     elsewhere = 0.0  # of processes that were stopped
     dense: dict[str, float] | None = None
@@ -377,7 +377,7 @@ def _report(
     corpus, settings = prepared.corpus, prepared.settings
     hidden = {"recipe", *foreign(type(corpus.kind))}
     return RunReport(
-        sentei=sentei.__version__,
+        sentei=VERSION,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         title=f"{prepared.model_name} on {corpus.task}",
         model=prepared.model_name,
@@ -415,7 +415,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """What the run ran on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
-        "sentei": sentei.__version__,
+        "sentei": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -9,8 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sentei import methods
-from sentei import recipe as recipes
+from sentei import methods, serialization
 from sentei.data.table import Layout, Quoting
 from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
@@ -193,7 +192,7 @@ class Settings(BaseModel):
 
     def load_recipe(self) -> Recipe:
         """The recipe."""
-        return recipes.load(self.recipe)
+        return serialization.load(self.recipe)
 
     def layout(self) -> Layout:
         """How the data files are laid out: the task's columns, or those named."""
@@ -266,19 +265,19 @@ def make_recipe(
         raise ValueError("--recipe and --method both name a method: give one of them")
     try:
         if recipe_file:
-            recipe = recipes.load(recipe_file)
+            recipe = serialization.load(recipe_file)
         else:
             chosen = methods.find(method or "auto")
             recipe = chosen.build() if sparsity is None else chosen.build(sparsity)
     except ValidationError as error:
-        raise ValueError(recipes.explain(error)) from None
+        raise ValueError(serialization.explain(error)) from None
     if pattern:
-        recipe = recipes.load({**recipes.to_dict(recipe), "pattern": pattern})
+        recipe = serialization.load({**serialization.to_dict(recipe), "pattern": pattern})
     if teacher and recipe.distill is None:
         recipe = recipe.model_copy(update={"distill": Distillation()})
     if recipe_file and sparsity is not None:
         overrides = [f"schedule.sparsity={sparsity}", *overrides]
-    return recipes.override(recipe, overrides)
+    return serialization.override(recipe, overrides)
 
 
 def check_output(folder: Path) -> None:

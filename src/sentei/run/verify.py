@@ -11,8 +11,8 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sentei.models.folder import MANIFEST, load
-from sentei.pruning.summary import count_zeros
 from sentei.records import PruningReport, Record
+from sentei.tensors import count_zeros
 
 
 class Check(Record):

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from sentei.parts.masks import HardConcrete, Latent, Mask, Project, zero_pruned_
+from sentei.parts.masks import HardConcrete, Latent, Mask, Project
 from sentei.parts.part import Moment
 from sentei.pruning import cut as select
+from sentei.tensors import zero_pruned_
 
 
 def example(dtype=torch.float32):

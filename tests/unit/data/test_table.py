@@ -450,7 +450,7 @@ def test_hub_rows_become_examples(monkeypatch):
 def test_hub_out_of_reach_is_one_message_at_once(tmp_path):
     pytest.importorskip("datasets")
     code = (
-        "from sentei.hf import data, tasks\n"
+        "from sentei.tasks import catalogue as tasks, texts as data\n"
         "try: data.load_hub(tasks.find('sst2'))\n"
         "except ValueError as error: print(error)\n"
     )

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertForSequenceClassification, BertTokenizer, PreTrainedModel
-from zoo import TEXT, ZOO, Specimen
 
+from helpers.zoo import TEXT, ZOO, Specimen
 from sentei.families import Structure
 from sentei.models.folder import MANIFEST
 from sentei.models.structures import divide, family_of

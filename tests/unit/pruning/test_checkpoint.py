@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sentei.methods import known
 from sentei.pruning import checkpoint as states
-from sentei.recipe import override, to_dict
+from sentei.serialization import override, to_dict
 from sentei.testing import STEPS, Training
 
 METHODS = pytest.mark.parametrize("method", known(), ids=lambda method: method.name)

@@ -25,8 +25,8 @@ from transformers import (
     RobertaTokenizer,
     T5Tokenizer,
 )
-from zoo import BART, DISTIL, GPT2, LLAMA, MODERN, RELATIVE, T5, TEXT, ZOO, Specimen
 
+from helpers.zoo import BART, DISTIL, GPT2, LLAMA, MODERN, RELATIVE, T5, TEXT, ZOO, Specimen
 from sentei.models.folder import MANIFEST
 from sentei.shrink import load, save, shrink, shrink_vocabulary
 from sentei.shrink.vocabulary.tokenizer import encode

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentei.pruning import cut as select
-from sentei.pruning.cut import Bracket, Cut, Scores, cut_at, find_cut, prune_
+from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_
+from sentei.tensors import Scores
 
 CPU = torch.device("cpu")
 

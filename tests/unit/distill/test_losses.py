@@ -13,9 +13,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from sentei.distill import layers as match
 from sentei.distill import losses
-from sentei.distill.layers import layer_map
+from sentei.distill.layers import layer_map, match
 from sentei.parts.distillation import Distillation
 
 # With T = 2 the teacher's logits (2 log 3, 0) give p = (3/4, 1/4), the student's (0, 0) q = 1/2.

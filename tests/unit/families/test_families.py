@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
-from zoo import LAYERS, MODERN, TEXT, ZOO, Specimen
 
+from helpers.zoo import LAYERS, MODERN, TEXT, ZOO, Specimen
 from sentei import families
 from sentei.families import Place
 from sentei.parts.scope import Scope

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentei.pruning.cut import Scores
-from sentei.pruning.summary import BINS, count_zeros, histograms
+from sentei.pruning.summary import BINS, histograms
+from sentei.tensors import Scores, count_zeros
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ from collections import defaultdict
 import pytest
 import torch
 from torch import nn
-from zoo import LAYERS, TEXT, ZOO, Specimen
 
+from helpers.zoo import LAYERS, TEXT, ZOO, Specimen
 from sentei import families
 from sentei.families import Family, Heads, Neurons, Slice, Structure, structures
 from sentei.parts.scope import Scope

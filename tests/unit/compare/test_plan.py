@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sentei import methods
-from sentei import recipe as recipes
+from sentei import methods, serialization
 from sentei.compare.begin import check_still_asked
 from sentei.compare.cells import Grid, write_once
 from sentei.compare.choices import apply, count, grid, spell
@@ -48,7 +47,9 @@ def test_the_short_spelling_is_completed():
     assert plan.tasks["one"]["lr_warmup"] == Settings.model_fields["lr_warmup"].default
     assert plan.recipes["taught"].settings == {"learning_rate": 1e-4}
     assert plan.recipes["taught"].recipe["score"]["beta2"] == 0.65
-    assert set(plan.recipes["magnitude"].recipe) == set(recipes.to_dict(methods.find("l0").build()))
+    assert set(plan.recipes["magnitude"].recipe) == set(
+        serialization.to_dict(methods.find("l0").build())
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_complete_and_back(search, tmp_path):
 
 def test_paths_are_relative_to_the_file(tmp_path):
     (tmp_path / "model").mkdir()
-    recipe = recipes.dump(methods.find("mgpp").build(0.5))
+    recipe = serialization.dump(methods.find("mgpp").build(0.5))
     (tmp_path / "wide.yaml").write_text(recipe)
     file = tmp_path / "plan.yaml"
     task = {"model": "model", "train": "data/train.csv"}
@@ -84,7 +85,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
 @pytest.mark.parametrize("method", methods.known(), ids=lambda method: method.name)
 def test_a_method_at_another_sparsity_is_its_recipe_with_that_sparsity(method):
     """Why a plan can hold one recipe for all sparsities."""
-    override = recipes.override(method.build(), ["schedule.sparsity=0.93"])
+    override = serialization.override(method.build(), ["schedule.sparsity=0.93"])
     assert override == method.build(0.93)
 
 
@@ -284,7 +285,7 @@ def test_a_grid_is_every_combination_once():
 
 
 def test_chosen_values_find_their_places():
-    settings = Settings(model="m", recipe=recipes.to_dict(methods.find("platon").build()))
+    settings = Settings(model="m", recipe=serialization.to_dict(methods.find("platon").build()))
     found = apply(settings, {"learning_rate": 3e-4, "score.beta2": 0.7, "budget": "uniform"})
     assert found.learning_rate == 3e-4
     assert found.recipe["score"]["beta2"] == 0.7 and found.recipe["budget"]["kind"] == "uniform"

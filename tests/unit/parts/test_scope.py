@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from sentei import families
-from sentei.parts.scope import Scope, block_and_role, plain_name
+from sentei.modules import plain_name
+from sentei.parts.scope import Scope, block_and_role
 
 SIZES = {
     "hidden_size": 8,

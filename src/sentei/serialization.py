@@ -1,0 +1,155 @@
+"""A recipe as plain data: a dict, YAML, and single values by path.
+
+One declaration has four spellings that mean the same: Python, a dict, YAML, and ``path=value``
+overrides. Dumps are complete, defaults included, so that a default changed later never rewrites
+an old run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sentei import messages, methods
+from sentei.messages import did_you_mean
+from sentei.parts.part import Part
+from sentei.recipe import Recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """Without numbers to the base of 60, which 2:4 would be one of."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:int"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    [*"-+0123456789"],
+)
+
+
+def load(source: Mapping[str, Any] | str | Path) -> Recipe:
+    """Make a recipe from a mapping, YAML text, or the path of a YAML file.
+
+    A single line that ends in .yaml or .yml is a path.
+
+    Raises:
+        ValueError: The file cannot be read, or a key or value is wrong; names each one's path,
+            value and reason.
+    """
+    origin = "recipe"
+    methods.known()  # makes their parts known
+    if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
+        source = Path(source)
+    if isinstance(source, Path):
+        origin = str(source)
+        try:
+            source = source.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"recipe {origin}: cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"recipe {origin}: cannot be read (not UTF-8 text)") from error
+    if isinstance(source, str):
+        try:
+            source = yaml.load(source, _Loader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{origin}: not valid YAML: {error}") from error
+    if not isinstance(source, Mapping):
+        raise ValueError(f"{origin}: expected keys and values, found {type(source).__name__}")
+    try:
+        return Recipe.model_validate(dict(source))
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {explain(error)}") from None
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, every default included; :func:`load` takes it back."""
+    plain: dict[str, Any] = _kind_first(recipe.model_dump(mode="json", serialize_as_any=True))
+    return plain
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every default included: ``load(dump(r)) == r``."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False)
+
+
+def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Change single values: ``override(recipe, ["score.beta1=0.9", "budget=uniform"])``.
+
+    Values are YAML. A part given by its kind alone gets that kind's defaults.
+
+    Raises:
+        ValueError: A setting is not ``path=value``, its path does not exist, or its value does
+            not fit.
+    """
+    data = to_dict(recipe)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ValueError(f"--set {setting}: expected path=value, such as score.beta1=0.9")
+        place: Any = data
+        for depth, key in enumerate(keys):
+            entries = _entries(place)
+            if place is None:
+                parent = ".".join(keys[:depth])
+                raise ValueError(
+                    f"--set {setting}: the recipe has no {parent}; ask for one with its defaults "
+                    f"first: --set {parent}={{}}"
+                )
+            if key not in entries:
+                raise ValueError(
+                    f"--set {setting}: no setting {'.'.join(keys[: depth + 1])!r}"
+                    + did_you_mean(key, entries)
+                )
+            if depth < len(keys) - 1:
+                place = entries[key]
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {setting}: the value is not valid YAML: {error}") from error
+        if keys[-1] == "kind" and value != place["kind"]:
+            place.clear()  # another kind has other fields: start from its defaults
+        place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value
+        recipe = load(data)
+        data = to_dict(recipe)  # a part of another kind has other settings from here on
+    return recipe
+
+
+def _entries(place: Any) -> dict[str, Any]:
+    """What can be set below a place: keys of a mapping, numbers of a list's items."""
+    if isinstance(place, list):
+        return {str(number): item for number, item in enumerate(place)}
+    return place if isinstance(place, dict) else {}
+
+
+def _kind_first(data: Any) -> Any:
+    """Each part's kind before its numbers, for the reader of a dump."""
+    if isinstance(data, list):
+        return [_kind_first(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    ordered = sorted(data.items(), key=lambda item: item[0] != "kind")
+    return {key: _kind_first(value) for key, value in ordered}
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a declaration, in one line: path, value, reason of each mistake."""
+    return messages.explain(error, lambda key: _settings())
+
+
+def _settings() -> list[str]:
+    """The names of all settings of all parts."""
+    parts: list[type[Part]] = [Part]
+    for part in parts:
+        parts.extend(part.__subclasses__())
+    return sorted({name for part in parts for name in part.model_fields})

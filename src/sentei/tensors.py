@@ -1,0 +1,78 @@
+"""What is done to tensors everywhere: in pieces that stay in the cache, in place, elementwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 18
+"""Entries in a piece on a CPU: 1 MiB of float32, which stays in the second-level cache."""
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def spans(size: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Yield the ``(start, stop)`` pieces in which ``size`` entries on ``device`` are visited.
+
+    Cache-sized on a CPU; whole tensors elsewhere, where every piece costs kernel launches.
+    """
+    step = CHUNK if device.type == "cpu" else max(size, 1)
+    for start in range(0, size, step):
+        yield start, min(start + step, size)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one tensor, readable in pieces.
+
+    ``read(start, stop)`` returns entries ``[start, stop)`` as a contiguous 1-D float32 or float64
+    tensor on ``device``. It is only looked at until the next call, so one buffer can serve all.
+    """
+
+    size: int
+    device: torch.device
+    read: Callable[[int, int], Tensor]
+
+    def pieces(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield ``(start, stop, scores)`` over the whole tensor."""
+        for start, stop in spans(self.size, self.device):
+            yield start, stop, self.read(start, stop)
+
+
+def score_dtype(weight: Tensor) -> torch.dtype:
+    """The precision of the scores of ``weight``, products near 1e-16: float32 at least."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+@torch.no_grad()
+def count_zeros(tensor: Tensor) -> int:
+    """How many entries are exactly zero."""
+    return tensor.numel() - int(torch.count_nonzero(tensor.detach()))
+
+
+def product_(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Write a b (all of one shape) into ``out``, in its precision."""
+    if a.dtype == b.dtype == out.dtype:
+        return torch.mul(a, b, out=out)
+    return out.copy_(a).mul_(b)
+
+
+def zero_pruned_(weight: Tensor, keep: Tensor) -> None:
+    """Zero the entries of ``weight`` where ``keep`` (same shape, bool) is False, in place.
+
+    The bits are multiplied by 0 or 1 as integers, which leaves +0.0 whatever was there, NaN and
+    negative numbers too, and on a CPU takes a third of the time of ``masked_fill_``.
+    """
+    weight.view(_BITS[weight.element_size()]).mul_(keep)
+
+
+def copy_kept_(weight: Tensor, dense: Tensor, keep: Tensor) -> None:
+    """Write ``dense`` into ``weight`` (one dtype, all of one shape), zero where ``keep`` is False.
+
+    Through the bits, as :func:`zero_pruned_` does.
+    """
+    bits = _BITS[weight.element_size()]
+    torch.mul(dense.view(bits), keep, out=weight.view(bits))
