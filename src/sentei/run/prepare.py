@@ -21,10 +21,10 @@ from transformers.utils import logging as transformers_logging
 
 from sentei.data.features import Features
 from sentei.data.labels import placeholders, same_names
-from sentei.data.table import listing
 from sentei.distill import Match
 from sentei.distill.cache import expected_bytes
 from sentei.distill.layers import match
+from sentei.messages import listing
 from sentei.models.folder import MANIFEST, load
 from sentei.parts.distillation import Distillation
 from sentei.parts.scope import Selection
