@@ -139,6 +139,23 @@ class SizeRecord(Record):
     bitmask_half: int
 
 
+def bitmask_bytes(
+    total_bytes: int, parameters: int, prunable: int, kept: int, width: int
+) -> tuple[int, int]:
+    """Bytes with one bit a prunable weight and the kept values: in their dtype, and all in halves.
+
+    Args:
+        total_bytes: Of all parameters, dense.
+        parameters: Their number.
+        prunable: Weights in scope.
+        kept: Of those, not zero.
+        width: Bytes of a prunable weight.
+    """
+    mask = (prunable + 7) // 8
+    outside = total_bytes - prunable * width
+    return outside + mask + kept * width, (parameters - prunable) * 2 + mask + kept * 2
+
+
 class RunReport(Record):
     """A whole run: what was asked, what was done, what came out.
 

@@ -18,7 +18,6 @@ from sentei.cli.app import (
     JsonOption,
     errors,
     output,
-    quiet_transformers,
     show_json,
     verb,
     warn,
@@ -176,7 +175,8 @@ def _work(
     from sentei.compare.begin import begin
     from sentei.compare.claims import Claims, StorageError, masked, open_storage
     from sentei.compare.work import Worker
-    from sentei.run.run import Interrupted
+    from sentei.models.quiet import quiet_transformers
+    from sentei.run.training import Interrupted
 
     quiet_transformers()
     begun = begin(plan, out, storage)
