@@ -23,8 +23,8 @@ from sentei.cli.app import (
     warn,
 )
 from sentei.cli.options import with_settings
-from sentei.report import comparison as pages
-from sentei.report.comparison_console import print_comparison
+from sentei.records import Comparison
+from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
 from sentei.run.settings import Settings
 
@@ -223,12 +223,12 @@ def _show(grid: Grid, json: bool) -> None:
     output.print(f"\nThe page: {grid.out / 'compare.html'}")
 
 
-def _write(grid: Grid) -> pages.Comparison:
+def _write(grid: Grid) -> Comparison:
     from sentei.compare.collect import collect
 
     found = collect(grid)
     try:
-        pages.write(found, grid.out)
+        write_comparison(found, grid.out)
     except ModuleNotFoundError as error:
         warn(f"{error}; then write it with: sentei compare --out {grid.out} --report")
     return found
