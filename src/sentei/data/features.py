@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sentei.shrink.cost import positions
+from sentei.models.inputs import positions
 
 CHUNK = 1024
 """Examples that a tokenizer takes at once."""

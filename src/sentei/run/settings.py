@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sentei import methods, serialization
 from sentei.data.formats import Quoting
 from sentei.data.table import Layout
+from sentei.models.demo import DEMO
 from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
 from sentei.tasks import catalogue as tasks
-from sentei.tasks.catalogue import DEMO
 
 
 class Settings(BaseModel):

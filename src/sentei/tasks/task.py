@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from sentei.data.features import Features, check_positions
 from sentei.data.sources import from_dataset, read, split_names
 from sentei.data.table import Layout, Table
-from sentei.tasks.catalogue import DEMO
+from sentei.models.demo import DEMO
 
 if TYPE_CHECKING:
     from sentei.run.settings import Settings
