@@ -21,12 +21,13 @@ from typing import Any
 
 from benchmarks import corpora, machine
 from sentei import methods, serialization
-from sentei.cli.app import quiet_transformers
 from sentei.cli.demo import TRAINING
+from sentei.models.demo import DEMO
+from sentei.models.quiet import quiet_transformers
+from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
+from sentei.run.recipes import make_recipe
 from sentei.run.run import prune
-from sentei.run.settings import Settings, make_recipe
-from sentei.tasks.catalogue import DEMO
 
 START, DENSE = "start", "dense"
 TASKS: dict[str, dict[str, Any]] = {
@@ -45,7 +46,6 @@ def settings(task: str, method: str, overrides: list[str], arguments: Any) -> An
     )
     given: dict[str, Any] = {
         "seed": arguments.seed,
-        "recipe": serialization.to_dict(recipe),
         "evaluations": 1,
         "checkpoints": 1,
     }
@@ -72,7 +72,7 @@ def settings(task: str, method: str, overrides: list[str], arguments: Any) -> An
         }
         if not plain:
             given["epochs"] = arguments.longer * TASKS[task]["epochs"]
-    return Settings.model_validate(given)
+    return settings_from(given, serialization.to_dict(recipe))
 
 
 def _dense(task: str, arguments: Any) -> Path:

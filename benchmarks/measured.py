@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.log import Line, Log
 from sentei.compare.summaries import differences, summaries
-from sentei.report.comparison import REFERENCES, Difference, RunEntry, Summary
+from sentei.records import REFERENCES, Difference, RunEntry, Summary
 
 Cell = tuple[str, str, float]
 """Task, recipe and sparsity."""

@@ -24,7 +24,6 @@ import yaml
 
 from benchmarks import cells, corpora, machine
 from sentei import report as reports
-from sentei.cli.app import quiet_transformers
 from sentei.compare.begin import begin
 from sentei.compare.cells import RUNS, Cell, Grid
 from sentei.compare.choices import TRAINING
@@ -32,6 +31,8 @@ from sentei.compare.claims import Claims, open_storage
 from sentei.compare.plan import load
 from sentei.compare.statistics import Spread, interval, paired, pooled, spread
 from sentei.compare.work import Event, Worker
+from sentei.models.quiet import quiet_transformers
+from sentei.run.options import flat
 from sentei.run.settings import Settings
 
 PROTOCOLS = Path(__file__).parent / "protocols"
@@ -50,6 +51,7 @@ def _line(cell: Cell) -> Line:
     """What is kept of a finished run: what was asked and what came out."""
     report = reports.read(cell.folder)
     asked = Settings.read(cell.folder / "run.yaml")
+    settings = flat(asked.model_dump(mode="json"))
     return {
         "run": cell.name,
         "role": cell.role,
@@ -63,8 +65,8 @@ def _line(cell: Cell) -> Line:
         "prunable": report.pruning.prunable,
         "steps": report.pruning.total_steps,
         "seconds": report.seconds["train"],
-        "settings": {name: getattr(asked, name) for name in (*TRAINING, "max_length", "holdout")},
-        "teacher": bool(asked.load_recipe().distill),
+        "settings": {name: settings[name] for name in (*TRAINING, "max_length", "holdout")},
+        "teacher": bool(asked.recipe["distill"]),
         "declared": asked.recipe,
     }
 
@@ -81,7 +83,8 @@ def refuse_stale(lines: Sequence[Line], made: Grid) -> None:
         cell = made.cells.get(line["run"])
         if cell is None or cell.search:
             continue
-        settings = {name: getattr(cell.settings, name) for name in line["settings"]}
+        options = flat(cell.settings.model_dump(mode="json"))
+        settings = {name: options[name] for name in line["settings"]}
         parts = {name: part for name, part in line["declared"].items() if name != "method"}
         for was, now in ((line["settings"], settings), (parts, cell.settings.recipe)):
             if found := _difference(was, now):

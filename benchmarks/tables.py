@@ -30,7 +30,7 @@ from benchmarks import machine
 from benchmarks.log import Log
 from benchmarks.measured import against, markdown, measured, percent, pivot
 from sentei.messages import did_you_mean
-from sentei.report.comparison import REFERENCES
+from sentei.records import REFERENCES
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- table: ([^>]+?) -->\n).*?(<!-- end -->)", re.S)

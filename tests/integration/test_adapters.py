@@ -7,7 +7,6 @@ import copy
 import peft
 import pytest
 import torch
-from test_trainer import CONFIG, trainer
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -18,6 +17,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 import sentei
+from helpers.training import CONFIG, trainer
 from sentei.testing import make_sparse_
 
 LORA = {"r": 4, "lora_alpha": 8, "task_type": "SEQ_CLS"}
@@ -163,7 +163,7 @@ def test_pruning_under_an_adapter_is_refused(scope, make):
 
 
 def test_the_command_points_from_an_adapter_to_the_merge(tmp_path):
-    from sentei.run.prepare import locate_model
+    from sentei.models.loading import locate_model
 
     adapted(sparse()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"but an adapter of peft: merge it .*merge_adapter"):

@@ -283,14 +283,15 @@ def test_the_texts_of_a_run_are_a_vocabulary(small, data, tmp_path):
 
 
 def test_a_run_of_another_kind_has_no_such_texts(run):
-    from sentei.run.settings import Settings, make_recipe
+    from sentei.run.options import settings_from
+    from sentei.run.recipes import make_recipe
     from sentei.serialization import to_dict
 
     text = run / "text.txt"
     text.write_text("the film was good\n" * 200)
     recipe = to_dict(make_recipe("magnitude", 0.5, None, []))
-    settings = Settings(model="any", kind="language", train=text, recipe=recipe)
-    settings.write(run / "run.yaml")
+    options = {"model": "any", "kind": "language", "train": text}
+    settings_from(options, recipe).write(run / "run.yaml")
     found = command(run, "--vocabulary", "run")
     assert found.exit_code == 2 and "is a run of --kind language" in found.stderr
 
@@ -319,7 +320,7 @@ def test_wrong_texts_are_one_sentence(run, data, tmp_path):
 )
 @torch.no_grad()
 def test_a_real_model_on_a_few_texts(tmp_path):
-    from sentei.tasks.demo import demo_model_path
+    from sentei.models.demo import demo_model_path
 
     texts = ["Pruning café trees in Zürich – 剪定!", "unbelievably goood ☃ films"]
     file, out = tmp_path / "texts.jsonl", tmp_path / "out"

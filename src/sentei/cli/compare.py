@@ -18,33 +18,29 @@ from sentei.cli.app import (
     JsonOption,
     errors,
     output,
-    quiet_transformers,
     show_json,
     verb,
     warn,
 )
 from sentei.cli.options import with_settings
-from sentei.report import comparison as pages
-from sentei.report.comparison_console import print_comparison
+from sentei.records import Comparison
+from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
-from sentei.run.settings import Settings
+from sentei.run.options import places
 
 if TYPE_CHECKING:
     from sentei.compare.cells import Grid
     from sentei.compare.plan import Plan
     from sentei.compare.work import Event, Progress
 
-SETTINGS = tuple(
-    name
-    for name in Settings.model_fields
-    if name not in ("recipe", "seed", "teacher_cache", "holdout")
-)
+SETTINGS = tuple(name for name in places() if name not in ("seed", "teacher_cache", "holdout"))
+"""All but those that a plan has words of its own for; of seeds it takes several."""
 
 
 @verb
 @with_settings(*SETTINGS)
 def compare(
-    given: dict[str, Any],
+    options: dict[str, Any],
     *,
     plan: Annotated[Path | None, typer.Argument(help="Plan (YAML) instead of options.")] = None,
     methods: Annotated[
@@ -114,7 +110,7 @@ def compare(
         "seed": seeds,
         "baseline": baseline,
     }
-    asked = _plan(plan, given, {name: value for name, value in several.items() if value})
+    asked = _plan(plan, options, {name: value for name, value in several.items() if value})
     if report:
         if asked:
             raise ValueError("--report tells what is in --out: leave out the plan and its options")
@@ -123,11 +119,11 @@ def compare(
     _work(asked, out, only, storage, launch, patience, wait, keep, json)
 
 
-def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> Plan | None:
+def _plan(file: Path | None, options: dict[str, Any], several: dict[str, Any]) -> Plan | None:
     """The plan asked for; None where only a folder is named, which has one."""
     from sentei.compare.plan import load
 
-    typed = [name.replace("_", "-") for name in (*given, *several)]
+    typed = [name.replace("_", "-") for name in (*options, *several)]
     if file and typed:
         raise ValueError(f"--{typed[0]}: {file} says it all; set it there, or leave the file out")
     if file:
@@ -136,18 +132,18 @@ def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> 
         return None
     if "method" not in several and "recipe" not in several:
         raise ValueError("--method is missing: name what to compare, once for each")
-    entry = {"set": several.get("set", []), "teacher": given.pop("teacher", None)}
+    entry = {"set": several.get("set", []), "teacher": options.pop("teacher", None)}
     found = {name: {"method": name, **entry} for name in several.get("method", [])}
     for path in several.get("recipe", []):
         if path.stem in found:
             raise ValueError(f"--recipe {path}: {path.stem} is there twice; name them in a plan")
         found[path.stem] = {"recipe": str(path), **entry}
-    if "model" not in given:
+    if "model" not in options:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
-    source = given.get("task") or Path(given.get("train", "data")).stem
+    source = options.get("task") or Path(options.get("train", "data")).stem
     task = re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-") or "data"
     data = {
-        "tasks": {task: {name: _plain(value) for name, value in given.items()}},
+        "tasks": {task: {name: _plain(value) for name, value in options.items()}},
         "recipes": found,
         "sparsities": several.get("sparsity", [0.8]),
         "seeds": several.get("seed", [42]),
@@ -176,7 +172,8 @@ def _work(
     from sentei.compare.begin import begin
     from sentei.compare.claims import Claims, StorageError, masked, open_storage
     from sentei.compare.work import Worker
-    from sentei.run.run import Interrupted
+    from sentei.models.quiet import quiet_transformers
+    from sentei.run.training import Interrupted
 
     quiet_transformers()
     begun = begin(plan, out, storage)
@@ -186,7 +183,7 @@ def _work(
         grid,
         claims,
         only=grid.wanted(only) if only else None,
-        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.metrics[0])],
+        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.headline)],
         tell=(lambda event: None) if json else _tell,
         launch=launch,
         wait=wait,
@@ -223,12 +220,12 @@ def _show(grid: Grid, json: bool) -> None:
     output.print(f"\nThe page: {grid.out / 'compare.html'}")
 
 
-def _write(grid: Grid) -> pages.Comparison:
+def _write(grid: Grid) -> Comparison:
     from sentei.compare.collect import collect
 
     found = collect(grid)
     try:
-        pages.write(found, grid.out)
+        write_comparison(found, grid.out)
     except ModuleNotFoundError as error:
         warn(f"{error}; then write it with: sentei compare --out {grid.out} --report")
     return found

@@ -22,7 +22,8 @@ from sentei.compare import plan as plans
 from sentei.compare.cells import Cell, Grid, check, write_once
 from sentei.compare.claims import masked
 from sentei.compare.plan import Plan
-from sentei.report.files import replace
+from sentei.files import write_text
+from sentei.run.options import flat
 
 PLAN_FILE, CLAIMS_FILE, JOURNAL = "plan.yaml", "claims.yaml", "claims.log"
 SQLITE = "sqlite:///"
@@ -64,7 +65,7 @@ def begin(plan: Plan | None, out: Path, storage: str | None = None) -> Begun:
     if plan is not None and plan != there:
         refuse_changes(Grid(there, out), Grid(plan, out))
         check(Grid(plan, out))
-        replace(out / PLAN_FILE, plan.dump())
+        write_text(out / PLAN_FILE, plan.dump())
     name, place = _claims(out, storage)
     return Begun(Grid(plan or there, out), name, place)
 
@@ -125,7 +126,7 @@ def refuse_changes(old: Grid, new: Grid) -> None:
 
 def _asked(grid: Grid, cell: Cell) -> dict[str, Any]:
     """What a run is asked to do, flat: its settings, its recipe, and what it is searched over."""
-    asked = _flat(cell.settings.model_dump(mode="json"))
+    asked = flat(cell.settings.model_dump(mode="json")) | _flat({"recipe": cell.settings.recipe})
     if cell.search:
         tuning = grid.tunings[cell.search]
         space = {name: choice.model_dump(mode="json") for name, choice in tuning.space.items()}

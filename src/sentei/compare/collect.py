@@ -10,8 +10,7 @@ from sentei import report as reports
 from sentei._version import VERSION
 from sentei.compare.cells import RUNS, Cell, Grid, Tuning
 from sentei.compare.summaries import differences, summaries
-from sentei.records import RunReport
-from sentei.report.comparison import Comparison, RunEntry, SearchEntry, TrialEntry
+from sentei.records import Comparison, RunEntry, RunReport, SearchEntry, TrialEntry
 
 
 def collect(grid: Grid) -> Comparison:

@@ -18,10 +18,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
+from sentei.data import hub
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
-from sentei.report.comparison import REFERENCES
-from sentei.run.settings import Settings, make_recipe
+from sentei.records import REFERENCES
+from sentei.run.options import OptionError, flat, places, settings_from
+from sentei.run.recipes import make_recipe
+from sentei.run.settings import Settings
 
 ELSEWHERE: Final = {
     "recipe": "they are listed under `recipes`",
@@ -32,7 +35,7 @@ ELSEWHERE: Final = {
 }
 """Settings of a run that are no settings of a task, and why."""
 
-OF_A_TASK: Final = tuple(name for name in Settings.model_fields if name not in ELSEWHERE)
+OF_A_TASK: Final = tuple(name for name in places() if name not in ELSEWHERE)
 
 
 class Entry(Declaration):
@@ -152,7 +155,7 @@ class Plan(Declaration):
                 raise ValueError(f"search.set.{path}: no recipe has this{_nearest(path, every)}")
         for name, entry in self.recipes.items():
             for task, settings in self.tasks.items():
-                run = _settings({**settings, **entry.settings, "recipe": entry.recipe}, {})
+                run = settings_from({**settings, **entry.settings}, entry.recipe)
                 for key, choice in self.space(name).items():
                     for value in choice.ends:
                         try:
@@ -220,10 +223,11 @@ def _task(task: Any, where: str, common: Mapping[str, Any], folder: Path) -> dic
         raise ValueError(f"{where}.model is missing: name one here or under `settings`")
     for name in ("train", "eval"):
         if given.get(name):
-            given[name] = _place(given[name], folder)
+            given[name] = _place_of_data(given[name], folder)
     given["model"] = _place_of_model(given["model"], folder)
     settings = _settings(given, {where: own, "settings": common})
-    return settings.model_dump(mode="json", exclude=set(ELSEWHERE))
+    options = flat(settings.model_dump(mode="json"))
+    return {name: value for name, value in options.items() if name not in ELSEWHERE}
 
 
 def _entry(entry: Any, name: str, folder: Path) -> Any:
@@ -255,20 +259,19 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
         given["teacher"] = _place_of_model(teacher, folder)
     own = _mapping(given.get("settings"), f"{where}.settings", TRAINING)
     checked = _settings({"model": "", **own}, {f"{where}.settings": own})
-    given["settings"] = {key: getattr(checked, key) for key in own}
+    given["settings"] = {key: flat(checked.model_dump())[key] for key in own}
     return {"recipe": serialization.to_dict(recipe), **given}
 
 
 def _settings(given: Mapping[str, Any], origins: Mapping[str, Mapping[str, Any]]) -> Settings:
     """The settings, checked; ``origins`` says which mapping of the plan each came from."""
     try:
-        return Settings.model_validate({"recipe": {}, **given})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        where = next((place for place, keys in origins.items() if name in keys), "settings")
-        reason = first["msg"].removeprefix("Input ")
-        raise ValueError(f"{where}.{name}={first['input']}: {reason}") from None
+        return settings_from(given, {})
+    except OptionError as error:
+        origin = next((place for place, keys in origins.items() if error.name in keys), None)
+        if origin:
+            raise ValueError(f"{origin}.{error.as_setting}") from None
+        raise ValueError(f"{next(iter(origins))}: {error.as_setting}") from None
 
 
 def _mapping(value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
@@ -296,6 +299,12 @@ def _known(given: Mapping[str, Any], where: str, known: Collection[str]) -> None
 
 def _place(path: Any, folder: Path) -> str:
     return os.path.abspath(folder / str(path))
+
+
+def _place_of_data(name: Any, folder: Path) -> str:
+    """A file or folder by its place; a dataset on the hub as it is."""
+    of_hub = hub.parse(str(name)) and not (folder / str(name)).exists()
+    return str(name) if of_hub else _place(name, folder)
 
 
 def _place_of_model(name: Any, folder: Path) -> str:

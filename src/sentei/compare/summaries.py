@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sentei.compare.statistics import front, interval, paired, pooled, spread
-from sentei.report.comparison import REFERENCES, Difference, RunEntry, Summary
+from sentei.records import REFERENCES, Difference, RunEntry, Summary
 from sentei.report.facts import Metric
 
 _Key = tuple[str, str, float]

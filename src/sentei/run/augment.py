@@ -12,18 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
-from sentei.data.table import Layout
 from sentei.distill.augment import Word, augment
-from sentei.models.folder import load
-from sentei.run.prepare import is_shrunk, load_tokenizer, locate_model
+from sentei.models.inputs import positions
+from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
-from sentei.shrink.cost import positions
-from sentei.tasks import kinds
-from sentei.tasks import texts as data
 from sentei.tasks.classification import Classification
-from sentei.tasks.texts import Examples
+from sentei.tasks.labelled_texts import LabelledTexts
 
 LM_BATCH = 32
 """Masked texts in a forward pass of the language model."""
@@ -148,20 +143,6 @@ def candidates(
     return choose
 
 
-def training_examples(settings: Settings) -> Examples:
-    """All training examples that the settings name.
-
-    Raises:
-        ValueError: No source or an unusable one.
-    """
-    kind = kinds.of(settings)
-    if not isinstance(kind, Classification):
-        raise ValueError(f"--kind {kind.name}: only examples of classification are augmented")
-    if settings.train:
-        return data.load_training(settings.train, settings.layout())
-    return kind.load()[0]
-
-
 def write(
     settings: Settings,
     out: Path,
@@ -188,8 +169,11 @@ def write(
     """
     if out.exists():
         raise ValueError(f"--out {out}: it exists already; name another file, or remove it")
-    examples = training_examples(settings)
-    columns = _columns(settings.layout(), examples)
+    task = settings.task
+    if not isinstance(task, Classification):
+        raise ValueError(f"--kind {task.label}: only examples of classification are augmented")
+    examples = task.load_training()
+    columns = _columns(task, examples)
     near = Neighbours(settings.model, count)
     choose = candidates(MaskedLM(lm, count) if lm else None, near)
     pairs = examples.pairs
@@ -199,12 +183,13 @@ def write(
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         with unfinished.open("w", encoding="utf-8") as file:
-            made = augment(rows, choose, copies=copies, replace=replace, seed=settings.seed)
-            for done, (label, copied) in enumerate(zip(examples.labels, made, strict=True), 1):
+            seed = settings.training.seed
+            texts = augment(rows, choose, copies=copies, replace=replace, seed=seed)
+            for done, (label, copied) in enumerate(zip(examples.labels, texts, strict=True), 1):
                 names = examples.label_names
                 value = names[int(label)] if names else label
-                for texts in copied:
-                    row = dict(zip(columns, [*texts, value], strict=True))
+                for copy in copied:
+                    row = dict(zip(columns, [*copy, value], strict=True))
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     written += 1
                 progress(done, len(rows))
@@ -231,36 +216,30 @@ def _others(word: str, found: Sequence[str], count: int) -> list[str]:
     return list(other)[:count]
 
 
-def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
+def _columns(task: Classification, examples: LabelledTexts) -> tuple[str, ...]:
     """The columns to write: those that were read, or names that are found again by themselves.
 
     Columns without a header keep their numbers, so that the same options read both files.
     """
-    if layout.text_column:
-        texts = [layout.text_column, *filter(None, [layout.pair_column])]
+    if task.text_column:
+        texts = [task.text_column, *filter(None, [task.pair_column])]
     else:
         texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
-    return (*texts, layout.label_column)
+    return (*texts, task.label_column or "label")
 
 
-def _load(kind: Any, folder: str, option: str) -> Any:
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+def _load(model_class: Any, folder: str, option: str) -> Any:
     try:
-        if is_shrunk(folder):
-            model, missing = load(folder), []
-            if option == "lm" and not isinstance(
-                model, kind._model_mapping.get(type(model.config), ())
-            ):
-                raise ValueError(f"a shrunk {type(model).__name__} is no masked language model")
-        else:
-            model, report = kind.from_pretrained(folder, output_loading_info=True)
-            missing = [key for key in report["missing_keys"] if "pooler" not in key]
+        model, info = load_pretrained(folder, model_class)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"--{option} {folder}: cannot be loaded ({reason})") from error
-    finally:
-        transformers_logging.set_verbosity(level)
+    if option == "lm" and not is_a(model, model_class):
+        raise ValueError(
+            f"--{option} {folder}: cannot be loaded (a shrunk {type(model).__name__} is no masked "
+            "language model)"
+        )
+    missing = [key for key in info.get("missing_keys", ()) if "pooler" not in key]
     if missing:
         raise ValueError(
             f"--{option} {folder}: not trained for this, it lacks {missing[0]}; "

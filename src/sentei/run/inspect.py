@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sentei.records import Record, SizeRecord
-from sentei.run.prepare import Prepared, parameter_bytes, precision
-from sentei.run.run import bitmask_bytes
+from sentei.models.loading import parameter_bytes
+from sentei.records import Record, SizeRecord, bitmask_bytes
+from sentei.run.precision import precision
+from sentei.run.prepare import Prepared
 
 
 class RoleRecord(Record):
@@ -109,7 +110,7 @@ def inspect(prepared: Prepared) -> Inspection:
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
         method=recipe.method,
-        task=corpus.task,
+        task=corpus.name,
         rule=selection.rule,
         note=selection.note,
         prunable=selection.prunable,
@@ -124,10 +125,10 @@ def inspect(prepared: Prepared) -> Inspection:
         train_examples=len(corpus.train),
         eval_examples=len(corpus.evaluation),
         labels=corpus.train.counts(),
-        truncated=corpus.kind.truncated(prepared.train, prepared.processor),
+        truncated=corpus.task.truncated(prepared.train, prepared.processor),
         features=prepared.train.summary,
-        metric=corpus.metrics[0],
-        precision=precision(prepared.settings),
+        metric=corpus.headline,
+        precision=precision(prepared.settings.training.precision),
         dense_steps=prepared.dense_steps,
         steps=total,
         updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),
@@ -170,7 +171,7 @@ def check_disk(prepared: Prepared, out: Path) -> None:
     dense = parameter_bytes(prepared.model)
     pruner = prepared.selection.prunable * prepared.recipe.bytes_per_weight
     _check_room(out, 3 * (3 * dense + pruner) + 2 * dense, "--out", "for its checkpoints")
-    folder = prepared.settings.teacher_cache
+    folder = prepared.settings.teacher.cache
     if folder and prepared.teacher:
         present = sum(file.stat().st_size for file in folder.glob("*.bin"))
         missing = prepared.teacher.cache_bytes - present

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sentei.data.table import Layout, read, read_text
+from sentei.data.formats import read_text
+from sentei.data.sources import read
 from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.texts import Examples, text_cells, text_columns
+from sentei.tasks.classification import Classification
+from sentei.tasks.labelled_texts import LabelledTexts
 
 OF_RUN: Final = "run"
 """In place of a file: what a run was trained and evaluated on."""
@@ -16,7 +17,7 @@ OF_RUN: Final = "run"
 Texts = list[str | tuple[str, str]]
 
 
-def read_texts(path: Path, layout: Layout) -> Texts:
+def read_texts(path: Path, task: Classification) -> Texts:
     """The texts, or pairs of texts, of a file or of a folder written by ``save_to_disk``.
 
     A .txt file without named columns has a text in each line; everything else is a table.
@@ -24,15 +25,10 @@ def read_texts(path: Path, layout: Layout) -> Texts:
     Raises:
         ValueError: It is missing, empty or damaged, or has no such column; names the place.
     """
-    if path.suffix.lower() == ".txt" and layout.text_column is None:
+    if path.suffix.lower() == ".txt" and task.text_column is None:
         # not splitlines(), which also splits at U+2028, U+0085 and others inside a text
-        return [line for line in read_text(path, layout.encoding).split("\n") if line.strip()]
-    table = read(path, layout, ("train",))
-    first, second = text_columns(table, layout)
-    return _joined(
-        text_cells(table, first, "--text-column"),
-        None if second is None else text_cells(table, second, "--pair-column"),
-    )
+        return [line for line in read_text(path, task.encoding).split("\n") if line.strip()]
+    return _joined(*task.texts(read(path, task.format(), ("train",))))
 
 
 def run_texts(model: Path) -> Texts:
@@ -45,16 +41,15 @@ def run_texts(model: Path) -> Texts:
         ValueError: It belongs to no run, or to one of another kind than texts and pairs of them.
     """
     settings = Settings.read(model.parent / "run.yaml")
-    kind = kinds.of(settings)
-    found = Texts()
-    for examples in kind.load():
-        if not isinstance(examples, Examples):
+    task, texts = settings.task, Texts()
+    for examples in task.load(settings.training.seed):
+        if not isinstance(examples, LabelledTexts):
             raise ValueError(
-                f"--vocabulary {OF_RUN}: {model.parent} is a run of --kind {kind.name}, whose data "
-                "are more than texts or pairs; name files with the texts instead"
+                f"--vocabulary {OF_RUN}: {model.parent} is a run of --kind {task.label}, whose "
+                "data are more than texts or pairs; name files with the texts instead"
             )
-        found += _joined(examples.texts, examples.pairs)
-    return found
+        texts += _joined(examples.texts, examples.pairs)
+    return texts
 
 
 def _joined(texts: list[str], pairs: list[str] | None) -> Texts:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Literal
 
+from sentei.data import hub
 from sentei.messages import did_you_mean
-
-DEMO: Final = "demo"
-"""As model and as dataset: what the demo packages carry."""
+from sentei.models.demo import DEMO
 
 CONVERTED: Final = "refs/convert/parquet"
 """Branch of the hub with a dataset as plain files, where its own files are a script."""
@@ -46,6 +45,20 @@ class KnownDataset:
     metrics: tuple[str, ...]
     hub: HubDataset | None = None
     title: str = ""
+
+    def load(self, *parts: Literal["train", "eval"]) -> list[tuple[Any, str]]:
+        """Parts of the dataset on the hub, each with its name in words.
+
+        Raises:
+            ValueError: It is not on the hub, or the hub cannot be reached.
+        """
+        if self.hub is None:
+            raise ValueError(
+                f"task {self.name!r} is not on the hub: give files, --train and --eval."
+            )
+        names = {"train": self.hub.train_split, "eval": self.hub.eval_split}
+        splits = [names[part] for part in parts]
+        return hub.load(self.hub.path, self.hub.config, splits, self.hub.revision)
 
 
 def _glue(

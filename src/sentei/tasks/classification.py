@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from pydantic import model_validator
 
-from sentei.data.table import Layout, Table, text_cells
+from sentei.data.table import Table
 from sentei.messages import counted, listing, short
-from sentei.tasks.catalogue import DEMO
+from sentei.models.demo import DEMO
 from sentei.tasks.labelled import Labelled
 from sentei.tasks.labelled_texts import LabelledTexts
 from sentei.tasks.text import TextColumn
@@ -59,7 +59,9 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         return value
 
     @model_validator(mode="after")
-    def _demo_has_its_data(self) -> Self:
+    def _fits(self) -> Self:
+        if self.pair_column and not self.text_column:
+            raise ValueError("--pair-column needs --text-column beside it.")
         for option, file in (("train", self.train), ("eval", self.eval)):
             if file and self.dataset == DEMO:
                 raise ValueError(
@@ -85,19 +87,6 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
 
     # ------------------------------------------------------------------------------ data
 
-    def layout(self) -> Layout:
-        """Its columns and how its files are written."""
-        return Layout(
-            text_column=self.text_column,
-            pair_column=self.pair_column,
-            label_column=self.label_column or "label",
-            problem="regression" if self.regression else "classification",
-            encoding=self.encoding,
-            quoting=self.quoting,
-            delimiter=self.delimiter,
-            header=self.header,
-        )
-
     def load_parts(self) -> tuple[LabelledTexts, LabelledTexts | None]:
         """Training examples, and those to evaluate on where they are apart; the demo's too.
 
@@ -116,24 +105,55 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         Raises:
             ValueError: They cannot be used; the message names the place and the fix.
         """
-        layout = self.layout()
-        text_column, pair_column = text_columns(table, self.text_column, self.pair_column)
-        texts = text_cells(table, text_column, "--text-column")
-        pairs = None if pair_column is None else text_cells(table, pair_column, "--pair-column")
+        columns = self.text_columns(table)
+        texts, pairs = self.texts(table)
+        label_column = self.label_column or "label"
         for row, (text, pair) in enumerate(zip(texts, pairs or texts, strict=True)):
             # GLUE's QQP has empty questions, so that one text of a pair may be empty
             if not text.strip() and not pair.strip():
-                table.fail(row, f"the text in column {text_column!r} is empty; take the row out.")
-        cells = table.column(layout.label_column, "--label-column")
-        columns = " + ".join(filter(None, (text_column, pair_column)))
-        rows = counted(len(texts), "row")
-        source = f"{table.name} ({columns} -> {layout.label_column}, {rows})"
+                table.fail(row, f"the text in column {columns[0]!r} is empty; take the row out.")
+        read, rows = " + ".join(filter(None, columns)), counted(len(texts), "row")
+        source = f"{table.name} ({read} -> {label_column}, {rows})"
         if self.regression:
+            cells = table.column(label_column, "--label-column")
             return LabelledTexts(texts, pairs, _values(table, cells), (), source)
-        labels = _labels(table, cells)
-        names = table.names or _class_names(table, labels)
+        labels = _labels(table, table.labels(label_column, "--label-column"))
+        names = table.classes(label_column) or _class_names(table, labels)
         index = {name: i for i, name in enumerate(names)}
         return LabelledTexts(texts, pairs, [index[label] for label in labels], names, source)
+
+    def texts(self, table: Table) -> tuple[list[str], list[str] | None]:
+        """The texts of a table, and the second ones where they are pairs.
+
+        Raises:
+            ValueError: It is not clear which columns hold them, or a cell holds no text.
+        """
+        text, pair = self.text_columns(table)
+        texts = table.texts(text, "--text-column")
+        return texts, None if pair is None else table.texts(pair, "--pair-column")
+
+    def text_columns(self, table: Table) -> tuple[str, str | None]:
+        """The columns of the text and of the second one, as named or obvious.
+
+        Raises:
+            ValueError: None is named, and none is obvious.
+        """
+        if self.text_column is not None:
+            return self.text_column, self.pair_column
+        pairs = [
+            (text, pair)
+            for text, pair in _OBVIOUS
+            if text in table.columns and (pair is None or pair in table.columns)
+        ]
+        # `sentence` beside `question` is the second half of a pair, not a text of its own
+        halves = {pair for _, pair in pairs}
+        pairs = [(text, pair) for text, pair in pairs if text not in halves]
+        if len(pairs) == 1:
+            return pairs[0]
+        raise ValueError(
+            f"{table.name}: it is not obvious which column holds the text. Its columns are "
+            f"{listing(map(short, table.columns))}; choose with --text-column.{table.hint}"
+        )
 
     def check_training(self, examples: LabelledTexts) -> None:
         """Refuse a single class.
@@ -169,33 +189,6 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(processor)
-
-
-# ----------------------------------------------------------------------------- columns
-
-
-def text_columns(table: Table, text: str | None, pair: str | None) -> tuple[str, str | None]:
-    """The columns of the text and of the second one, as named or obvious.
-
-    Raises:
-        ValueError: None is named, and none is obvious.
-    """
-    if text is not None:
-        return text, pair
-    pairs = [
-        (text, pair)
-        for text, pair in _OBVIOUS
-        if text in table.columns and (pair is None or pair in table.columns)
-    ]
-    # `sentence` beside `question` is the second half of a pair, not a text of its own
-    halves = {pair for _, pair in pairs}
-    pairs = [(text, pair) for text, pair in pairs if text not in halves]
-    if len(pairs) == 1:
-        return pairs[0]
-    raise ValueError(
-        f"{table.name}: it is not obvious which column holds the text. Its columns are "
-        f"{listing(map(short, table.columns))}; choose with --text-column.{table.hint}"
-    )
 
 
 # ------------------------------------------------------------------------------ labels

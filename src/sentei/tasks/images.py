@@ -10,15 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from sentei.data.table import (
-    Layout,
-    Table,
-    datasets_package,
-    is_saved,
-    load_saved,
-    no_column,
-    saved_splits,
-)
+from sentei.data.table import no_column
 from sentei.messages import counted
 from sentei.tasks.labelled import Labelled
 from sentei.tasks.options import Option
@@ -57,10 +49,6 @@ class Images(Labelled[Pictures]):
 
     # ------------------------------------------------------------------------------ data
 
-    def layout(self) -> Layout:
-        """What hub datasets call the label."""
-        return Layout(label_column=self.label_column or "label")
-
     def read(self, path: Path, splits: Sequence[str]) -> Pictures:
         """The images of a folder with a folder a class, or of a saved dataset.
 
@@ -73,14 +61,18 @@ class Images(Labelled[Pictures]):
                 f"{path} is {what}: images are read from a folder with a folder for each class, or "
                 f"one made by save_to_disk."
             )
-        if is_saved(path):
-            return self.from_dataset(*load_saved(path, splits))
+        from sentei.data import sources
+
+        if sources.is_saved(path):
+            return self.from_dataset(*sources.load(path, splits))
         return read_folder(next((path / name for name in splits if subfolders(path / name)), path))
 
     def has_evaluation(self, path: Path) -> bool:
         """Whether a folder has both a split to train on and one to evaluate on."""
-        if is_saved(path):
-            return bool(saved_splits(path).intersection(self.eval_splits))
+        from sentei.data import sources
+
+        if sources.is_saved(path):
+            return bool(sources.split_names(path).intersection(self.eval_splits))
         return bool(subfolders(path / "train")) and any(
             subfolders(path / name) for name in self.eval_splits
         )
@@ -91,6 +83,8 @@ class Images(Labelled[Pictures]):
         Raises:
             ValueError: A column is missing or holds something else.
         """
+        from datasets import ClassLabel
+
         usual = [one for one in ("image", "img") if one in dataset.column_names] or ["image"]
         image, label = self.image_column or usual[0], self.label_column or "label"
         for column, option in ((image, "--image-column"), (label, "--label-column")):
@@ -100,7 +94,7 @@ class Images(Labelled[Pictures]):
         for row, cell in enumerate(cells, start=1):
             if cell is None or cell == -1:
                 raise ValueError(f"{name}, row {row}: there is no label; take the row out.")
-        if isinstance(feature, datasets_package().ClassLabel):
+        if isinstance(feature, ClassLabel):
             names, labels = tuple(feature.names), cells
         else:
             names = tuple(sorted({str(cell) for cell in cells}))
@@ -108,14 +102,6 @@ class Images(Labelled[Pictures]):
             labels = [index[str(cell)] for cell in cells]
         source = f"{name} ({image} -> {label}, {counted(len(labels), 'image')})"
         return Pictures(dataset[image], list(range(len(labels))), labels, names, source)
-
-    def from_table(self, table: Table) -> Pictures:
-        """Tables of text hold no images.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(f"{table.name}: images are read from folders and saved datasets.")
 
     def check_training(self, examples: Pictures) -> None:
         """Refuse a single class.

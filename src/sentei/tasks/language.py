@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from sentei.data.formats import KNOWN, read_text
 from sentei.data.holdout import set_aside
-from sentei.data.table import SUFFIXES, Table, read_text, text_cells
+from sentei.data.table import Table
 from sentei.messages import counted
 from sentei.tasks.examples import Unlabelled
-from sentei.tasks.task import Prediction
+from sentei.tasks.task import Prediction, mean_loss
 from sentei.tasks.text import TextColumn
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Language(TextColumn[Documents]):
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        if path.is_dir() or path.suffix.lower() in set(SUFFIXES) - set(_PLAIN):
+        if path.is_dir() or path.suffix.lower() in set(KNOWN) - set(_PLAIN):
             return super().read(path, splits)
         text = read_text(path, self.encoding)
         return Documents([text], f"{path}, {counted(len(text), 'character')}")
@@ -92,7 +93,7 @@ class Language(TextColumn[Documents]):
     def from_table(self, table: Table) -> Documents:
         """The texts of a column."""
         column = self.text_column or "text"
-        rows = text_cells(table, column, "--text-column")
+        rows = table.texts(column, "--text-column")
         return Documents(rows, f"{table.name} ({column}), {counted(len(rows), 'text')}")
 
     def features(self, examples: Documents, processor: Any, *, seed: int | None = None) -> Features:
@@ -133,8 +134,7 @@ class Language(TextColumn[Documents]):
         self, predictions: Sequence[Prediction], examples: Documents, features: Features
     ) -> dict[str, float]:
         """Perplexity of a token."""
-        labels = sum(one.labels for one in predictions)
-        mean = sum(one.loss * one.labels for one in predictions) / labels
+        mean = mean_loss(predictions)
         if not math.isfinite(mean):
             raise ValueError(
                 f"the model's loss is {mean}: training has diverged; try a lower learning rate."

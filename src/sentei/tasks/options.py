@@ -9,12 +9,13 @@ from typing import Annotated, Final
 
 from pydantic import PlainSerializer, SerializationInfo
 
-from sentei.tasks.catalogue import DEMO
+from sentei.data import hub
+from sentei.models.demo import DEMO
 
 WHOLE_PATHS: Final = "whole paths"
 """Context of a dump whose files and folders hold in whatever folder it is read."""
 
-DENSE, SELF = "dense", "self"
+OWN_TEACHERS: Final = ("dense", "self")
 """As teacher: what dense training makes, and the model before pruning."""
 
 
@@ -31,16 +32,17 @@ class Option:
 
 
 def _path(path: Path, info: SerializationInfo) -> str:
-    return os.path.abspath(path) if info.context == WHOLE_PATHS else str(path)
+    local = hub.parse(path) is None
+    return os.path.abspath(path) if local and info.context == WHOLE_PATHS else str(path)
 
 
 def _model(name: str, info: SerializationInfo) -> str:
-    local = name not in (DEMO, DENSE, SELF) and Path(name).is_dir()
+    local = name not in (DEMO, *OWN_TEACHERS) and Path(name).is_dir()
     return os.path.abspath(name) if local and info.context == WHOLE_PATHS else name
 
 
 DataPath = Annotated[Path, PlainSerializer(_path, when_used="json")]
-"""A file or folder of data."""
+"""A file or folder of data, or a dataset on the hub."""
 
 ModelName = Annotated[str, PlainSerializer(_model, when_used="json")]
 """A model on the hub, or its folder."""

@@ -23,7 +23,7 @@ EVAL_SPLITS: Final = (
 """What a split for evaluation is called, the first that is there."""
 
 
-class Source(Part):
+class CorpusSource(Part):
     """Where examples come from.
 
     Each field takes the place of those after it: who names another dataset wants none of the

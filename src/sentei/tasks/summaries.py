@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 from pydantic import Field
 
 from sentei.data.holdout import set_aside
-from sentei.data.table import Table, no_column, text_cells
+from sentei.data.table import Table, no_column
 from sentei.messages import counted
 from sentei.tasks.examples import Unlabelled
 from sentei.tasks.task import Prediction
@@ -88,8 +88,8 @@ class Summaries(TextColumn[SummaryPairs]):
         """The texts of two columns."""
         text = _column(table, self.text_column, _SOURCES, "--text-column")
         target = _column(table, self.target_column, _TARGETS, "--target-column")
-        texts = text_cells(table, text, "--text-column")
-        targets = text_cells(table, target, "--target-column")
+        texts = table.texts(text, "--text-column")
+        targets = table.texts(target, "--target-column")
         for row, pair in enumerate(zip(texts, targets, strict=True)):
             if not all(one.strip() for one in pair):
                 empty = target if pair[0].strip() else text

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from sentei.data.table import Layout, Table, read_text
+from sentei.data.formats import read_text
+from sentei.data.table import Table
 from sentei.messages import counted, short
 from sentei.tasks.tagged_sentences import OUTSIDE, TaggedSentences, fault
 from sentei.tasks.task import Prediction
@@ -48,14 +49,6 @@ class Tagging(TextTask[TaggedSentences]):
         return ("f1", "precision", "recall", "accuracy")
 
     # ------------------------------------------------------------------------------ data
-
-    def layout(self) -> Layout:
-        """How its files are written; what hub datasets call the tags."""
-        return Layout(
-            label_column=self.tags_column or "tags",
-            encoding=self.encoding,
-            delimiter=self.delimiter,
-        )
 
     def read(self, path: Path, splits: Sequence[str]) -> TaggedSentences:
         """The sentences of a file of columns or of objects, or of a saved dataset.
@@ -118,7 +111,7 @@ class Tagging(TextTask[TaggedSentences]):
         sentences, tags = list[list[str]](), list[list[str]]()
         rows = zip(
             table.column(names[0], "--tokens-column"),
-            table.column(names[1], "--tags-column"),
+            table.labels(names[1], "--tags-column"),
             strict=True,
         )
         for row, cells in enumerate(rows):
@@ -139,7 +132,7 @@ class Tagging(TextTask[TaggedSentences]):
             sentences.append(words)
             tags.append(labels)
         source = f"{table.name} ({names[0]} -> {names[1]})"
-        return TaggedSentences.of(sentences, tags, source, table.names)
+        return TaggedSentences.of(sentences, tags, source, table.classes(names[1]))
 
     # ------------------------------------------------------------------ model and features
 

@@ -21,14 +21,13 @@ from pydantic import BaseModel, model_validator
 from sentei.messages import did_you_mean
 from sentei.tasks import catalogue
 from sentei.tasks.examples import Examples
-from sentei.tasks.source import Source
+from sentei.tasks.source import CorpusSource
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from sentei.data.features import Features
-    from sentei.data.table import Layout, Table
 
     Batch = dict[str, torch.Tensor]
 
@@ -50,10 +49,16 @@ class Prediction:
     values: Any
 
 
+def mean_loss(predictions: Sequence[Prediction]) -> float:
+    """Of all labels."""
+    labels = sum(one.labels for one in predictions)
+    return sum(one.loss * one.labels for one in predictions) / labels
+
+
 E = TypeVar("E", bound=Examples)
 
 
-class Task(Source, Generic[E]):
+class Task(CorpusSource, Generic[E]):
     """What a model learns; its fields are options of the command.
 
     A subclass with a ``kind`` is a task that ``--kind`` names; one defined elsewhere is known as
@@ -128,8 +133,8 @@ class Task(Source, Generic[E]):
 
     @model_validator(mode="after")
     def _can_lead_with_metric(self) -> Task[E]:
-        if self.metric not in (None, *self.metric_choices):
-            choices = self.metric_choices
+        choices = self.metric_choices
+        if self.metric is not None and self.metric not in choices:
             raise ValueError(
                 f"--metric {self.metric}{did_you_mean(self.metric, choices) or '.'} "
                 f"Choose from {', '.join(choices)}."
@@ -212,8 +217,6 @@ class Task(Source, Generic[E]):
         Raises:
             ValueError: No source or an unusable one, or a label that the model does not know.
         """
-        from sentei.data import hub
-
         known = self.known
         if self.holdout:
             examples = self.load(seed)[1]
@@ -222,7 +225,7 @@ class Task(Source, Generic[E]):
         elif self.train or not (known and known.hub):
             examples = self.load(seed)[1]
         else:
-            [part] = hub.load(known, ["eval"])
+            [part] = known.load("eval")
             examples = self.from_dataset(*part)
         return examples.relabel(label_names)
 
@@ -232,8 +235,6 @@ class Task(Source, Generic[E]):
         Raises:
             ValueError: No source or an unusable one.
         """
-        from sentei.data import hub
-
         if self.train:
             train = self.read(self.train, ("train",))
             apart = self.eval or (self.train if self.has_evaluation(self.train) else None)
@@ -241,40 +242,26 @@ class Task(Source, Generic[E]):
         if not self.known:
             raise ValueError("no data: name a task with --task, or a file with --train")
         if self.eval:
-            [part] = hub.load(self.known, ["train"])
+            [part] = self.known.load("train")
             return self.from_dataset(*part), self.read(self.eval, self.eval_splits)
-        train, evaluation = (self.from_dataset(*part) for part in hub.load(self.known))
+        train, evaluation = (self.from_dataset(*part) for part in self.known.load("train", "eval"))
         return train, evaluation
 
+    @abstractmethod
     def has_evaluation(self, path: Path) -> bool:
         """Whether training data bring a split to evaluate on."""
-        from sentei.data.table import saved_splits
 
-        return path.is_dir() and bool(saved_splits(path).intersection(self.eval_splits))
-
+    @abstractmethod
     def read(self, path: Path, splits: Sequence[str]) -> E:
-        """The examples of a file or folder; of several splits the first that it has.
+        """The examples of a source; of several splits the first that it has.
 
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        from sentei.data import table
 
-        return self.from_table(table.read(path, self.layout(), splits))
-
+    @abstractmethod
     def from_dataset(self, dataset: Any, name: str) -> E:
         """The examples of a ``datasets.Dataset``."""
-        from sentei.data import table
-
-        return self.from_table(table.from_dataset(dataset, name, self.layout()))
-
-    @abstractmethod
-    def layout(self) -> Layout:
-        """How its files are written."""
-
-    @abstractmethod
-    def from_table(self, table: Table) -> E:
-        """The examples of a table."""
 
     def check_training(self, examples: E) -> None:
         """Refuse examples that there is nothing to learn from.

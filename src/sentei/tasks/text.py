@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from sentei.data.table import Layout, Quoting
+from sentei.data.formats import Format, Quoting
 from sentei.tasks.task import E, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sentei.data.features import Features
+    from sentei.data.table import Table
 
 
 class TextTask(Task[E]):
@@ -36,9 +40,39 @@ class TextTask(Task[E]):
     pads: ClassVar[bool] = False
     """Whether the texts of a batch are padded to one length."""
 
-    def layout(self) -> Layout:
+    def format(self) -> Format:
         """How its files are written."""
-        return Layout(encoding=self.encoding, delimiter=self.delimiter)
+        return Format(encoding=self.encoding, delimiter=self.delimiter)
+
+    def has_evaluation(self, path: Path) -> bool:
+        """Whether training data bring a split to evaluate on."""
+        from sentei.data import sources
+
+        return bool(sources.split_names(path).intersection(self.eval_splits))
+
+    def read(self, path: Path, splits: Sequence[str]) -> E:
+        """The examples of a source; of several splits the first that it has.
+
+        Raises:
+            ValueError: It cannot be used; names the place, the reason and the fix.
+        """
+        from sentei.data import sources
+
+        return self.from_table(sources.read(path, self.format(), splits))
+
+    def from_dataset(self, dataset: Any, name: str) -> E:
+        """The examples of a ``datasets.Dataset``."""
+        from sentei.data import sources
+
+        return self.from_table(sources.from_dataset(dataset, name))
+
+    @abstractmethod
+    def from_table(self, table: Table) -> E:
+        """The examples of a table.
+
+        Raises:
+            ValueError: They cannot be used; names the row.
+        """
 
     def load_processor(self, folder: str) -> Any:
         """The model's tokenizer.
@@ -97,9 +131,9 @@ class TableTask(TextTask[E]):
     header: bool = True
     """Whether the first line names the columns; without, they are called 1, 2, ..."""
 
-    def layout(self) -> Layout:
+    def format(self) -> Format:
         """How its tables are written."""
-        return Layout(
+        return Format(
             encoding=self.encoding,
             delimiter=self.delimiter,
             quoting=self.quoting,

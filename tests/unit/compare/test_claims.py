@@ -16,7 +16,7 @@ from sentei.compare.cells import Cell, Tuning
 from sentei.compare.choices import Values
 from sentei.compare.claims import ClaimLost, Claims, masked, open_storage
 from sentei.records import RunReport
-from sentei.run.settings import Settings
+from sentei.run.options import settings_from
 
 RUNS = [f"run{number}" for number in range(5)]
 
@@ -143,7 +143,7 @@ def test_trials_of_a_range_are_drawn_once_and_by_what_was_found(place, tmp_path)
     """A trial that is begun again, by whomever, keeps its values; the best of them is chosen."""
     space = {"learning_rate": Values(low=1e-5, high=1e-2, log=True), "clip": Values(values=(0, 1))}
     tuning = Tuning("search/x", "task", "recipe", None, tmp_path, space)
-    settings = Settings(model="m", recipe={})
+    settings = settings_from({"model": "m"}, {})
     for number in range(3):
         folder = tmp_path / str(number)
         cell = Cell(

@@ -12,7 +12,8 @@ from sentei.compare.begin import check_still_asked
 from sentei.compare.cells import Grid, write_once
 from sentei.compare.choices import apply, count, grid, spell
 from sentei.compare.plan import Plan, load
-from sentei.run.settings import Settings
+from sentei.run.options import settings_from
+from sentei.run.settings import Training
 
 TASK = {"train": "train.jsonl", "eval": "eval.csv", "epochs": 2, "dense_epochs": 1}
 
@@ -40,11 +41,21 @@ def searched(**changes):
     return small(tasks={"one": dict(TASK)}, search=changes)
 
 
+def test_data_lie_beside_the_plan_or_on_the_hub(tmp_path):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "mine").touch()
+    (tmp_path / "plan.yaml").write_text(
+        yaml.safe_dump(small(tasks={"one": {"train": "user/mine", "eval": "user/other"}}))
+    )
+    task = load(tmp_path / "plan.yaml").tasks["one"]
+    assert (task["train"], task["eval"]) == (str(tmp_path / "user/mine"), "user/other")
+
+
 def test_the_short_spelling_is_completed():
     plan = load(small())
     assert plan.baseline == "magnitude"
     assert plan.tasks["one"]["batch_size"] == 16 and plan.tasks["two"]["batch_size"] == 8
-    assert plan.tasks["one"]["lr_warmup"] == Settings.model_fields["lr_warmup"].default
+    assert plan.tasks["one"]["lr_warmup"] == Training.model_fields["lr_warmup"].default
     assert plan.recipes["taught"].settings == {"learning_rate": 1e-4}
     assert plan.recipes["taught"].recipe["score"]["beta2"] == 0.65
     assert set(plan.recipes["magnitude"].recipe) == set(
@@ -207,17 +218,18 @@ def test_runs_start_from_the_dense_model_of_their_task_and_seed():
     found = cells(load(small(tasks={"one": dict(TASK)}, recipes=entries)))
     dense = str(Path.cwd() / "out/runs/one/start/seed2/model")
     made = {r: found[f"runs/one/{r}/0.8/seed2"].settings for r in entries}
-    assert (made["platon"].model, made["platon"].teacher) == (dense, dense)
-    assert (made["fresh"].model, made["fresh"].teacher) == ("hub/name", dense)
-    assert (made["named"].model, made["named"].teacher) == (dense, "a/teacher")
-    assert (made["plain"].model, made["plain"].teacher) == (dense, None)
-    assert (made["optional"].model, made["optional"].teacher) == (dense, None)  # so: itself
-    assert (made["asked"].model, made["asked"].teacher) == (dense, dense)
+    taught = {r: (settings.model, settings.teacher.model) for r, settings in made.items()}
+    assert taught["platon"] == (dense, dense)
+    assert taught["fresh"] == ("hub/name", dense)
+    assert taught["named"] == (dense, "a/teacher")
+    assert taught["plain"] == (dense, None)
+    assert taught["optional"] == (dense, None)  # so: itself
+    assert taught["asked"] == (dense, dense)
     start, reference = (found[f"runs/one/{r}/seed2"].settings for r in ("start", "dense"))
-    assert (start.model, start.epochs, start.seed) == ("hub/name", 1, 2)
-    assert (reference.model, reference.epochs, reference.seed) == (dense, 2, 2)
-    assert all(cell.settings.dense_epochs == 0 for cell in found.values())
-    assert start.load_recipe().schedule.sparsity == 0
+    assert (start.model, start.training.epochs, start.training.seed) == ("hub/name", 1, 2)
+    assert (reference.model, reference.training.epochs, reference.training.seed) == (dense, 2, 2)
+    assert all(cell.settings.training.dense_epochs == 0 for cell in found.values())
+    assert start.recipe["schedule"]["sparsity"] == 0
 
 
 def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_them():
@@ -227,10 +239,10 @@ def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_t
     assert len(trials) == 2 * (2 + 4)  # magnitude has no beta2
     start = found["search/one/start"]
     for cell in [start, *trials]:
-        assert cell.settings.holdout == 0.2 and cell.seed == 1
+        assert cell.settings.task.holdout == 0.2 and cell.seed == 1
     assert {cell.settings.model for cell in trials} == {str(start.folder / "model")}
     others = [cell for cell in found.values() if not cell.name.startswith("search/")]
-    assert {cell.settings.holdout for cell in others} == {None}
+    assert {cell.settings.task.holdout for cell in others} == {None}
     pruned = found["runs/one/taught/0.9/seed2"]
     assert pruned.search == "search/one/taught/0.9"
     once = cells(load(searched(settings={"clip": [1, 2]}, sparsity=0.7)))
@@ -285,9 +297,9 @@ def test_a_grid_is_every_combination_once():
 
 
 def test_chosen_values_find_their_places():
-    settings = Settings(model="m", recipe=serialization.to_dict(methods.find("platon").build()))
+    settings = settings_from({"model": "m"}, serialization.to_dict(methods.find("platon").build()))
     found = apply(settings, {"learning_rate": 3e-4, "score.beta2": 0.7, "budget": "uniform"})
-    assert found.learning_rate == 3e-4
+    assert found.training.learning_rate == 3e-4
     assert found.recipe["score"]["beta2"] == 0.7 and found.recipe["budget"]["kind"] == "uniform"
 
 

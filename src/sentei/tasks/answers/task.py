@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
+from sentei.data.formats import read_text
 from sentei.data.holdout import hold_out, part_names
-from sentei.data.table import Table, read_text, text_cells
+from sentei.data.table import Table
 from sentei.messages import counted
 from sentei.tasks.answers import files
 from sentei.tasks.answers.files import Question
@@ -61,12 +62,13 @@ class Questions(Unlabelled):
         chosen = {contexts[i] for i in aside}
         names = part_names(fraction, seed, stratified=False)
 
-        def part(inside: bool, name: str) -> Self:
-            rows = [one for one in self.rows if (one.context in chosen) is inside]
-            source = f"{self.source}: {name} by context, {counted(len(rows), 'question')}"
-            return replace(self, rows=rows, source=source)
+        apart = [one for one in self.rows if one.context in chosen]
+        rest = [one for one in self.rows if one.context not in chosen]
+        return self._part(rest, names[0]), self._part(apart, names[1])
 
-        return part(False, names[0]), part(True, names[1])
+    def _part(self, rows: list[Question], name: str) -> Self:
+        source = f"{self.source}: {name} by context, {counted(len(rows), 'question')}"
+        return replace(self, rows=rows, source=source)
 
 
 class QuestionAnswering(TableTask[Questions]):
@@ -123,8 +125,8 @@ class QuestionAnswering(TableTask[Questions]):
         Raises:
             ValueError: They cannot be used; names the row.
         """
-        questions = text_cells(table, self.question_column or "question", "--question-column")
-        contexts = text_cells(table, self.context_column or "context", "--context-column")
+        questions = table.texts(self.question_column or "question", "--question-column")
+        contexts = table.texts(self.context_column or "context", "--context-column")
         cells = table.column(self.answers_column or "answers", "--answers-column")
         rows = list[Question]()
         for row, cell in enumerate(cells):
