@@ -45,12 +45,12 @@ class Network(nn.Module):
 def make_sparse_(model: nn.Module, recipe: Recipe) -> None:
     """Zero the smallest weights of a model that ``recipe`` expects to be sparse already.
 
-    That is so where the schedule takes the sparsity that it finds (``schedule.found``): the model
+    That is so where the schedule takes its sparsity from the model (``schedule.from_model``), which
     gets the least that it asks for. For other recipes nothing is done.
     """
-    if not recipe.schedule.found:
+    if not recipe.schedule.from_model:
         return
-    sites = recipe.resolve(model)[0].sites
+    sites = recipe.scope.resolve(model).sites
     weights = torch.cat([site.parameter.view(-1) for site in sites]).abs()
     order = weights.argsort(stable=True)
     keep = torch.ones_like(weights, dtype=torch.bool)
@@ -180,7 +180,7 @@ def check_zero_sparsity(method: Method) -> None:
 
 def check_counts(method: Method) -> None:
     """Every decision prunes what it records, round(n s) weights where it has settled, and only
-    inside the scope. Where the sparsity is found, one decision is enough to keep it.
+    inside the scope. Where the sparsity is the model's, one decision is enough to keep it.
     """
     recipe = _small(method)
     training = Training(recipe)
@@ -204,7 +204,7 @@ def check_counts(method: Method) -> None:
             method,
             f"step {step} must prune exactly {wanted} weights (recorded, masked, zero: {counts})",
         )
-    least = 1 if recipe.schedule.found else 3
+    least = 1 if recipe.schedule.from_model else 3
     _expect(seen >= least, method, f"the schedule must decide {least} times or more")
     scope = set(pruner.masks)
     outside = {n: p for n, p in training.weights().items() if n not in scope}
@@ -346,7 +346,7 @@ def check_bytes(method: Method) -> None:
 def check_early_stop(method: Method) -> None:
     """Training that stops early is pruned to the final count: with a warning, if it was not there.
 
-    A sparsity that was found is there from the start.
+    A sparsity that is the model's own is there from the start.
     """
     recipe = _small(method)
     training = Training(recipe).run(STEPS // 2)
@@ -356,7 +356,9 @@ def check_early_stop(method: Method) -> None:
     _expect(report.pruned == round(0.7 * report.prunable), method, "stopping early must stay exact")
     told = any(issubclass(warning.category, SenteiWarning) for warning in caught)
     _expect(
-        told != recipe.schedule.found, method, "stopping early must warn, if it changes weights"
+        told != recipe.schedule.from_model,
+        method,
+        "stopping early must warn, if it changes weights",
     )
 
 

@@ -62,7 +62,7 @@ def test_pattern(method, pattern, model):
     if method.name in ("leap", "l0") and pattern == "2:4":
         pytest.skip("refused, see test_patterns")
     recipe = fitted(method, 0.5)
-    if recipe.schedule.found:
+    if recipe.schedule.from_model:
         with pytest.raises(ValueError, match="weight by weight: use pattern: unstructured"):
             serialization.override(recipe, [f"pattern={pattern!r}"])
         return

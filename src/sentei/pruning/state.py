@@ -326,16 +326,16 @@ class PruningState:
             if name not in saved["masks"]:
                 return f"{name} is in the scope now and was not pruned"
         for state in self.sites.values():
-            for tensor in state.tensors:
-                if tensor not in saved["memory"].get(state.site.name, {}):
-                    return f"the saved state has no {tensor} of {state.site.name}"
+            for name in state.tensors:
+                if name not in saved["memory"].get(state.site.name, {}):
+                    return f"the saved state has no {name} of {state.site.name}"
         for unit, tensors in self._unit_tensors().items():
-            for name, tensor in tensors.items():
-                other = saved["units"].get(unit, {}).get(name)
-                if other is None:
+            for name, ours in tensors.items():
+                theirs = saved["units"].get(unit, {}).get(name)
+                if theirs is None:
                     return f"the saved state has no {name} of the units {unit}"
-                if other.shape != tensor.shape:
-                    return f"{unit} had {other.numel()} units and has {tensor.numel()} now"
+                if theirs.shape != ours.shape:
+                    return f"{unit} had {theirs.numel()} units and has {ours.numel()} now"
         return next(
             (f"the saved state has no {n}" for n in self.budget if n not in saved["budget"]), None
         )

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sentei
-from sentei.parts.budget import AcrossSizes, Budget, Global, Group, LearnedRatio, Threshold, Uniform
+from sentei.methods.leap import LearnedRatio
+from sentei.parts.budget import AcrossSizes, Budget, Global, Quota, Threshold, Uniform
 from sentei.parts.learning import Adam
-from sentei.parts.part import Moment
+from sentei.parts.progress import Progress
 
 SIZES = st.lists(st.integers(1, 3_000_000), min_size=1, max_size=40)
 SPARSITY = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.5, 0.9, 0.1, 1 / 3]))
@@ -21,7 +22,7 @@ BUDGETS = pytest.mark.parametrize("budget", [Global(), Uniform(), Global(compat=
 
 
 def moment(sparsity, *, step=50, total=100, final=0.8):
-    return Moment(step=step, total=total, sparsity=sparsity, final=final, reached=0.0, ramp=0.5)
+    return Progress(step=step, total=total, sparsity=sparsity, final=final, reached=0.0, ramp=0.5)
 
 
 def split(budget, sizes, sparsity):
@@ -103,12 +104,12 @@ def test_threshold_rises_with_the_schedule():
     raw = Threshold(final=0.2, sigmoid=False, settle=None)
     assert [g.threshold for g in raw.split([9], now, {})] == [pytest.approx(0.1)]
     fixed = Threshold(final=0.2, rises=False, sigmoid=False, least=0.0, settle=None)
-    assert fixed.split([9], moment(0.0), {}) == (Group((0,), 8, threshold=0.2),)
+    assert fixed.split([9], moment(0.0), {}) == (Quota((0,), 8, threshold=0.2),)
 
 
 def test_threshold_settles_to_one_exact_count():
     part = Threshold(settle=0.1)
-    assert part.split([7, 8], moment(0.5, step=95), {}) == (Group((0, 1), 8),)
+    assert part.split([7, 8], moment(0.5, step=95), {}) == (Quota((0, 1), 8),)
 
 
 def ratio_state(part, logits, total=100):
@@ -209,7 +210,7 @@ def test_across_sizes_counts_weights():
     budget = AcrossSizes()
     assert budget.mixes(moment(0.5)) and not Global().mixes(moment(0.5))
     [group] = budget.split([10, 10], moment(0.5), {}, [10, 30])
-    assert group == Group((0, 1), 200, of_weights=True)
+    assert group == Quota((0, 1), 200, of_weights=True)
 
 
 def test_a_fixed_count_of_units_of_unlike_sizes_is_of_their_weights():
@@ -217,7 +218,7 @@ def test_a_fixed_count_of_units_of_unlike_sizes_is_of_their_weights():
     for part in (Threshold(settle=0.1), LearnedRatio(settle=0.1)):
         assert part.mixes(late) and not part.mixes(early)
     [group] = Threshold(settle=0.1).split([10, 10], late, {}, [10, 30])
-    assert group == Group((0, 1), 200, of_weights=True)
+    assert group == Quota((0, 1), 200, of_weights=True)
     # Ratios .21 and .5967 keep 21 + 179 of 400, which is half: no shift. 7.9 and 4.03 units go: 7
     # and 4 are 190, and the one with the larger rest makes it 200.
     part = LearnedRatio(settle=0.1)

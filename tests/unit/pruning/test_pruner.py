@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel
 
 import sentei
 from sentei.methods import known
-from sentei.parts.masks import Latent
+from sentei.parts.masks import StraightThrough
 from sentei.testing import STEPS, Training
 
 PLATON = sentei.platon(0.7, window=2, every=2)
@@ -31,7 +31,7 @@ LATENT = {
     "leap": sentei.leap(0.7),
     "leap of magnitudes": sentei.leap(0.7, score="magnitude"),
     "platon": sentei.platon(0.7, window=2, every=2, iterate="old").model_copy(
-        update={"mask": Latent()}
+        update={"mask": StraightThrough()}
     ),
 }
 latent = pytest.mark.parametrize("recipe", LATENT.values(), ids=LATENT.keys())
