@@ -34,7 +34,7 @@ class SiteRecord(Record):
 class UnitsRecord(Record):
     """Heads, neurons, blocks, ... of one place, and how many of them were pruned.
 
-    ``pattern`` is what people call theirs, such as ``head`` or ``32x32``. Under an N:M pattern a unit
+    ``pattern`` is the label of theirs, such as ``head`` or ``32x32``. Under an N:M pattern a unit
     is one weight.
     """
 

@@ -83,8 +83,8 @@ def test_expected_l0(ends):
     noise, weight, one = torch.empty(SIZE, dtype=torch.float64), draw(), torch.ones(SIZE).double()
     drawn = []
     for step in range(50):
-        mask.draw_(noise, step, 0)
-        mask.sample_(weight, one, {"score": score, "noise": noise})
+        mask.draw_({"noise": noise}, step, 0)
+        mask.sample_(weight, one, one.bool(), {"score": score, "noise": noise})
         drawn.append((weight > 0).double().mean().item())
     assert sum(drawn) / 50 == pytest.approx(opened.mean().item(), abs=5e-3)
 

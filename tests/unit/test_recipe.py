@@ -213,11 +213,13 @@ def made(**parts):
 REFUSED = {
     "a learned score without its gradient": (
         {"score": Learned()},
-        "a learned score needs the mask's gradient, which mask: latent forms; mask is project",
+        "a learned score needs the mask's gradient, which mask: straight_through forms; mask is "
+        "project",
     ),
     "a learned budget without its gradient": (
         {"budget": LearnedRatio()},
-        "a learned budget needs the mask's gradient, which mask: latent forms; mask is project",
+        "a learned budget needs the mask's gradient, which mask: straight_through forms; mask is "
+        "project",
     ),
     "gradients of weights that the mask has changed": (
         {"score": Uncertainty(), "mask": StraightThrough()},
@@ -229,15 +231,15 @@ REFUSED = {
     ),
     "a penalty on scores that are not learned": (
         {"penalties": (ReweightedL1(), ScoreL1(coefficient=1))},
-        "penalties.1 is on learned scores: use score: learned",
+        "penalty score_l1 is on learned scores: use score: learned",
     ),
     "a penalty on gates that are not learned": (
         {"penalties": (ExpectedL0(coefficient=1),)},
-        "penalties.0 is on learned scores: use score: learned",
+        "penalty expected_l0 is on learned scores: use score: learned",
     ),
     "a penalty on ratios that are not learned": (
         {"score": Learned(), "mask": StraightThrough(), "penalties": (ExcessRatio(),)},
-        "penalties.0 is on learned ratios: use budget: learned_ratio",
+        "penalty excess_ratio is on learned ratios: use budget: learned_ratio",
     ),
 }
 
@@ -328,7 +330,7 @@ def test_override_of_penalties(settings, penalties):
         ("penalties.0=reweighted", r"penalties\.0.*did you mean 'reweighted_l1'\?"),
         ("penalties=reweighted_l1", "penalties='reweighted_l1'"),
         ("penalties.0.kind=score_l1", "coefficient is missing"),
-        ("penalties.0={kind: score_l1, coefficient: 1}", "penalties.0 is on learned scores"),
+        ("penalties.0={kind: score_l1, coefficient: 1}", "penalty score_l1 is on learned scores"),
     ],
 )
 def test_wrong_overrides_of_penalties(setting, message):

@@ -91,9 +91,9 @@ class Existing(Schedule):
         """
         if self.sparsity is None and zeros == 0:
             raise ValueError(
-                f"schedule.kind=existing: none of the {weights:,} prunable weights is zero, so there "
-                "is no sparsity to keep. Name a model that was pruned before, or a method that "
-                "prunes"
+                f"schedule.kind=existing: none of the {weights:,} prunable weights is zero, so "
+                "there is no sparsity to keep. Name a model that was pruned before, or a method "
+                "that prunes"
             )
         if zeros < round(weights * (self.sparsity or 0)):
             raise ValueError(

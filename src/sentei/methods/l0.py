@@ -128,7 +128,11 @@ class HardConcrete(Latent):
         """Latent x deterministic gate."""
         weight.copy_(dense * self._final_gate(keep, memory))
 
-    def sample_(self, weight: Tensor, dense: Tensor, memory: Memory) -> None:
+    def samples(self, settled: bool) -> bool:
+        """Until a budget has fixed the count."""
+        return not settled
+
+    def sample_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
         """Latent x stochastic gate."""
         weight.copy_(dense * self._gate(memory, True))
 

@@ -117,7 +117,7 @@ class Budget(Part):
             sizes: Entries of every place.
             progress: Where training is.
             state: From :meth:`start`, of these places.
-            weights: Weights of an entry of every place, where it mixes them; empty: those are alike.
+            weights: Weights of an entry of every place, where it mixes them; empty: all alike.
         """
 
 

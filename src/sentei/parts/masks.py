@@ -70,14 +70,21 @@ class Mask(Part):
         """
 
     def draw_(self, memory: Memory, step: int, number: int) -> None:
-        """Draw what the sample of the step after ``step`` needs, for site or unit group ``number``.
+        """Draw what the sample of the step after ``step`` needs into the memory of unit group
+        ``number``; of site ``number``, where some of the memory is not per unit.
 
         By its arguments alone, so that resuming and ranks agree without further state.
         """
         raise NotImplementedError(f"{type(self).__name__} draws nothing")
 
-    def sample_(self, weight: Tensor, dense: Tensor, memory: Memory) -> None:
-        """Write a sample of the weights into ``weight``."""
+    def samples(self, settled: bool) -> bool:
+        """Whether forward passes in training see samples; ``settled`` says that the count of the
+        latest decision is exact.
+        """
+        return self.stochastic
+
+    def sample_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
+        """Write a sample of the weights into ``weight``; all as in :meth:`write_`."""
         raise NotImplementedError(f"{type(self).__name__} draws no samples")
 
     def settle_(self, keep: Tensor, memory: Memory) -> None:

@@ -274,6 +274,7 @@ class Block(Grouped):
     def group(
         self, sites: Sequence[Site], structures: Sequence[Structure]
     ) -> tuple[UnitGroup, ...]:
+        """Blocks over whole sites."""
         for site in sites:
             shape = matrix_shape(self, site)
             outputs, inputs = shape[::-1] if site.transposed else shape
@@ -293,6 +294,7 @@ class Row(Grouped):
     def group(
         self, sites: Sequence[Site], structures: Sequence[Structure]
     ) -> tuple[UnitGroup, ...]:
+        """Rows of whole sites."""
         return tiled(self, sites, 1, None)
 
 
@@ -304,6 +306,7 @@ class Column(Grouped):
     def group(
         self, sites: Sequence[Site], structures: Sequence[Structure]
     ) -> tuple[UnitGroup, ...]:
+        """Columns of whole sites."""
         return tiled(self, sites, None, 1)
 
 
@@ -315,6 +318,7 @@ class _Coupled(Grouped):
     def group(
         self, sites: Sequence[Site], structures: Sequence[Structure]
     ) -> tuple[UnitGroup, ...]:
+        """The structures of the model that lie in the sites."""
         by_name = {site.name: site for site in sites}
         groups = []
         for structure in structures:

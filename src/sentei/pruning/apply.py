@@ -55,11 +55,11 @@ class Weights:
     def sample(self) -> None:
         """Write a sample of the weights, for a forward pass in training."""
         state, mask = self._state, self._state.recipe.mask
-        if self._sampled or state.settled or not mask.stochastic:
+        if self._sampled or not mask.samples(state.settled):
             return
         for site_state in state.sites.values():
             for piece in state.pieces(site_state):
-                mask.sample_(piece.of(site_state.weight), piece.dense, piece.memory)
+                mask.sample_(piece.of(site_state.weight), piece.dense, piece.keep, piece.memory)
         self._sampled = self.sampled_forward = True
 
     def restore(self, progress: Progress) -> None:

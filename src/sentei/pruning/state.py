@@ -175,10 +175,15 @@ class PruningState:
         self.draw(0)
 
     def draw(self, step: int) -> None:
-        """Draw what the samples of the step after ``step`` need, where the mask is stochastic."""
-        if self.recipe.mask.stochastic and not self.settled:
-            for number, unit in enumerate(self.units):
-                self.recipe.mask.draw_(unit.memory, step, number)
+        """Draw what the samples of the step after ``step`` need, where the mask takes samples."""
+        mask = self.recipe.mask
+        if mask.samples(self.settled):
+            shared = set(mask.memory) <= set(mask.per_unit)
+            memories = [unit.memory for unit in self.units]
+            if not shared:
+                memories = [state.memory for state in self.sites.values()]
+            for number, memory in enumerate(memories):
+                mask.draw_(memory, step, number)
 
     def _unit_state(self, number: int, group: UnitGroup) -> UnitState:
         score, mask = self.recipe.score, self.recipe.mask
@@ -238,7 +243,7 @@ class PruningState:
     # Saved and loaded.
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs besides the weights: plain values and tensors, no copies."""
+        """What resuming needs besides the weights: plain values and tensors, no copies."""
         self.allocate()
         return {
             "format": FORMAT,

@@ -33,11 +33,11 @@ def split(budget, sizes, sparsity):
 @given(sizes=SIZES, sparsity=SPARSITY)
 def test_counts_add_up_exactly(budget, sizes, sparsity):
     groups = split(budget, sizes, sparsity)
-    assert sorted(i for group in groups for i in group.sites) == list(range(len(sizes)))
+    assert sorted(i for group in groups for i in group.places) == list(range(len(sizes)))
     wanted = sum(sizes) * sparsity
     whole = int(wanted) if isinstance(budget, Global) and budget.compat else round(wanted)
     assert sum(group.count for group in groups) == whole
-    assert all(0 <= g.count <= sum(sizes[i] for i in g.sites) for g in groups)
+    assert all(0 <= g.count <= sum(sizes[i] for i in g.places) for g in groups)
 
 
 @BUDGETS
@@ -58,7 +58,7 @@ def test_ends(budget, sizes):
 @given(sizes=SIZES, sparsity=SPARSITY)
 def test_uniform_is_within_one_weight_of_the_same_sparsity_everywhere(sizes, sparsity):
     groups = split(Uniform(), sizes, sparsity)
-    assert [group.sites for group in groups] == [(i,) for i in range(len(sizes))]
+    assert [group.places for group in groups] == [(i,) for i in range(len(sizes))]
     for group, size in zip(groups, sizes, strict=True):
         assert abs(group.count - Fraction(sparsity) * size) < 1 + 1e-6
 
@@ -99,7 +99,7 @@ def test_threshold_rises_with_the_schedule():
     (one, two) = part.split([1000, 100], now, {})
     # Half the way: sigmoid(score) <= 0.1 is pruned; 0.5 % and one more are kept.
     assert one.threshold == two.threshold == pytest.approx(math.log(0.1 / 0.9))
-    assert [(g.sites, g.count) for g in (one, two)] == [((0,), 1000 - 6), ((1,), 100 - 1)]
+    assert [(g.places, g.count) for g in (one, two)] == [((0,), 1000 - 6), ((1,), 100 - 1)]
     assert [g.threshold for g in part.split([9], moment(0.0), {})] == [-math.inf]
     raw = Threshold(final=0.2, sigmoid=False, settle=None)
     assert [g.threshold for g in raw.split([9], now, {})] == [pytest.approx(0.1)]
@@ -128,7 +128,7 @@ def test_learned_ratios_keep_the_ceiling(temperature):
     state = ratio_state(part, [logit(0.25), logit(0.501), logit(1e-9), 40.0])
     assert part.ratios(state).tolist() == pytest.approx([0.25, 0.501, 1e-9, 1.0], abs=1e-10)
     groups = part.split([101, 100, 100, 100], moment(0.9), state)
-    assert [group.sites for group in groups] == [(0,), (1,), (2,), (3,)]
+    assert [group.places for group in groups] == [(0,), (1,), (2,), (3,)]
     assert [group.count for group in groups] == [101 - 26, 100 - 51, 99, 0]
 
 

@@ -92,7 +92,7 @@ def test_hard_concrete_gates_by_hand():
     assert weight.tolist() == pytest.approx([1.0, 0.0, -2.0, 0.8], abs=1e-12)
     # With log(u / (1 - u)) = log(3) / 1.5 - S the sample's sigmoid is 3 / 4.
     noise = math.log(3) / 1.5 - score
-    mask.sample_(weight, latent, {"score": score, "noise": noise})
+    mask.sample_(weight, latent, keep, {"score": score, "noise": noise})
     assert weight.tolist() == pytest.approx([1.6, 1.6, -1.6, 0.8], abs=1e-12)
 
 
@@ -107,7 +107,7 @@ def test_what_is_kept_is_no_zero_and_what_is_pruned_is():
 def test_draws_are_seeded_by_seed_step_and_site():
     def draw(seed, step, number):
         noise = torch.empty(1000, dtype=torch.float64)
-        HardConcrete(seed=seed).draw_(noise, step, number)
+        HardConcrete(seed=seed).draw_({"noise": noise}, step, number)
         return noise
 
     first = draw(1, 2, 3)
@@ -129,5 +129,5 @@ def test_a_gate_reaches_beyond_both_ends(wrong):
 def test_by_kind():
     assert Mask.model_validate({"kind": "project", "hold": True}) == Project(hold=True)
     assert Mask.model_validate("project") == Project()
-    assert Mask.model_validate("latent") == StraightThrough()
+    assert Mask.model_validate("straight_through") == StraightThrough()
     assert Mask.model_validate({"kind": "hard_concrete", "seed": 3}) == HardConcrete(seed=3)
