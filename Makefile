@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench tables clean
 
 demo: $(READY)  ## prune a real model on real data, and print what came out
 	$(BIN)/sentei demo --out $(or $(OUT),sentei-demo)
@@ -21,6 +21,9 @@ check: $(READY)  ## what CI checks besides the tests
 bench: $(READY)  ## measure speed and memory again; results in benchmarks/
 	$(BIN)/python -m benchmarks.select
 	$(BIN)/python -m benchmarks.overhead
+
+tables: $(READY)  ## the tables of README.md and docs/, from benchmarks/results
+	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

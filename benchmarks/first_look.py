@@ -21,12 +21,12 @@ from typing import Any
 
 from benchmarks import corpora, machine
 from sentei import methods, serialization
-from sentei.cli.app import quiet_transformers
 from sentei.cli.demo import TRAINING
+from sentei.models.demo import DEMO
+from sentei.models.quiet import quiet_transformers
 from sentei.run.prepare import prepare
 from sentei.run.run import prune
 from sentei.run.settings import Settings, make_recipe
-from sentei.tasks.catalogue import DEMO
 
 START, DENSE = "start", "dense"
 TASKS: dict[str, dict[str, Any]] = {

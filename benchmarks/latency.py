@@ -26,12 +26,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from benchmarks import machine
 from sentei import shrink
-from sentei.cli.app import quiet_transformers
+from sentei.models.demo import demo_model_path
+from sentei.models.inputs import example
+from sentei.models.quiet import quiet_transformers
 from sentei.models.structures import divide, family_of
 from sentei.parts.budget import Uniform
 from sentei.parts.part import Moment
-from sentei.shrink.cost import example
-from sentei.tasks.demo import demo_model_path
 
 LENGTH, BATCHES, WARMUP = 128, (1, 8), 5
 MODELS: dict[str, tuple[float, tuple[str, ...]]] = {

@@ -24,7 +24,6 @@ import yaml
 
 from benchmarks import cells, corpora, machine
 from sentei import report as reports
-from sentei.cli.app import quiet_transformers
 from sentei.compare.begin import begin
 from sentei.compare.cells import RUNS, Cell, Grid
 from sentei.compare.choices import TRAINING
@@ -32,6 +31,7 @@ from sentei.compare.claims import Claims, open_storage
 from sentei.compare.plan import load
 from sentei.compare.statistics import Spread, interval, paired, pooled, spread
 from sentei.compare.work import Event, Worker
+from sentei.models.quiet import quiet_transformers
 from sentei.run.settings import Settings
 
 PROTOCOLS = Path(__file__).parent / "protocols"

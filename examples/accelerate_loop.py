@@ -17,7 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 
 import sentei
 from sentei.data.features import tokenise
-from sentei.tasks.demo import demo_model_path, load_demo
+from sentei.models.demo import demo_model_path
+from sentei.tasks.demo import load_demo
 
 
 def main(steps: int, out: Path) -> None:

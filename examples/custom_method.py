@@ -21,10 +21,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 import sentei
 from sentei.data.features import tokenise
 from sentei.methods import Method
+from sentei.models.demo import demo_model_path
 from sentei.parts.masks import Project
 from sentei.parts.schedule import Cubic
 from sentei.parts.scores import Memory, Score
-from sentei.tasks.demo import demo_model_path, load_demo
+from sentei.tasks.demo import load_demo
 from sentei.testing import check_method
 
 

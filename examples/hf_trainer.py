@@ -20,7 +20,8 @@ from transformers import (
 
 import sentei
 from sentei.data.features import tokenise
-from sentei.tasks.demo import demo_model_path, load_demo
+from sentei.models.demo import demo_model_path
+from sentei.tasks.demo import load_demo
 
 
 def main(steps: int, out: Path) -> None:

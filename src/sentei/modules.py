@@ -1,13 +1,16 @@
-"""A model under its wrappers: DDP and ``torch.compile`` call what they wrap by names of their own."""
+"""A model under its wrappers: DDP and ``torch.compile`` hold it under names of their own."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import nn
 
 WRAPPERS = frozenset({"module", "_orig_mod"})
 """The names under which DDP and ``torch.compile`` hold the model."""
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
 def plain_name(name: str) -> str:
@@ -25,3 +28,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def config_of(model: nn.Module) -> Any:
     """The ``config`` of a model, below every wrapper, which may not forward attributes; or None."""
     return getattr(unwrapped(model), "config", None)
+
+
+def teaching(hook: Hook) -> Hook:
+    """Mark a forward hook that puts a teacher's part into the loss, for :func:`taught` to see."""
+    hook._sentei_teaches = True  # type: ignore[attr-defined]
+    return hook
+
+
+def taught(model: nn.Module) -> bool:
+    """Whether a hook marked by :func:`teaching` is on the model, below every wrapper."""
+    hooks = unwrapped(model)._forward_hooks.values()
+    return any(getattr(hook, "_sentei_teaches", False) for hook in hooks)

@@ -69,7 +69,7 @@ def test_level(path):
     here = name(path)
     assert room(here) in LEVEL, f"give {room(here)} a level here"
     for module in imports(path):
-        if module == "sentei" or module.startswith("sentei.") and module.count(".") < 1:
+        if module == "sentei" or (module.startswith("sentei.") and module.count(".") < 1):
             raise AssertionError(f"{here} imports sentei itself, which imports all below")
         if module.startswith("sentei.") and room(module) != room(here):
             assert LEVEL[room(module)] < LEVEL[room(here)], f"{here} imports {module}"

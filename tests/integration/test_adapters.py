@@ -163,7 +163,7 @@ def test_pruning_under_an_adapter_is_refused(scope, make):
 
 
 def test_the_command_points_from_an_adapter_to_the_merge(tmp_path):
-    from sentei.run.prepare import locate_model
+    from sentei.models.loading import locate_model
 
     adapted(sparse()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"but an adapter of peft: merge it .*merge_adapter"):

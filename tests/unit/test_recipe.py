@@ -370,4 +370,6 @@ def test_bytes_per_weight_are_those_of_the_cards(recipe, count):
 
 def test_a_sigmoid_surrogate_is_of_learned_scores():
     with pytest.raises(ValueError, match="sigmoid is of learned scores"):
-        sentei.serialization.override(sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"])
+        sentei.serialization.override(
+            sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"]
+        )

@@ -18,14 +18,13 @@ from sentei.cli.app import (
     JsonOption,
     errors,
     output,
-    quiet_transformers,
     show_json,
     verb,
     warn,
 )
 from sentei.cli.options import with_settings
-from sentei.report import comparison as pages
-from sentei.report.comparison_console import print_comparison
+from sentei.records import Comparison
+from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
 from sentei.run.settings import Settings
 
@@ -176,7 +175,8 @@ def _work(
     from sentei.compare.begin import begin
     from sentei.compare.claims import Claims, StorageError, masked, open_storage
     from sentei.compare.work import Worker
-    from sentei.run.run import Interrupted
+    from sentei.models.quiet import quiet_transformers
+    from sentei.run.training import Interrupted
 
     quiet_transformers()
     begun = begin(plan, out, storage)
@@ -223,12 +223,12 @@ def _show(grid: Grid, json: bool) -> None:
     output.print(f"\nThe page: {grid.out / 'compare.html'}")
 
 
-def _write(grid: Grid) -> pages.Comparison:
+def _write(grid: Grid) -> Comparison:
     from sentei.compare.collect import collect
 
     found = collect(grid)
     try:
-        pages.write(found, grid.out)
+        write_comparison(found, grid.out)
     except ModuleNotFoundError as error:
         warn(f"{error}; then write it with: sentei compare --out {grid.out} --report")
     return found

@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.app import JsonOption, output, show_json, verb
 from sentei.cli.options import with_settings
 from sentei.report.facts import count, percent
 
@@ -65,6 +65,7 @@ def shrink(
 
     from sentei import shrink as shrinking
     from sentei.models.folder import check_free
+    from sentei.models.quiet import quiet_transformers
 
     quiet_transformers()
     if not folder.is_dir():

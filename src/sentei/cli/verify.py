@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sentei import report as reports
-from sentei.cli.app import FAILURE, JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
 
 
 @verb
@@ -24,6 +24,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
+    from sentei.models.quiet import quiet_transformers
     from sentei.run.verify import verify as check
 
     quiet_transformers()

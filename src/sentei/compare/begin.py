@@ -22,7 +22,7 @@ from sentei.compare import plan as plans
 from sentei.compare.cells import Cell, Grid, check, write_once
 from sentei.compare.claims import masked
 from sentei.compare.plan import Plan
-from sentei.report.files import replace
+from sentei.files import write_text
 
 PLAN_FILE, CLAIMS_FILE, JOURNAL = "plan.yaml", "claims.yaml", "claims.log"
 SQLITE = "sqlite:///"
@@ -64,7 +64,7 @@ def begin(plan: Plan | None, out: Path, storage: str | None = None) -> Begun:
     if plan is not None and plan != there:
         refuse_changes(Grid(there, out), Grid(plan, out))
         check(Grid(plan, out))
-        replace(out / PLAN_FILE, plan.dump())
+        write_text(out / PLAN_FILE, plan.dump())
     name, place = _claims(out, storage)
     return Begun(Grid(plan or there, out), name, place)
 

@@ -24,18 +24,14 @@ from typing import Any, Final, Literal
 
 from sentei import serialization
 from sentei.compare.choices import Scalar, Space, count
-from sentei.compare.plan import Entry, Plan
+from sentei.compare.plan import Plan
 from sentei.methods.magnitude import magnitude
 from sentei.parts.schedule import Stages
 from sentei.recipe import Recipe
-from sentei.run.prepare import (
-    Corpus,
-    choose_teacher,
-    learns_alone,
-    load_corpus,
-    optimizer_steps,
-)
+from sentei.run.prepare import optimizer_steps
 from sentei.run.settings import Settings
+from sentei.run.teacher import choose_teacher, name_teacher, unless_labels_suffice
+from sentei.tasks.corpus import Corpus, load_corpus
 
 Role = Literal["start", "dense", "pruned", "trial"]
 
@@ -275,26 +271,12 @@ class Grid:
         chosen = serialization.override(serialization.load(entry.recipe), [at])
         given: dict[str, Any] = {**self.plan.tasks[task], **entry.settings, "dense_epochs": 0}
         dense = str(start.folder / "model") if start else None
-        teacher = _teacher(entry, chosen, dense)
+        teacher = name_teacher(entry.teacher, chosen, dense)
         fresh = teacher == dense and chosen.distill and chosen.distill.student == "pretrained"
         if dense and not fresh:
             given["model"] = dense
         given |= {"teacher": teacher, "seed": seed, "holdout": holdout}
         return Settings.model_validate({**given, "recipe": serialization.to_dict(chosen)})
-
-
-def _teacher(entry: Entry, recipe: Recipe, dense: str | None) -> str | None:
-    """Who a run is told to learn from; like ``--teacher``, the dense model where there is one.
-
-    A recipe that can do without is told nobody: its run learns from the model that it starts from,
-    which is that same one, or says why it does not.
-    """
-    asked = recipe.distill
-    if asked is None:
-        return None
-    if entry.teacher is None and not asked.required and asked.student == "teacher":
-        return None
-    return dense if dense and entry.teacher in (None, "dense", "self") else entry.teacher
 
 
 def unpruned() -> Recipe:
@@ -320,8 +302,8 @@ def check(grid: Grid) -> None:
             recipe = settings.load_recipe().with_examples(examples)
             if corpora[key].kind.one_each:  # else only the run itself knows its steps
                 recipe.check(optimizer_steps(examples, settings.epochs, settings))
-            choose_teacher(settings, recipe)
-            learns_alone(settings, recipe, corpora[key])
+            choice = choose_teacher(settings, recipe, corpora[key].kind)
+            unless_labels_suffice(choice, settings, recipe, corpora[key])
         except ValueError as error:
             raise ValueError(f"{cell.name}: {error}") from None
 

@@ -9,18 +9,16 @@ import threading
 import traceback
 from pathlib import Path
 
-from transformers.utils import logging
-
 from sentei.compare.run import INTERRUPTED, run_here
-from sentei.run.run import Interrupted
+from sentei.models.quiet import quiet_transformers
 from sentei.run.settings import Settings
+from sentei.run.training import Interrupted
 
 
 def main(folder: Path) -> int:
     """Run what ``run.yaml`` says; the exit status."""
     threading.Thread(target=_listen, daemon=True).start()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_transformers()
     try:
         run_here(folder, Settings.read(folder / "run.yaml"), lambda prepared: ())
     except (Interrupted, KeyboardInterrupt):

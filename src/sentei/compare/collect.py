@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
 from sentei import report as reports
 from sentei._version import VERSION
 from sentei.compare.cells import RUNS, Cell, Grid, Tuning
-from sentei.compare.plan import Plan
-from sentei.compare.statistics import front, interval, paired, pooled, spread
-from sentei.records import RunReport
-from sentei.report.comparison import (
-    REFERENCES,
-    Comparison,
-    Difference,
-    RunEntry,
-    SearchEntry,
-    Summary,
-    TrialEntry,
-)
-from sentei.report.facts import Metric
-
-_Values = dict[tuple[str, float, int], float]
-"""By task, sparsity and seed."""
+from sentei.compare.summaries import differences, summaries
+from sentei.records import Comparison, RunEntry, RunReport, SearchEntry, TrialEntry
 
 
 def collect(grid: Grid) -> Comparison:
@@ -51,8 +35,10 @@ def collect(grid: Grid) -> Comparison:
         baseline=plan.baseline,
         metrics=metrics,
         runs=tuple(runs),
-        summaries=tuple(_summaries(grid, runs, metrics)),
-        differences=tuple(_differences(plan, runs, metrics)),
+        summaries=tuple(
+            summaries(runs, metrics, plan.baseline, lambda run: _chosen(grid, run.folder))
+        ),
+        differences=tuple(differences(runs, metrics, plan.baseline, plan.sparsities)),
         searches=tuple(_search(grid, tuning) for tuning in grid.tunings.values()),
         plan=plan.model_dump(mode="json"),
         environments=tuple(json.loads(text) for text in sorted(environments)),
@@ -96,83 +82,6 @@ def _error(cell: Cell) -> str | None:
     if not cell.error_file.is_file():
         return None
     return cell.error_file.read_text("utf-8").partition("\n")[0]
-
-
-def _summaries(grid: Grid, runs: list[RunEntry], metrics: Mapping[str, str]) -> Iterable[Summary]:
-    """One for each task, recipe and sparsity that has a run."""
-    baseline, values = grid.plan.baseline, _by_recipe(runs)
-    groups: dict[tuple[str, str, float], list[RunEntry]] = defaultdict(list)
-    for run in runs:
-        if run.state == "done":
-            groups[run.task, run.recipe, run.sparsity].append(run)
-    measured = {
-        key: spread([run.measured or 0.0 for run in group]).mean for key, group in groups.items()
-    }
-    means = {key: spread([run.value or 0.0 for run in group]) for key, group in groups.items()}
-    fronts = set[tuple[str, str, float]]()
-    for task in grid.plan.tasks:
-        there = [key for key in groups if key[0] == task and key[1] in grid.plan.recipes]
-        sign = -1 if task in metrics and Metric(metrics[task]).lower_is_better else 1
-        # As shares are shown: a stray zero more does not make a recipe the sparser one.
-        fronts |= front({key: (round(measured[key], 3), sign * means[key].mean) for key in there})
-    for key, group in groups.items():
-        task, recipe, sparsity = key
-        here = {at: value for at, value in values[recipe].items() if at[:2] == (task, sparsity)}
-        found = list(paired(here, values[baseline]).values()) if recipe != baseline else []
-        against = interval(found) if found else None
-        yield Summary(
-            task=task,
-            recipe=recipe,
-            sparsity=sparsity,
-            count=means[key].n,
-            mean=means[key].mean,
-            deviation=means[key].deviation,
-            measured=measured[key],
-            front=key in fronts,
-            folders=tuple(run.folder for run in group),
-            chosen=_chosen(grid, group[0].folder),
-            pairs=against.n if against else 0,
-            difference=against.mean if against else None,
-            low=against.low if against else None,
-            high=against.high if against else None,
-        )
-
-
-def _differences(
-    plan: Plan, runs: list[RunEntry], metrics: Mapping[str, str]
-) -> Iterable[Difference]:
-    """Over all tasks at each sparsity, and over all sparsities; of what there are several.
-
-    Tasks whose metric is better the lower have other units than the rest, and are left out.
-    """
-    lower = {task for task, metric in metrics.items() if Metric(metric).lower_is_better}
-    values, baseline = _by_recipe(run for run in runs if run.task not in lower), plan.baseline
-    recipes = [name for name in values if name not in (*REFERENCES, baseline)]
-    sparsities = sorted({sparsity for name in recipes for _, sparsity, _ in values[name]})
-    tasks = {task for name in recipes for task, _, _ in values[name]}
-    wanted: list[float | None] = [*sparsities] if len(tasks) > 1 else []
-    if len(sparsities) > 1:
-        wanted.append(None)
-    for at in wanted:
-        for recipe in recipes:
-            found = paired(values[recipe], values[baseline])
-            here = [
-                ((task, seed), difference)
-                for (task, sparsity, seed), difference in found.items()
-                if at in (None, sparsity)
-            ]
-            differences = pooled(here, len(plan.sparsities) if at is None else 1)
-            if differences:
-                n, mean, low, high = interval(differences)
-                yield Difference(recipe=recipe, sparsity=at, count=n, mean=mean, low=low, high=high)
-
-
-def _by_recipe(runs: Iterable[RunEntry]) -> dict[str, _Values]:
-    values: dict[str, _Values] = defaultdict(dict)
-    for run in runs:
-        if run.value is not None:
-            values[run.recipe][run.task, run.sparsity, run.seed] = run.value
-    return values
 
 
 def _chosen(grid: Grid, name: str) -> dict[str, object]:

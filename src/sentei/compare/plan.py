@@ -20,7 +20,7 @@ from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
-from sentei.report.comparison import REFERENCES
+from sentei.records import REFERENCES
 from sentei.run.settings import Settings, make_recipe
 
 ELSEWHERE: Final = {

@@ -24,8 +24,8 @@ from sentei.compare.claims import Claim, ClaimLost, Claims
 from sentei.compare.run import Watch, run_here, run_launched
 from sentei.records import RunReport
 from sentei.run.prepare import Prepared
-from sentei.run.run import Interrupted
 from sentei.run.saving import SaveError
+from sentei.run.training import Interrupted
 
 State = Literal["done", "failed", "blocked", "waiting", "held", "free"]
 """Of a run: has its result; ended in an error; needs one that failed; needs one that is not done;

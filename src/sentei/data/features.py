@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sentei.shrink.cost import positions
+from sentei.models.inputs import positions
 from sentei.tasks.texts import Examples
 
 CHUNK = 1024

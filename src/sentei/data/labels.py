@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sentei.data.table import listing, rows
+from sentei.models.labels import placeholders
 
 
 def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> dict[str, int]:
@@ -37,13 +38,3 @@ def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> di
             f"for: {listing(map(repr, names))}. {fix}"
         )
     return {name: index[name] for name in counts}
-
-
-def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two lists name the same classes, whatever their order and capitals."""
-    return {name.casefold() for name in one} == {name.casefold() for name in other}
-
-
-def placeholders(count: int) -> tuple[str, ...]:
-    """What transformers calls classes that nobody named."""
-    return tuple(f"LABEL_{i}" for i in range(count))

@@ -24,6 +24,7 @@ from sentei.distill import losses
 from sentei.distill.cache import TeacherCache, fingerprint
 from sentei.distill.layers import Match, config_of, implementation, match
 from sentei.distill.recorder import ScoreRecorder
+from sentei.modules import teaching, unwrapped
 from sentei.parts.distillation import Distillation
 
 _NOT_FOR_THE_TEACHER = frozenset(
@@ -95,8 +96,8 @@ class Distiller:
         cache: TeacherCache | None = None,
     ) -> None:
         distillation = distillation or Distillation()
-        self.student = _inner(student)
-        self.teacher = _inner(teacher)
+        self.student = unwrapped(student)
+        self.teacher = unwrapped(teacher)
         held = {id(p) for p in self.student.parameters()}
         if any(id(p) in held for p in self.teacher.parameters()):
             raise ValueError(
@@ -241,6 +242,7 @@ class Distiller:
         if self._call is not None and self._call.autocast is None:
             self._call.autocast = _autocast(self.student)
 
+    @teaching
     def _after(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
@@ -451,12 +453,6 @@ class Distiller:
         cache.bind(fingerprint(self.teacher), needs)
 
 
-def is_taught(model: nn.Module) -> bool:
-    """Whether a distiller is attached to a model."""
-    hooks = _inner(model)._forward_hooks.values()
-    return any(isinstance(getattr(hook, "__self__", None), Distiller) for hook in hooks)
-
-
 def _refuse_writers(student: nn.Module) -> None:
     """A student that writes reads its labels as it goes; a teacher without them reads its input."""
     writes: Any = getattr(student, "can_generate", None)
@@ -473,13 +469,6 @@ def _logits(output: Mapping[str, Any]) -> Tensor | None:
         return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
     found: Tensor | None = output.get("logits")
     return found
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    """The module inside DDP: Accelerate puts its autocast on that one's forward."""
-    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-    inner: nn.Module = model.module if isinstance(model, wrappers) else model
-    return inner
 
 
 def _autocast(model: nn.Module) -> tuple[bool, torch.dtype]:

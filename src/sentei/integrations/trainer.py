@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sentei.distill.distiller import is_taught
 from sentei.messages import SenteiWarning
+from sentei.modules import taught
 from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport
@@ -61,7 +61,7 @@ class PruningCallback(TrainerCallback):
                 "load_best_model_at_end=True would put back a checkpoint from before the final "
                 "sparsity: switch it off; the last checkpoint is the pruned model"
             )
-        if args.label_smoothing_factor and is_taught(kwargs["model"]):
+        if args.label_smoothing_factor and taught(kwargs["model"]):
             raise ValueError(
                 f"label_smoothing_factor={args.label_smoothing_factor:g}: the Trainer then makes "
                 "its own loss out of the logits, in which the teacher has no part: set it to 0, "

@@ -18,8 +18,8 @@ from sentei._version import VERSION
 from sentei.families import Family
 from sentei.models.stock import is_stock
 from sentei.models.structures import divide, family_of, keep_, make_stock
+from sentei.models.tokenizer import write_tokenizer
 from sentei.records import Record
-from sentei.shrink.vocabulary.cut import write_tokenizer
 
 MANIFEST = "shrink.json"
 """Name of the file beside weights whose shapes the config cannot say."""
@@ -204,6 +204,17 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise ValueError(
             f"{file}: {where}: {first['msg']}; it is damaged or of a later version of Sentei"
         ) from None
+
+
+def is_shrunk(folder: str | Path) -> bool:
+    """Whether only :func:`load` loads a model: its config cannot say its shapes."""
+    return Path(folder, MANIFEST).is_file()
+
+
+def copy_manifest(source: str | Path, target: str | Path) -> None:
+    """Put what the config of a shrunk model cannot say beside its weights in another folder."""
+    if is_shrunk(source):
+        shutil.copyfile(Path(source, MANIFEST), Path(target, MANIFEST))
 
 
 def check_free(folder: Path) -> None:

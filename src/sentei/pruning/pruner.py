@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from sentei import serialization
 from sentei.messages import SenteiWarning
-from sentei.modules import unwrapped
+from sentei.modules import taught, unwrapped
 from sentei.parts.budget import LearnedRatio
 from sentei.parts.masks import Gated, HardConcrete
 from sentei.parts.part import Moment
@@ -470,9 +470,8 @@ class Pruner:
 
     def _check_teacher(self) -> None:
         """The pruner prunes; somebody else must bring the teacher that a recipe asks for."""
-        hooks = unwrapped(self._model)._forward_hooks.values()
-        taught = any(hasattr(getattr(hook, "__self__", None), "distillation") for hook in hooks)
-        if self.recipe.distill and self.recipe.distill.required and not taught:
+        distill = self.recipe.distill
+        if distill and distill.required and not taught(self._model):
             warnings.warn(
                 f"the recipe {self.recipe.method} learns from a teacher, and none is attached: use "
                 "sentei.Distiller(model, teacher, recipe.distill).attach(), or say that there is "

@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from sentei.data.table import Layout
 from sentei.distill.augment import Word, augment
-from sentei.models.folder import load
-from sentei.run.prepare import is_shrunk, load_tokenizer, locate_model
+from sentei.models.inputs import positions
+from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
-from sentei.shrink.cost import positions
 from sentei.tasks import kinds
 from sentei.tasks import texts as data
 from sentei.tasks.classification import Classification
@@ -243,24 +241,18 @@ def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
     return (*texts, layout.label_column)
 
 
-def _load(kind: Any, folder: str, option: str) -> Any:
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+def _load(model_class: Any, folder: str, option: str) -> Any:
     try:
-        if is_shrunk(folder):
-            model, missing = load(folder), []
-            if option == "lm" and not isinstance(
-                model, kind._model_mapping.get(type(model.config), ())
-            ):
-                raise ValueError(f"a shrunk {type(model).__name__} is no masked language model")
-        else:
-            model, report = kind.from_pretrained(folder, output_loading_info=True)
-            missing = [key for key in report["missing_keys"] if "pooler" not in key]
+        model, info = load_pretrained(folder, model_class)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"--{option} {folder}: cannot be loaded ({reason})") from error
-    finally:
-        transformers_logging.set_verbosity(level)
+    if option == "lm" and not is_a(model, model_class):
+        raise ValueError(
+            f"--{option} {folder}: cannot be loaded (a shrunk {type(model).__name__} is no masked "
+            "language model)"
+        )
+    missing = [key for key in info.get("missing_keys", ()) if "pooler" not in key]
     if missing:
         raise ValueError(
             f"--{option} {folder}: not trained for this, it lacks {missing[0]}; "

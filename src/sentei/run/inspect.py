@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sentei.records import Record, SizeRecord
-from sentei.run.prepare import Prepared, parameter_bytes, precision
-from sentei.run.run import bitmask_bytes
+from sentei.models.loading import parameter_bytes
+from sentei.records import Record, SizeRecord, bitmask_bytes
+from sentei.run.precision import precision
+from sentei.run.prepare import Prepared
 
 
 class RoleRecord(Record):
@@ -127,7 +128,7 @@ def inspect(prepared: Prepared) -> Inspection:
         truncated=corpus.kind.truncated(prepared.train, prepared.processor),
         features=prepared.train.summary,
         metric=corpus.metrics[0],
-        precision=precision(prepared.settings),
+        precision=precision(prepared.settings.precision),
         dense_steps=prepared.dense_steps,
         steps=total,
         updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sentei import methods, serialization
 from sentei.data.table import Layout, Quoting
+from sentei.models.demo import DEMO
 from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
 from sentei.tasks import catalogue as tasks
-from sentei.tasks.catalogue import DEMO
 
 
 class Settings(BaseModel):

@@ -8,9 +8,9 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
-from sentei.models.folder import MANIFEST, load
+from sentei.models.folder import is_shrunk
+from sentei.models.loading import load_pretrained
 from sentei.records import PruningReport, Record
 from sentei.tensors import count_zeros
 
@@ -150,24 +150,14 @@ def _reached(claims: PruningReport) -> bool:
 
 
 def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
-    shrunk = (model / MANIFEST).is_file()  # no config can say its shapes
-    claim = f"{'sentei.shrink.load' if shrunk else 'plain transformers'} loads it unchanged"
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    report: dict[str, object] = {}
+    loader = "sentei.shrink.load" if is_shrunk(model) else "plain transformers"
+    claim = f"{loader} loads it unchanged"
     try:
-        if shrunk:
-            loaded = load(model)
-        else:
-            [architecture] = AutoConfig.from_pretrained(model).architectures
-            loaded, report = getattr(transformers, architecture).from_pretrained(
-                model, output_loading_info=True
-            )
+        [architecture] = AutoConfig.from_pretrained(model).architectures
+        loaded, report = load_pretrained(model, getattr(transformers, architecture))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         return None, Check(claim=claim, holds=False, found=reason)
-    finally:
-        transformers_logging.set_verbosity(level)
     problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
     found = {name: count_zeros(p) for name, p in loaded.named_parameters()}
     moved = [name for name, count in found.items() if count != zeros.get(name, count)]

@@ -14,9 +14,6 @@ from typing import Final, Literal
 
 Problem = Literal["classification", "regression"]
 
-DEMO: Final = "demo"
-"""As model and as task: what the demo packages carry."""
-
 CONVERTED: Final = "refs/convert/parquet"
 """Branch of the hub with a dataset as plain files, where its own files are a script."""
 

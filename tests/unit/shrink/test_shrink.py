@@ -15,9 +15,9 @@ from transformers import BertForSequenceClassification, BertTokenizer, PreTraine
 from helpers.zoo import TEXT, ZOO, Specimen
 from sentei.families import Structure
 from sentei.models.folder import MANIFEST
+from sentei.models.inputs import example, positions
 from sentei.models.structures import divide, family_of
 from sentei.shrink import load, measure, save, shrink
-from sentei.shrink.cost import example, positions
 from sentei.shrink.vocabulary.rows import find_tables
 
 DIVIDED = [case for case in ZOO if case != "albert"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from sentei.models.tokenizer import described, same_tokenizer
 from sentei.records import Record
 from sentei.shrink.vocabulary.rows import find_tables, named_ids, take_rows_
 from sentei.shrink.vocabulary.tokenizer import Text, check_known, cut, encode, find_used
@@ -98,8 +98,8 @@ def shrink_vocabulary(
         raise ValueError(f"least is {least}: a token must occur once or more to stay")
     if not isinstance(tokenizer, TokenizersBackend):
         raise ValueError(
-            f"{_called(tokenizer)} is not made by the library tokenizers, so that nothing says how "
-            "it splits texts; a folder with a tokenizer.json gives one that is"
+            f"{described(tokenizer)} is not made by the library tokenizers, so that nothing says "
+            "how it splits texts; a folder with a tokenizer.json gives one that is"
         )
     backend = tokenizer.backend_tokenizer
     description = json.loads(backend.to_str())
@@ -135,43 +135,16 @@ def shrink_vocabulary(
     )
 
 
-def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
-    """Write a tokenizer beside its model's config, and see that it is the one that loads.
-
-    Raises:
-        ValueError: Another comes back: Transformers builds some classes anew from their vocabulary.
-    """
-    tokenizer.save_pretrained(folder)
-    loaded = AutoTokenizer.from_pretrained(folder)
-    if not _same(loaded, tokenizer):
-        raise ValueError(
-            f"{_called(tokenizer)} is not what Transformers loads from what it writes, so that "
-            "a smaller one cannot be left in a folder; load it as a PreTrainedTokenizerFast, "
-            "which takes tokenizer.json as it is"
-        )
-
-
 def _renewed(tokenizer: TokenizersBackend) -> TokenizersBackend:
     """The tokenizer as its class reads it from files: some keep ids, such as mBART of languages.
 
-    Where another comes back it is left as it is, and :func:`write_tokenizer` refuses it.
+    Where another comes back it is left as it is, and ``write_tokenizer`` refuses it.
     """
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         loaded = type(tokenizer).from_pretrained(folder)
     loaded.name_or_path = tokenizer.name_or_path
-    return loaded if _same(loaded, tokenizer) else tokenizer
-
-
-def _same(one: PreTrainedTokenizerBase, other: TokenizersBackend) -> bool:
-    return bool(
-        one.special_tokens_map == other.special_tokens_map
-        and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
-    )
-
-
-def _called(tokenizer: PreTrainedTokenizerBase) -> str:
-    return f"{tokenizer.name_or_path or 'the tokenizer'}: a {type(tokenizer).__name__}"
+    return loaded if same_tokenizer(loaded, tokenizer) else tokenizer
 
 
 def _check_ids(before: Tokenizer, after: Tokenizer, new: dict[int, int]) -> None:

@@ -9,9 +9,9 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from sentei.records import REFERENCES, Comparison, Summary
 from sentei.report.charts import INK, KEPT, LOSS, PRUNED, Chart, chart, legend
-from sentei.report.comparison import REFERENCES, Comparison, Summary
-from sentei.report.comparison_words import (
+from sentei.report.compare_words import (
     choice,
     differences,
     factor,
@@ -96,7 +96,7 @@ def against_sparsity(comparison: Comparison, task: str, key: str) -> Chart:
                 capsize=3,
                 label=recipe,
             )
-        best = [summary for found in lines.values() for summary in found if summary.front]
+        best = [summary for line in lines.values() for summary in line if summary.front]
         if best:
             axes.plot(
                 [summary.measured for summary in best],

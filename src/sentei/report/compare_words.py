@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sentei.report.comparison import REFERENCES, Comparison, SearchEntry, Summary
+from sentei.records import REFERENCES, Comparison, SearchEntry, Summary
 from sentei.report.facts import Metric
 
 
@@ -43,9 +43,9 @@ def rows(comparison: Comparison, task: str) -> Iterator[Row]:
 
 def differences(comparison: Comparison) -> Iterator[tuple[str, str, str, str]]:
     """Recipe, sparsity, count and difference, over all tasks."""
-    for found in comparison.differences:
-        at = "all" if found.sparsity is None else sparsity(found.sparsity)
-        yield found.recipe, at, str(found.count), difference(found.mean, found.low, found.high)
+    for one in comparison.differences:
+        at = "all" if one.sparsity is None else sparsity(one.sparsity)
+        yield one.recipe, at, str(one.count), difference(one.mean, one.low, one.high)
 
 
 def state(comparison: Comparison) -> str:

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sentei.report.comparison import Comparison
-from sentei.report.comparison_words import choice, differences, heading, rows, state
+from sentei.records import Comparison
+from sentei.report.compare_words import choice, differences, heading, rows, state
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -29,11 +29,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for search in comparison.searches:
             if search.task == task:
                 console.print(Text(choice(search), style="dim"))
-    found = list(differences(comparison))
-    if found:
+    over_all = list(differences(comparison))
+    if over_all:
         console.print()
         table = _table("over all", "sparsity", "tasks × seeds", against)
-        for words in found:
+        for words in over_all:
             table.add_row(*words)
         console.print(table)
     for run in comparison.of("failed"):
