@@ -13,7 +13,7 @@ from typing import Any
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,9 +70,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if target not in seen:
                 seen.add(target)
                 pages.append(target)
-                file = File.generated(config, _address(target), content=_text(target))
-                file.inclusion = InclusionLevel.NOT_IN_NAV
-                files.append(file)
+                files.append(File.generated(config, _address(target), content=_text(target)))
     return files
 
 
@@ -105,10 +103,22 @@ def _options() -> str:
     return verbs.replace("\n* `--help`: Show this message and exit.", "")
 
 
-class Roles(griffe.Extension):
-    """References in docstrings (``:class:`~sentei.Pruner```) as code, which Markdown knows."""
+class Markup(griffe.Extension):
+    """What docstrings write for other tools, as Markdown: references as code, examples to run."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the docstring of one object."""
         if obj.docstring:
-            obj.docstring.value = _ROLE.sub(r"`\1`", obj.docstring.value)
+            text = _ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = text.replace("\nExample:\n", "\nExamples:\n")
+
+
+class Fields(griffe.Extension):
+    """Of a final part only its settings: what its methods do stands at the abstract part."""
+
+    def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
+        """Leave out methods and properties of a class that has a ``kind``."""
+        if "kind" in cls.members:
+            for name, member in list(cls.members.items()):
+                if member.is_function or "property" in member.labels:
+                    cls.del_member(name)
