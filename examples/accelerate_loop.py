@@ -37,7 +37,7 @@ def main(steps: int, out: Path) -> None:
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)  # (A)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    data = load(tokenizer)
+    data: Any = load(tokenizer)  # a DataLoader takes any sequence
     sampler = RandomSampler(data, replacement=True, num_samples=8 * steps)
     loader = DataLoader(data, 4, sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
     model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(TOPICS))

@@ -22,7 +22,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 
 import sentei
 from sentei.methods import Method
-from sentei.parts import Cubic, Memory, Project, Score
+from sentei.parts.masks import Project
+from sentei.parts.schedule import Cubic
+from sentei.parts.scores import Memory, Score
 from sentei.testing import check_method
 
 MODEL = get_model_path()  # or a name on the hub
@@ -85,7 +87,7 @@ def main(steps: int, out: Path) -> None:
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    data = load(tokenizer)
+    data: Any = load(tokenizer)  # a DataLoader takes any sequence
     sampler = RandomSampler(data, replacement=True, num_samples=8 * steps)
     loader = DataLoader(data, 8, sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
     model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(TOPICS))

@@ -36,7 +36,7 @@ def load(tokenizer: Any) -> list[dict[str, Any]]:
 def main(steps: int, out: Path) -> None:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    data = load(tokenizer)
+    data: Any = load(tokenizer)  # a DataLoader takes any sequence
     sampler = RandomSampler(data, replacement=True, num_samples=8 * steps)
     loader = DataLoader(data, 8, sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
     model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(TOPICS))
