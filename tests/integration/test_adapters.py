@@ -7,7 +7,6 @@ import copy
 import peft
 import pytest
 import torch
-from test_trainer import CONFIG, trainer
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -18,6 +17,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 import sentei
+from helpers.training import CONFIG, trainer
 from sentei.testing import make_sparse_
 
 LORA = {"r": 4, "lora_alpha": 8, "task_type": "SEQ_CLS"}
