@@ -26,28 +26,12 @@ from sentei.modules import taught, unwrapped
 from sentei.pruning import checkpoint, decide, observe, optimizers
 from sentei.pruning.apply import Weights
 from sentei.pruning.dropout import Dropout
+from sentei.pruning.hooks import Hook
 from sentei.pruning.state import PruningState
 from sentei.pruning.summary import summarize
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport, UpdateRecord
 from sentei.tensors import count_zeros
-
-
-class _Hook:
-    """A hook of one module, which its deep copies and pickles do not carry on."""
-
-    def __init__(self, act: Any = None) -> None:
-        self.act = act
-
-    def __call__(self, *args: Any) -> None:
-        if self.act is not None:
-            self.act(*args)
-
-    def __deepcopy__(self, memo: Any) -> _Hook:
-        return _Hook()
-
-    def __reduce__(self) -> Any:
-        return _Hook, ()
 
 
 class Pruner:
@@ -196,9 +180,9 @@ class Pruner:
             optimizer.register_step_post_hook(self._after_step),
         ]
         if mask.latent:
-            self._hooks.append(model.register_state_dict_pre_hook(_Hook(self._before_saving)))
+            self._hooks.append(model.register_state_dict_pre_hook(Hook(self._before_saving)))
         if mask.stochastic:
-            self._hooks.append(model.register_forward_pre_hook(_Hook(self._before_forward)))
+            self._hooks.append(model.register_forward_pre_hook(Hook(self._before_forward)))
 
     def detach(self) -> None:
         """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
