@@ -12,6 +12,7 @@ class Hook:
         self.act = act
 
     def __call__(self, *args: Any) -> None:
+        """Act, unless this is a copy."""
         if self.act is not None:
             self.act(*args)
 
