@@ -1,7 +1,7 @@
 """What the name of a source stands for: files, folders, saved datasets, the hub; one split of it.
 
 Text is read by our own strict readers, everything else as a ``datasets.Dataset``: see
-``docs/decisions/0013-what-reads-the-data.md``.
+``docs/decisions/0014-what-reads-the-data.md``.
 """
 
 from __future__ import annotations

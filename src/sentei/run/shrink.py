@@ -80,7 +80,7 @@ def shrink_folder(
         return result
     latency = None
     if batch is not None:
-        latency = shrink.measure(model, smaller, batch=batch, length=length)
+        latency = shrink.latency(model, smaller, batch=batch, length=length)
     if out:
         save(smaller, out, files=folder, tokenizer=tokenizer)
     return Smaller(report, vocabulary, latency, out)
