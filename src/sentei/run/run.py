@@ -16,15 +16,16 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers import PreTrainedModel, TrainerCallback
 
 from sentei import serialization
-from sentei.distributed import is_main
+from sentei.distributed import anywhere, is_main
 from sentei.integrations.trainer import STATE_FILE, PruningCallback
 from sentei.models.loading import load_model
 from sentei.records import RunReport
-from sentei.run.callbacks import SECONDS, Journal, anywhere, read_seconds
+from sentei.run.callbacks import SECONDS, Journal, read_seconds
 from sentei.run.evaluate import evaluate
 from sentei.run.facts import describe_run
 from sentei.run.prepare import Prepared
@@ -63,12 +64,12 @@ def prune(
     model, teacher, recipe = prepared.model, prepared.teacher, prepared.recipe
     distiller, dense = None, None
     seconds: dict[str, float] = {}
-    elsewhere = 0.0  # of processes that were stopped
+    earlier = 0.0  # seconds of processes that were stopped
     if teacher and not prepared.dense_steps:
         model, distiller = teacher.teach(model)
     _begin(prepared, out)
     if prepared.dense_steps:
-        model, dense, seconds["dense"], elsewhere = _dense(prepared, out / "dense", watch)
+        model, dense, seconds["dense"], earlier = _train_dense(prepared, out / "dense", watch)
         if teacher:
             model, distiller = teacher.teach(model, prepared.fresh_model)
     elif prepared.trained_head and not recipe.schedule.found:
@@ -91,10 +92,10 @@ def prune(
     assert pruning.report is not None
 
     save_model(trainer, out / "model")
-    begun = time.perf_counter()
+    evaluating = time.perf_counter()
     sparse = _metrics(prepared, _load(prepared, out / "model"))
-    seconds["evaluate"] = time.perf_counter() - begun
-    seconds["total"] = elsewhere + journal.before + time.perf_counter() - started
+    seconds["evaluate"] = time.perf_counter() - evaluating
+    seconds["total"] = earlier + journal.before + time.perf_counter() - started
     return describe_run(prepared, pruning.report, journal, out, dense, sparse, seconds)
 
 
@@ -107,15 +108,18 @@ def _begin(prepared: Prepared, out: Path) -> None:
             (out / "recipe.yaml").write_text(serialization.dump(prepared.recipe), "utf-8")
 
 
-def _dense(
-    prepared: Prepared, folder: Path, watch: Sequence[TrainerCallback]
-) -> tuple[PreTrainedModel, dict[str, float], float, float]:
-    """Fine-tune dense, unless that is done, and read the model back from its folder.
+class _Dense(NamedTuple):
+    """What dense training left; ``earlier`` are those of its seconds in processes before this."""
 
-    Also what the model gives, the seconds that training took, and those of them in processes before
-    this one.
-    """
-    spent, elsewhere = folder / SECONDS, None
+    model: PreTrainedModel
+    metrics: dict[str, float]
+    seconds: float
+    earlier: float
+
+
+def _train_dense(prepared: Prepared, folder: Path, watch: Sequence[TrainerCallback]) -> _Dense:
+    """Fine-tune dense, unless that is done, and read the model back from its folder."""
+    clock, earlier = folder / SECONDS, None
     if not (folder / "model").is_dir():
         with explained(folder):
             folder.mkdir(exist_ok=True)
@@ -130,17 +134,17 @@ def _dense(
             callbacks=[journal, *watch],
         )
         if is_main():
-            spent.write_text(f"{journal.seconds:.3f}\n", "utf-8")
-        elsewhere = journal.before
+            clock.write_text(f"{journal.seconds:.3f}\n", "utf-8")
+        earlier = journal.before
         save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        if anywhere(trainer.saving.interrupted, trainer.args):  # too late to stop before the end
+        if anywhere(trainer.saving.interrupted, trainer.args.device):  # too late to stop before
             steps = trainer.state.max_steps
             raise Interrupted(folder / "model", steps, steps)
     model = _load(prepared, folder / "model")
     metrics = _metrics(prepared, model)
-    total = read_seconds(spent)
-    return model, metrics, total, total if elsewhere is None else elsewhere
+    seconds = read_seconds(clock)
+    return _Dense(model, metrics, seconds, seconds if earlier is None else earlier)
 
 
 def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:
