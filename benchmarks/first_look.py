@@ -34,7 +34,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "stsb": {"epochs": 1.5, "max_length": 128, "regression": True, "metric": "spearman"},
 }
 """Besides these: batch 16, learning rate 1e-4, 10 % warm-up, linear decay, clip 1, seed 42."""
-ALL = [method.name for method in methods.known() if not method.build().schedule.found]
+ALL = [method.name for method in methods.known() if not method.build().schedule.from_model]
 SHOWN = {"mrpc": ("accuracy", "f1"), "stsb": ("pearson", "spearman"), "bbc": ("accuracy",)}
 
 

@@ -19,9 +19,11 @@ from collections.abc import Mapping
 
 from sentei.methods.method import Method
 from sentei.methods.platon import platon
-from sentei.parts.distillation import Distillation
-from sentei.parts.patterns import Pattern
-from sentei.parts.scope import Scope
+from sentei.parts import (
+    Distillation,
+    Pattern,
+    Scope,
+)
 from sentei.recipe import Recipe
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sentei.models.loading import parameter_bytes
+from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Selection
 from sentei.records import Record, SizeRecord, bitmask_bytes
 from sentei.run.precision import precision
@@ -134,10 +135,7 @@ def inspect(prepared: Prepared) -> Inspection:
         dense_steps=prepared.dense_steps,
         steps=total,
         updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),
-        schedule=tuple(
-            (step, schedule.at(step, total))
-            for step in sorted({round(total * i / 100) for i in range(101)})
-        ),
+        schedule=_trajectory(schedule, total),
         teacher=_teacher(prepared),
         untaught=prepared.untaught,
         notes=prepared.notes,
@@ -145,6 +143,11 @@ def inspect(prepared: Prepared) -> Inspection:
         sizes=_sizes(selection, memory.weights, selection.prunable - pruned),
         checkpoint_bytes=memory.checkpoint,
     )
+
+
+def _trajectory(schedule: Schedule, total: int) -> tuple[tuple[int, float], ...]:
+    steps = sorted({round(total * i / 100) for i in range(101)})
+    return tuple((step, schedule.at(step, total)) for step in steps)
 
 
 def _memory(prepared: Prepared) -> MemoryRecord:
@@ -160,7 +163,9 @@ def _memory(prepared: Prepared) -> MemoryRecord:
 
 def _teacher(prepared: Prepared) -> TeacherRecord | None:
     teacher = prepared.teacher
-    return teacher and TeacherRecord(
+    if teacher is None:
+        return None
+    return TeacherRecord(
         name=teacher.name,
         learns=teacher.match.describe(),
         notes=teacher.notes,

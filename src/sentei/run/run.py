@@ -16,11 +16,13 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from transformers import PreTrainedModel, TrainerCallback
 
 from sentei import serialization
+from sentei.distill import Distiller
 from sentei.distributed import anywhere, is_main
 from sentei.integrations.trainer import STATE_FILE, PruningCallback
 from sentei.models.loading import load_model
@@ -61,42 +63,64 @@ def prune(
         FloatingPointError: Training diverged.
     """
     started = time.perf_counter()
-    model, teacher, recipe = prepared.model, prepared.teacher, prepared.recipe
-    distiller, dense = None, None
-    seconds: dict[str, float] = {}
-    earlier = 0.0  # seconds of processes that were stopped
-    if teacher and not prepared.dense_steps:
-        model, distiller = teacher.teach(model)
-    _begin(prepared, out)
-    if prepared.dense_steps:
-        model, dense, seconds["dense"], earlier = _train_dense(prepared, out / "dense", watch)
-        if teacher:
-            model, distiller = teacher.teach(model, prepared.fresh_model)
-    elif prepared.trained_head and not recipe.schedule.found:
-        dense = dict(before or _metrics(prepared, model))
-
+    start = _start(prepared, out, watch, before)
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
-    pruning = PruningCallback(recipe, resume_from=checkpoint)
-    journal = Journal(out / "metrics.jsonl", pruning, distiller)
+    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
+    journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
         prepared,
-        model,
+        start.model,
         out / "checkpoints",
         epochs=prepared.settings.epochs,
         checkpoint=checkpoint,
-        decisions=recipe.schedule.is_update,
+        decisions=prepared.recipe.schedule.is_update,
         callbacks=[pruning, journal, *watch],
-        distiller=distiller,
+        distiller=start.distiller,
     )
-    seconds["train"] = journal.seconds
+    seconds = {**start.seconds, "train": journal.seconds}
     assert pruning.report is not None
 
     save_model(trainer, out / "model")
     evaluating = time.perf_counter()
     sparse = _metrics(prepared, _load(prepared, out / "model"))
     seconds["evaluate"] = time.perf_counter() - evaluating
-    seconds["total"] = earlier + journal.before + time.perf_counter() - started
-    return describe_run(prepared, pruning.report, journal, out, dense, sparse, seconds)
+    seconds["total"] = start.earlier + journal.before + time.perf_counter() - started
+    return describe_run(prepared, pruning.report, journal, out, start.dense, sparse, seconds)
+
+
+class _Start(NamedTuple):
+    """What pruning starts from.
+
+    ``dense`` are the metrics before it, ``earlier`` the seconds of dense training in processes
+    before this one.
+    """
+
+    model: PreTrainedModel
+    distiller: Distiller | None = None
+    dense: dict[str, float] | None = None
+    seconds: Mapping[str, float] = MappingProxyType({})
+    earlier: float = 0.0
+
+
+def _start(
+    prepared: Prepared,
+    out: Path,
+    watch: Sequence[TrainerCallback],
+    before: Mapping[str, float] | None,
+) -> _Start:
+    """Make the folder, train dense where that is to come first, and bring the teacher in."""
+    model, teacher, distiller, dense = prepared.model, prepared.teacher, None, None
+    if teacher and not prepared.dense_steps:
+        model, distiller = teacher.teach(model)
+    _begin(prepared, out)
+    if not prepared.dense_steps:
+        if prepared.trained_head and not prepared.recipe.schedule.from_model:
+            dense = dict(before or _metrics(prepared, model))
+        return _Start(model, distiller, dense)
+    model, dense, seconds, earlier = _train_dense(prepared, out / "dense", watch)
+    if teacher:
+        model, distiller = teacher.teach(model, prepared.fresh_model)
+    return _Start(model, distiller, dense, {"dense": seconds}, earlier)
 
 
 def _begin(prepared: Prepared, out: Path) -> None:
