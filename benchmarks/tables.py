@@ -17,14 +17,17 @@ same results give the same bytes, and a test holds the pages to it. The names:
     method NAME   one method on every task
     tasks         by kind of task
     structured    heads and neurons
+    latency       how many times as fast without them
     result NAME   the first table of results/NAME.md
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 from benchmarks import machine
 from benchmarks.log import Log
@@ -258,7 +261,7 @@ def tasks() -> str:
     columns = [("start", 0.0), ("dense", 0.0)]
     columns += [(name, at) for at in (0.5, 0.8) for name in ("platon", "magnitude")]
     head = [f"{title(name)} {100 * at:g} %" if at else title(name) for name, at in columns]
-    metrics = {"entities": "F1", "answers": "F1", "images": "accuracy", "language": "perplexity"}
+    metrics = {"entities": "F1", "answers": "F1", "language": "perplexity"}
     rows = []
     for task, metric in metrics.items():
         values = {(c["method"], c["sparsity"]): c["metrics"] for c in lines if c["task"] == task}
@@ -282,6 +285,28 @@ def structured() -> str:
     ]
     heads = ["half of heads and neurons", "10 of 12 heads, 80 % of neurons"]
     return markdown(["test (dev)", "dense", *heads], rows)
+
+
+def latency() -> str:
+    """Ratios to the dense model in the same engine, one thread, medians of rounds."""
+    path = machine.RESULTS / "latency.json"
+    one = next(run for run in json.loads(path.read_text("utf-8")) if run["threads"] == 1)
+    times = {
+        (row["engine"], row["batch"], row["model"]): median(row["clock"])
+        for row in one["milliseconds"]
+    }
+    columns = [(engine, batch) for engine in ("PyTorch", "ONNX Runtime") for batch in (1, 8)]
+    rows = []
+    for name, model in one["models"].items():
+        if name != "dense":
+            fewer = one["models"]["dense"]["flops"] / model["flops"]
+            loader = "`from_pretrained`" if model["stock"] else "`sentei.shrink.load`"
+            faster = [times[*column, "dense"] / times[*column, name] for column in columns]
+            cells = [f"{ratio:.2f}" for ratio in faster]
+            rows.append([name, loader, f"1 / {fewer:.1f}", *cells])
+    counts = {1: "1 text", 8: "8 texts"}
+    head = [f"{engine}, {counts[batch]}" for engine, batch in columns]
+    return markdown(["taken out of every layer", "loaded by", "operations", *head], rows)
 
 
 def result(name: str) -> str:
@@ -308,6 +333,7 @@ TABLES: dict[str, Callable[..., str]] = {
         method,
         tasks,
         structured,
+        latency,
         result,
     )
 }

@@ -7,10 +7,10 @@ import warnings
 
 import pytest
 import torch
-from test_every_method import fitted
 from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
+from helpers.training import fitted
 from sentei import serialization
 from sentei.methods import known
 

@@ -48,19 +48,12 @@ def interval(differences: Sequence[float], confidence: float = CONFIDENCE) -> In
 
     mean ± t s / sqrt(n), with t the quantile of n - 1 degrees of freedom. It takes the
     differences for independent draws from one normal distribution.
-
-    Raises:
-        ModuleNotFoundError: SciPy is not installed.
     """
     n, mean, deviation = spread(differences)
     if deviation is None:
         return Interval(n, mean, None, None)
-    try:
-        from scipy import stats  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "intervals need scipy: pip install 'sentei[metrics]'", name=error.name
-        ) from error
+    from scipy import stats  # type: ignore[import-untyped]  # takes a second
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal but for rounding: an end is a mean
         low, high = stats.ttest_1samp(differences, 0).confidence_interval(confidence)

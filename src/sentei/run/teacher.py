@@ -14,10 +14,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sentei.data.features import Features
-from sentei.data.table import listing
 from sentei.distill import Distiller, Match, TeacherCache
 from sentei.distill.cache import expected_bytes
 from sentei.distill.layers import match
+from sentei.messages import listing
 from sentei.models.folder import is_shrunk
 from sentei.models.labels import placeholders, same_names
 from sentei.models.loading import (

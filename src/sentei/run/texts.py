@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sentei.data.table import Layout, read, read_text
+from sentei.data.formats import read_text
+from sentei.data.sources import read
+from sentei.data.table import Layout
 from sentei.run.settings import Settings
 from sentei.tasks import kinds
 from sentei.tasks.texts import Examples, text_cells, text_columns
