@@ -25,8 +25,8 @@ from sentei import serialization
 from sentei.compare.choices import Scalar, Space, count
 from sentei.compare.plan import Plan
 from sentei.messages import nearest
+from sentei.methods.knowledge_aware import Stages
 from sentei.methods.magnitude import magnitude
-from sentei.parts.schedule import Stages
 from sentei.recipe import Recipe
 from sentei.run.settings import Settings
 from sentei.run.teacher import name_teacher

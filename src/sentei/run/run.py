@@ -71,7 +71,7 @@ def prune(
         model, dense, seconds["dense"], elsewhere = _dense(prepared, out / "dense", watch)
         if teacher:
             model, distiller = teacher.teach(model, prepared.fresh_model)
-    elif prepared.trained_head and not recipe.schedule.found:
+    elif prepared.trained_head and not recipe.schedule.from_model:
         dense = dict(before or _metrics(prepared, model))
 
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None

@@ -9,6 +9,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
 
+from sentei import serialization
 from sentei.models.folder import is_shrunk
 from sentei.models.loading import load_pretrained
 from sentei.records import PruningReport, Record
@@ -120,33 +121,10 @@ def _claims(
         ),
         Check(
             claim=f"the sparsity asked for, {claims.target:.4%}, was reached",
-            holds=_reached(claims),
+            holds=serialization.load(claims.recipe).budget.reached(claims),
             found=f"{claims.sparsity:.4%}",
         ),
     ]
-
-
-def _reached(claims: PruningReport) -> bool:
-    """Whether as much was pruned as the recipe counts: weights, or units of each kind.
-
-    A count that was learned is of weights, unless single weights stand beside units.
-    """
-    budget = claims.recipe.get("budget", {})
-    said = budget if isinstance(budget, dict) else {"kind": budget}
-    counts, spare = [(claims.prunable, claims.pruned)], int(bool(said.get("compat")))
-    by_weights = claims.pruned >= round(claims.prunable * claims.target)
-    if said.get("kind") in ("threshold", "learned_ratio") and by_weights:
-        return True
-    if claims.units and said.get("kind") != "across_sizes":
-        kinds = {record.kind for record in claims.units}
-        found = [[r for r in claims.units if r.kind == kind] for kind in sorted(kinds)]
-        counts = [(sum(r.units for r in rs), sum(r.pruned for r in rs)) for rs in found]
-        # Units of unlike sizes are counted, and rounded, apart; a multiple rounds in every layer.
-        sizes = len({record.units for record in claims.units}) - 1
-        spare += sizes + (
-            len(claims.units) * said["multiple"] if said.get("multiple", 1) > 1 else 0
-        )
-    return all(pruned + spare >= round(total * claims.target) for total, pruned in counts)
 
 
 def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
