@@ -200,15 +200,15 @@ def check_counts(method: Method) -> None:
         seen += 1
         update = pruner.updates[-1]
         target = recipe.schedule.at(step, STEPS)
-        wanted = _exact(recipe, training, target) if update.settled else update.pruned
+        exact = _exact(recipe, training, target) if update.settled else update.pruned
         kept = sum(int(mask.sum()) for mask in pruner.masks.values())
         zeros = round(pruner.sparsity * pruner.prunable)
         _expect(update.step == step, method, "a decision must be recorded at its step")
         counts = (update.pruned, pruner.prunable - kept, zeros)
         _expect(
-            counts == (wanted,) * 3,
+            counts == (exact,) * 3,
             method,
-            f"step {step} must prune exactly {wanted} weights (recorded, masked, zero: {counts})",
+            f"step {step} must prune exactly {exact} weights (recorded, masked, zero: {counts})",
         )
     least = 1 if recipe.schedule.from_model else 3
     _expect(seen >= least, method, f"the schedule must decide {least} times or more")
@@ -361,9 +361,9 @@ def check_early_stop(method: Method) -> None:
         report = training.finish()
     exact = _exact(recipe, training, 0.7)
     _expect(report.pruned == exact, method, "stopping early must stay exact")
-    told = any(issubclass(warning.category, SenteiWarning) for warning in caught)
+    warned = any(issubclass(warning.category, SenteiWarning) for warning in caught)
     _expect(
-        told != recipe.schedule.from_model,
+        warned != recipe.schedule.from_model,
         method,
         "stopping early must warn, if it changes weights",
     )

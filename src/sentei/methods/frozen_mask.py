@@ -24,16 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Global,
-    Memory,
-    Project,
-    Schedule,
-    Scope,
-    Score,
-    Sparsity,
-    Unstructured,
-)
+from sentei.parts import Global, Memory, Project, Schedule, Scope, Score, Sparsity, Unstructured
 from sentei.recipe import Recipe
 
 

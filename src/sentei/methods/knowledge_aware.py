@@ -28,15 +28,7 @@ from typing import Literal
 from pydantic import Field
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Distillation,
-    Magnitude,
-    Pattern,
-    Project,
-    Schedule,
-    Scope,
-    Uniform,
-)
+from sentei.parts import Distillation, Magnitude, Pattern, Project, Schedule, Scope, Uniform
 from sentei.recipe import Recipe
 
 

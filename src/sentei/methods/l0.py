@@ -55,9 +55,8 @@ from sentei.tensors import product_
 class HardConcrete(Latent):
     """Gates between 0 and 1 around the mask: stochastic in training, deterministic otherwise.
 
-    With score S (log-odds) and u uniform, drawn once an optimizer step: s = sigmoid((log(u / (1 -
-    u)) + S) / temperature), gate = min(1, max(0, s (high - low) + low)). Deterministic: s =
-    sigmoid(S). (Louizos et al. 2018, arXiv 1712.01312, eq. 10 to 12; movement pruning's code.)
+    Louizos et al. 2018, arXiv 1712.01312, eq. 10 to 12: with ``low`` -0.1 and ``high`` 1.1 the gate
+    is min(1, max(0, s (high - low) + low)).
 
     The module holds the deterministic weights except in forward passes in training mode. Once a
     budget has fixed the count, gates are deterministic in training too.
@@ -160,10 +159,7 @@ class HardConcrete(Latent):
 
 
 class ExpectedL0(ScorePenalty):
-    """The expected fraction of open gates: sigmoid(S - temperature ln(-low / high)).
-
-    (Louizos et al. 2018, arXiv 1712.01312, eq. 12.)
-    """
+    """The expected fraction of open gates: Louizos et al. 2018, arXiv 1712.01312, eq. 12."""
 
     kind: Literal["expected_l0"] = "expected_l0"
 

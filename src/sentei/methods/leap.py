@@ -62,8 +62,7 @@ class LearnedRatio(Settling):
 
     Each site keeps its ceil(k n) best. The gradient of sigma is straight-through: the sum of the
     mask's gradient over what is kept; penalties on the ratio reach it through the sigmoid. Settled,
-    all sigma / temperature are moved by the same amount to meet the count. (arXiv 2105.14636; code
-    of its first version, yaozhewei/MLPruning at 5483912, which has no temperature.)
+    all sigma / temperature are moved by the same amount to meet the count.
     """
 
     kind: Literal["learned_ratio"] = "learned_ratio"
@@ -149,10 +148,8 @@ def _shifted(logits: Tensor, sizes: Sequence[int], kept: float) -> list[float]:
 class ExcessRatio(RatioPenalty):
     """coefficient (R - k)^2 while the remaining ratio R is above its target k: LEAP.
 
-    R is the kept fraction of all prunable weights, from the learned ratio of each site, and the
-    coefficient adapts to L = (R - k)^2, which counts as a constant in it: max(maximum L / (1 -
-    k)^2, minimum). (arXiv 2105.14636; ``form="code"`` is MLPruning's code, which falls to
-    ``near_minimum`` once L < ``near``.)
+    The adaptive coefficient counts as a constant; ``form="code"`` is MLPruning's, which falls to
+    ``near_minimum`` once (R - k)^2 < ``near``.
     """
 
     kind: Literal["excess_ratio"] = "excess_ratio"

@@ -15,15 +15,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Cubic,
-    Global,
-    Magnitude,
-    Pattern,
-    Project,
-    Scope,
-    Uniform,
-)
+from sentei.parts import Cubic, Global, Magnitude, Pattern, Project, Scope, Uniform
 from sentei.recipe import Recipe
 
 

@@ -35,27 +35,14 @@ from pydantic import Field
 from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Cubic,
-    Global,
-    Magnitude,
-    Pattern,
-    Progress,
-    Project,
-    Scope,
-    WeightPenalty,
-)
+from sentei.parts import Cubic, Global, Magnitude, Pattern, Progress, Project, Scope, WeightPenalty
 from sentei.recipe import Recipe
 
 
 class MixtureGaussian(WeightPenalty):
     """The negative log of a mixture-Gaussian prior on every weight, divided by N: MGPP.
 
-    Prior lambda N(0, slab) + (1 - lambda) N(0, spike), with *variances* spike << slab. With c1 =
-    ln(lambda / (1 - lambda)) + ln(spike / slab) / 2, c2 = (1 / spike - 1 / slab) / 2 and w0 =
-    sigmoid(-(c1 + c2 w^2)), the probability of the spike, the gradient is w / N (1 / slab + w0 (1 /
-    spike - 1 / slab)). lambda falls on a line over the schedule's ramp, and the prior ends with it.
-    (arXiv 2411.00969; authors' code MingxuanZhangPurdue/PTMGP at b3700cc.)
+    lambda falls on a line over the schedule's ramp, and the prior ends with it.
     """
 
     kind: Literal["mixture_gaussian"] = "mixture_gaussian"

@@ -32,24 +32,15 @@ from pydantic import Field
 from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Cubic,
-    Global,
-    Memory,
-    Pattern,
-    Project,
-    Scope,
-    Windowed,
-)
+from sentei.parts import Cubic, Global, Memory, Pattern, Project, Scope, Windowed
 from sentei.recipe import Recipe
 
 
 class Uncertainty(Windowed):
-    """Smoothed importance times smoothed uncertainty: PLATON's upper confidence bound.
+    """Smoothed importance times smoothed uncertainty: PLATON's upper confidence bound S.
 
-    With I the signal's window mean: Ibar = beta1 Ibar + (1 - beta1) I, U = |I - Ibar| with the Ibar
-    just updated, Ubar = beta2 Ubar + (1 - beta2) U, score Ibar * Ubar. (arXiv 2206.12562, eq. 4 to
-    7; windows as in the authors' code. Averages start at 0, without bias correction.)
+    arXiv 2206.12562, eq. 4 to 7; windows as in the authors' code. Averages start at 0, without bias
+    correction.
     """
 
     kind: Literal["uncertainty"] = "uncertainty"

@@ -42,8 +42,7 @@ from sentei.recipe import Recipe
 class ReweightedL1(ProximalPenalty):
     """Soft-thresholding, with a threshold that falls with the weight's size.
 
-    After the optimizer's step, w <- sign(w) max(0, |w| - lr coefficient / (|w| + epsilon)).
-    (Reweighted proximal pruning, Guo et al. 2019, arXiv 1909.12486; reweighting at every step.)
+    Reweighted at every step.
     """
 
     kind: Literal["reweighted_l1"] = "reweighted_l1"

@@ -17,15 +17,7 @@ import torch
 from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Cubic,
-    Memory,
-    Pattern,
-    Project,
-    Scope,
-    Score,
-    Uniform,
-)
+from sentei.parts import Cubic, Memory, Pattern, Project, Scope, Score, Uniform
 from sentei.recipe import Recipe
 
 

@@ -16,14 +16,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Cubic,
-    Global,
-    Pattern,
-    Project,
-    Scope,
-    Smoothed,
-)
+from sentei.parts import Cubic, Global, Pattern, Project, Scope, Smoothed
 from sentei.recipe import Recipe
 
 

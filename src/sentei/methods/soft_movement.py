@@ -25,16 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sentei.methods.method import Method
-from sentei.parts import (
-    Adam,
-    Cubic,
-    Learned,
-    Pattern,
-    Scope,
-    ScoreL1,
-    StraightThrough,
-    Threshold,
-)
+from sentei.parts import Adam, Cubic, Learned, Pattern, Scope, ScoreL1, StraightThrough, Threshold
 from sentei.recipe import Recipe
 
 

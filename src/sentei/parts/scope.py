@@ -323,15 +323,15 @@ def _preset(tree: _Tree, family: Family) -> set[str]:
     chosen: set[str] = set()
     for entry in tree.names.values():
         if place := family.locate(entry.module):
-            found = blocks.setdefault(place.block, set())
+            roles = blocks.setdefault(place.block, set())
             if place.role and entry.leaf == "weight":
-                found.add(place.role)
+                roles.add(place.role)
                 chosen.add(entry.name)
     missing = [
         f"{block}.{module}.weight"
-        for block, found in blocks.items()
+        for block, roles in blocks.items()
         for role, module in family.roles.items()
-        if role not in found
+        if role not in roles
     ]
     if missing or not blocks:
         reason = f"it has no {_listed(missing)}" if blocks else f"it has no {family.block}"
