@@ -17,7 +17,7 @@ from sentei.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from sentei.run.shrink import Smaller
-    from sentei.run.texts import Texts
+    from sentei.run.vocabulary import Texts
     from sentei.shrink import VocabularyReport
 
 
@@ -93,17 +93,14 @@ def shrink(
 
 
 def _read(options: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts | None:
-    from sentei.run.texts import OF_RUN, read_texts, run_texts
+    from sentei.run.vocabulary import vocabulary_texts
 
     if not vocabulary:
         if options or least > 1:
             option = dashed(next(iter(options), "least"))
             raise ValueError(f"{option} says how --vocabulary is read, and that is not given")
         return None
-    task, texts = task_from(Classification, options), []
-    for name in vocabulary:
-        texts += run_texts(model) if name == OF_RUN else read_texts(Path(name), task)
-    return texts
+    return vocabulary_texts(vocabulary, task_from(Classification, options), model)
 
 
 def _facts(smaller: Smaller) -> dict[str, Any]:

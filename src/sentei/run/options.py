@@ -36,7 +36,7 @@ class OptionError(ValueError):
     @property
     def as_setting(self) -> str:
         """The same in the words of a file: ``name=value: reason``."""
-        return f"{self.name}={self.value}: {self.reason}" if self.name else self.reason
+        return f"{self.name}={self.value!r}: {self.reason}" if self.name else self.reason
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from sentei import shrink
 from sentei.models.folder import load, save
-from sentei.run.texts import Texts
+from sentei.run.vocabulary import Texts
 from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
 
 

@@ -1,7 +1,8 @@
-"""Texts without their labels, for what needs only to read them."""
+"""The texts that a vocabulary is cut to: those of files, or of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,23 @@ OF_RUN: Final = "run"
 """In place of a file: what a run was trained and evaluated on."""
 
 Texts = list[str | tuple[str, str]]
+
+
+def vocabulary_texts(names: Iterable[str], task: Classification, model: Path) -> Texts:
+    """All texts, or pairs of texts, that are named.
+
+    Args:
+        names: Files and folders, or :data:`OF_RUN`.
+        task: Says which columns of the files hold them, and how they are written.
+        model: Folder of the model whose vocabulary it is.
+
+    Raises:
+        ValueError: A file cannot be used, or the model is not of a run with texts; names the place.
+    """
+    texts = Texts()
+    for name in names:
+        texts += _of_run(model) if name == OF_RUN else read_texts(Path(name), task)
+    return texts
 
 
 def read_texts(path: Path, task: Classification) -> Texts:
@@ -31,15 +49,8 @@ def read_texts(path: Path, task: Classification) -> Texts:
     return _joined(*task.texts(read(path, task.format(), ("train",))))
 
 
-def run_texts(model: Path) -> Texts:
-    """The texts that a run was trained and evaluated on.
-
-    Args:
-        model: The folder of its model.
-
-    Raises:
-        ValueError: It belongs to no run, or to one of another kind than texts and pairs of them.
-    """
+def _of_run(model: Path) -> Texts:
+    """The texts that a run was trained and evaluated on; ``model`` is the folder of its model."""
     settings = Settings.read(model.parent / "run.yaml")
     task, texts = settings.task, Texts()
     for examples in task.load(settings.training.seed):
