@@ -34,6 +34,7 @@ class Images(Labelled[Pictures]):
 
     title = "image classification"
     auto_class = "AutoModelForImageClassification"
+    pipeline_tag = "image-classification"
     processor_name = "image processor"
     packages: ClassVar = {"sklearn": "metrics", "PIL": "vision"}
 
