@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sentei.distill.cache import FILE as CACHE_FILE
 from sentei.records import Record, SizeRecord
 from sentei.run.prepare import Prepared, parameter_bytes, precision
 from sentei.run.run import bitmask_bytes
@@ -172,7 +173,7 @@ def check_disk(prepared: Prepared, out: Path) -> None:
     _check_room(out, 3 * (3 * dense + pruner) + 2 * dense, "--out", "for its checkpoints")
     folder = prepared.settings.teacher_cache
     if folder and prepared.teacher:
-        present = sum(file.stat().st_size for file in folder.glob("*.bin"))
+        present = sum(file.stat().st_size for file in folder.glob(f"{CACHE_FILE}*"))
         missing = prepared.teacher.cache_bytes - present
         _check_room(folder, missing, "--teacher-cache", "for the teacher's answers")
 
