@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs bench tables clean
 
 demo: $(READY)  ## prune a real model on real data, and print what came out
 	$(BIN)/sentei demo --out $(or $(OUT),sentei-demo)
@@ -18,9 +18,15 @@ check: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)  ## the site, into site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench: $(READY)  ## measure speed and memory again; results in benchmarks/
 	$(BIN)/python -m benchmarks.select
 	$(BIN)/python -m benchmarks.overhead
+
+tables: $(READY)  ## the tables of README.md and docs/, from benchmarks/results
+	$(BIN)/python -m benchmarks.tables
 
 clean:  ## remove the environment
 	rm -rf $(VENV)
@@ -30,5 +36,5 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sentei needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[data,metrics,tokens,summaries,vision,report,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tokens,summaries,vision,report,demo,dev,docs]'
 	touch $@

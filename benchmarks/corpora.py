@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentei.report.files import replace
+from sentei.files import write_text
 
 csv.field_size_limit(1 << 24)
 
@@ -72,7 +72,7 @@ def write(corpus: Corpus, data: Path, out: Path) -> tuple[Path, Path]:
         train, evaluation = _split(corpus, train)
     for name, rows in (("train.jsonl", train), ("eval.jsonl", evaluation)):
         lines = (json.dumps(_example(corpus, row)) + "\n" for row in rows)
-        replace(out / name, "".join(lines))  # another worker may be writing, or reading
+        write_text(out / name, "".join(lines))  # another worker may be writing, or reading
     return out / "train.jsonl", out / "eval.jsonl"
 
 

@@ -26,12 +26,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from benchmarks import machine
 from sentei import shrink
-from sentei.cli.app import quiet_transformers
+from sentei.models.demo import demo_model_path
+from sentei.models.inputs import example
+from sentei.models.quiet import quiet_transformers
 from sentei.models.structures import divide, family_of
 from sentei.parts.budget import Uniform
-from sentei.parts.part import Moment
-from sentei.shrink.cost import example
-from sentei.tasks.demo import demo_model_path
+from sentei.parts.progress import Progress
 
 LENGTH, BATCHES, WARMUP = 128, (1, 8), 5
 MODELS: dict[str, tuple[float, tuple[str, ...]]] = {
@@ -51,9 +51,9 @@ def pruned(sparsity: float, kinds: tuple[str, ...]) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         demo_model_path(), num_labels=2
     )
-    end = Moment(step=1, total=1, sparsity=sparsity, final=sparsity, reached=sparsity, ramp=1.0)
-    for structure in (division.structure for division in divide(model, family_of(model))):
-        if structure.kind in kinds:
+    end = Progress(step=1, total=1, sparsity=sparsity, final=sparsity, reached=sparsity, ramp=1.0)
+    for structure in (at.structure for at in divide(model, family_of(model))):
+        if structure.unit in kinds:
             out = structure.weights[-1]
             idle = Uniform(multiple=2).split([structure.units], end, {})[0].count
             first = out.offset + (structure.units - idle) * out.width

@@ -19,12 +19,13 @@ from transformers import PreTrainedModel
 
 from benchmarks import cells, machine
 from sentei import shrink
-from sentei.cli.app import quiet_transformers
-from sentei.run.prepare import load_evaluation, load_processor, saved_labels
-from sentei.run.run import evaluate
+from sentei.models.demo import DEMO
+from sentei.models.inputs import example
+from sentei.models.loading import saved_labels
+from sentei.models.quiet import quiet_transformers
+from sentei.run.evaluate import evaluate
 from sentei.run.settings import Settings, make_recipe
-from sentei.shrink.cost import example
-from sentei.tasks.catalogue import DEMO
+from sentei.tasks.corpus import load_evaluation
 
 START, DENSE = "start", "dense"
 SENTENCES, EPOCHS = 8000, 1
@@ -96,7 +97,9 @@ def accuracy(model: PreTrainedModel, run: Path, data: Path) -> float:
     settings = settings.model_copy(update={"eval": data / "sst2" / "test-labeled.tsv"})
     folder = str(run / "model")
     corpus = load_evaluation(settings, saved_labels(folder))
-    return evaluate(model, load_processor(corpus.kind, folder), corpus, settings)["accuracy"]
+    processor = corpus.load_processor(folder)
+    features = corpus.evaluation_features(processor)
+    return evaluate(model, processor, corpus, features, settings.batch_size)["accuracy"]
 
 
 @torch.no_grad()
@@ -114,7 +117,7 @@ def shrunk(run: Path, data: Path) -> dict[str, Any]:
         "largest_difference_of_logits": float(difference),
         "heads": report.units("head"),
         "neurons": report.units("neuron"),
-        "structures": [[s.kind, s.layer, s.before, s.after] for s in report.structures],
+        "structures": [[s.unit, s.layer, s.before, s.after] for s in report.structures],
         "parameters": (report.parameters_before, report.parameters_after),
         "flops": (report.flops_before, report.flops_after),
         "stock": report.stock,

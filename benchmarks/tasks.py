@@ -29,9 +29,9 @@ from transformers import (
 )
 
 from benchmarks import cells, machine, subjqa
-from sentei.cli.app import quiet_transformers
+from sentei.models.demo import DEMO
+from sentei.models.quiet import quiet_transformers
 from sentei.run.settings import make_recipe
-from sentei.tasks.catalogue import DEMO
 from sentei.tasks.demo import load_demo
 
 START, DENSE = "start", "dense"

@@ -25,13 +25,14 @@ from transformers.utils import logging
 
 from benchmarks import corpora, machine
 from sentei.data.table import Layout
-from sentei.run.prepare import load_evaluation, load_model, saved_labels
-from sentei.run.run import evaluate
+from sentei.models.demo import demo_model_path
+from sentei.models.loading import load_model, saved_labels
+from sentei.run.evaluate import evaluate
 from sentei.run.settings import Settings
-from sentei.run.texts import Texts, read_texts
+from sentei.run.vocabulary import Texts, read_texts
 from sentei.shrink import save, shrink_vocabulary
-from sentei.shrink.vocabulary.tokenizer import encode
-from sentei.tasks.demo import demo_model_path
+from sentei.shrink.vocabulary.tokens import encode
+from sentei.tasks.corpus import load_evaluation
 
 TASKS = {"SST-2": "sst2-full", "MRPC": "mrpc", "STS-B": "stsb", "BANKING77": "banking77"}
 HEAD = (
@@ -98,11 +99,11 @@ def measure_run(run: Path) -> dict[str, Any]:
     assert settings.train is not None
     folder = str(run / "model")
     corpus = load_evaluation(settings, saved_labels(folder))
-    model, tokenizer = load_model(folder, corpus)[0], AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load_model(folder, corpus.head)[0], AutoTokenizer.from_pretrained(folder)
     texts = read_texts(settings.train, settings.layout())
     smaller, fewer, report = shrink_vocabulary(model, tokenizer, texts)
     scores = [
-        evaluate(one, processor, corpus, settings)
+        evaluate(one, processor, corpus, corpus.evaluation_features(processor), settings.batch_size)
         for one, processor in ((model, tokenizer), (smaller, fewer))
     ]
     metric = corpus.metrics[0]

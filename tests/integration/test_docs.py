@@ -8,6 +8,7 @@ python blocks must compile.
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+import yaml
 from accelerate.state import AcceleratorState, GradientState
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, TrainingArguments
@@ -32,7 +34,8 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-CARDS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+CARDS = [card for card in sorted((ROOT / "docs" / "methods").glob("*.md")) if card.stem != "index"]
+WIDTH = 100
 
 FENCE = re.compile(
     r"^(?P<mark><!-- runnable -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
@@ -98,6 +101,30 @@ def test_every_make_target_exists(page):
     targets = re.findall(r"^make ([a-z]+)", lines, re.M) + re.findall(r"`make ([a-z]+)", outside)
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+# ---------------------------------------------------------------------------------------- prose
+
+
+@BY_PAGE
+def test_prose_is_wrapped_at_one_width(page):
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    long = [line for line in prose.splitlines() if len(line) > WIDTH and not line.startswith("|")]
+    assert long == []
+
+
+@pytest.mark.parametrize("name", ["flow.svg", "lost.svg"])
+def test_the_pictures_are_of_the_results(name):
+    images = ROOT / "docs" / "images"
+    draw = runpy.run_path(str(images / "draw.py"))["PICTURES"][name]
+    assert (images / name).read_text(encoding="utf-8") == draw(), "run: python docs/images/draw.py"
+
+
+def test_the_four_papers_can_be_cited():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    ids = {paper["identifiers"][0]["value"] for paper in citation["references"]}
+    assert ids == {"arXiv:2206.12562", "arXiv:2411.00969", "arXiv:2105.14636", "arXiv:2104.08682"}
+    assert all(paper["title"] and paper["authors"] for paper in citation["references"])
 
 
 # ---------------------------------------------------------------------------------------- links

@@ -8,26 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import STEPS, same, trainer, weights, zeros
 from transformers import AutoModelForSequenceClassification
 
 import sentei
-from sentei import serialization
+from helpers.training import STEPS, fitted, same, trainer, weights, zeros
 from sentei.methods import known
 from sentei.testing import Network
-
-FITTING = {"schedule.every": 2, "score.window": 2, "schedule.stages": 8, "score.optimizer.lr": 0.2}
-
-
-def fitted(method, sparsity=0.8) -> sentei.Recipe:
-    """The method's recipe, fitted to a run of a few steps, without its teacher."""
-    recipe = method.build(sparsity).model_copy(update={"distill": None})
-    for path, value in FITTING.items():
-        try:
-            recipe = serialization.override(recipe, [f"{path}={value}"])
-        except ValueError:
-            continue
-    return recipe
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 from sentei import auto, cli, serialization
 from sentei.records import PruningReport, SiteRecord, UnitsRecord
 from sentei.run.prepare import prepare
-from sentei.run.run import Interrupted, prune
+from sentei.run.run import prune
 from sentei.run.settings import Settings
+from sentei.run.training import Interrupted
 from sentei.run.verify import _claims
 from sentei.tasks import kinds
 

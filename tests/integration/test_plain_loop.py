@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_every_method import fitted
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 import sentei
+from helpers.training import fitted
 from sentei.methods import known
 from sentei.parts.masks import Project
 from sentei.testing import make_sparse_

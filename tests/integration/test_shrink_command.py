@@ -319,7 +319,7 @@ def test_wrong_texts_are_one_sentence(run, data, tmp_path):
 )
 @torch.no_grad()
 def test_a_real_model_on_a_few_texts(tmp_path):
-    from sentei.tasks.demo import demo_model_path
+    from sentei.models.demo import demo_model_path
 
     texts = ["Pruning café trees in Zürich – 剪定!", "unbelievably goood ☃ films"]
     file, out = tmp_path / "texts.jsonl", tmp_path / "out"

@@ -70,14 +70,6 @@ def show_json(record: BaseModel | dict[str, Any] | list[Any]) -> None:
     print(json.dumps(data, indent=2))
 
 
-def quiet_transformers() -> None:
-    """Leave the terminal to Sentei: no bars and no advice from transformers, errors only."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 def _end(message: str, code: int, as_json: bool) -> NoReturn:
     if as_json:
         show_json({"error": message})

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from sentei.cli.app import JsonOption, errors, output, quiet_transformers, show_json, verb
+from sentei.cli.app import JsonOption, errors, output, show_json, verb
 from sentei.cli.options import make_settings, with_settings
 
 
@@ -48,6 +48,7 @@ def augment(
     Without --lm candidates are the nearest words in --model's embeddings, which are worse. The file
     has the originals too; train on it with evaluation data from elsewhere.
     """
+    from sentei.models.quiet import quiet_transformers
     from sentei.run.augment import write
 
     quiet_transformers()

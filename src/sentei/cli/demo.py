@@ -11,8 +11,8 @@ from sentei import report as reports
 from sentei.cli.app import JsonOption, errors, verb
 from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
 from sentei.cli.prune import resumed, run_and_show, show
+from sentei.models.demo import DEMO
 from sentei.run.settings import check_output
-from sentei.tasks.catalogue import DEMO
 
 
 @verb

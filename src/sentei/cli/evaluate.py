@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.app import JsonOption, output, show_json, verb
 from sentei.cli.options import make_settings, with_settings
 from sentei.run.settings import OF_TRAINING, Settings
 
@@ -28,15 +28,10 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
 
     For a model of a run, options left out are the run's: its data, columns and length.
     """
-    from sentei.run.prepare import (
-        load_evaluation,
-        load_model,
-        load_processor,
-        locate_model,
-        saved_labels,
-        share_padding,
-    )
-    from sentei.run.run import evaluate as measure
+    from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
+    from sentei.models.quiet import quiet_transformers
+    from sentei.run.evaluate import evaluate as measure
+    from sentei.tasks.corpus import load_evaluation
     from sentei.tensors import count_zeros
 
     quiet_transformers()
@@ -46,15 +41,16 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
     settings = make_settings(given, None, None, None, None)
     folder, name = locate_model(settings.model)
     corpus = load_evaluation(settings, saved_labels(folder))
-    model, trained = load_model(folder, corpus)
+    model, trained = load_model(folder, corpus.head)
     if not trained:
         raise ValueError(
             f"--model {settings.model}: it has no trained head for this task, so there is nothing "
             "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
         )
-    processor = load_processor(corpus.kind, folder)
+    processor = corpus.load_processor(folder)
     share_padding(model, processor)
-    found = measure(model, processor, corpus, settings)
+    features = corpus.evaluation_features(processor)
+    found = measure(model, processor, corpus, features, settings.batch_size)
     parameters = sum(p.numel() for p in model.parameters())
     zeros = sum(count_zeros(p) for p in model.parameters())
     if json:

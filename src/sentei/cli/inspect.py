@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.app import JsonOption, output, show_json, verb
 from sentei.cli.options import (
     FreezeOption,
     MethodOption,
@@ -43,6 +43,7 @@ def inspect(
     json: JsonOption = False,
 ) -> None:
     """Show what `prune` with the same options would do, without training."""
+    from sentei.models.quiet import quiet_transformers
     from sentei.run.inspect import check_disk
     from sentei.run.inspect import inspect as describe
     from sentei.run.prepare import prepare

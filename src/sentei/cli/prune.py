@@ -13,7 +13,6 @@ from sentei.cli.app import (
     JsonOption,
     errors,
     output,
-    quiet_transformers,
     show_json,
     verb,
     warn,
@@ -67,10 +66,11 @@ def prune(
 def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> None:
     """Run, write the report, print it."""
     from sentei.cli.progress import ProgressBar
+    from sentei.models.quiet import quiet_transformers
     from sentei.run.inspect import check_disk
     from sentei.run.prepare import prepare
-    from sentei.run.run import Interrupted
     from sentei.run.run import prune as run
+    from sentei.run.training import Interrupted
 
     quiet_transformers()
     if not json:

@@ -9,12 +9,12 @@ import typer
 from rich import box
 from rich.table import Table
 
-from sentei.cli.app import JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.app import JsonOption, output, show_json, verb
 from sentei.cli.options import with_settings
 from sentei.report.facts import count, percent
 
 if TYPE_CHECKING:
-    from sentei.run.texts import Texts
+    from sentei.run.vocabulary import Texts
     from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
 
 
@@ -65,6 +65,7 @@ def shrink(
 
     from sentei import shrink as shrinking
     from sentei.models.folder import check_free
+    from sentei.models.quiet import quiet_transformers
 
     quiet_transformers()
     if not folder.is_dir():
@@ -84,7 +85,7 @@ def shrink(
     removed = bool(report.removed or (words and words.removed))
     latency = None
     if measure and removed:
-        latency = shrinking.measure(model, smaller, batch=batch, length=length)
+        latency = shrinking.latency(model, smaller, batch=batch, length=length)
     written = out if out and removed else None
     if written:
         shrinking.save(smaller, written, files=source, tokenizer=tokenizer)
@@ -100,15 +101,12 @@ def shrink(
 
 def _read(given: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts:
     from sentei.data.table import Layout
-    from sentei.run.texts import OF_RUN, read_texts, run_texts
+    from sentei.run.vocabulary import vocabulary_texts
 
     if not vocabulary and (given or least > 1):
         option = next(iter(given), "least").replace("_", "-")
         raise ValueError(f"--{option} says how --vocabulary is read, and that is not given")
-    layout, texts = Layout(**given), []
-    for name in vocabulary:
-        texts += run_texts(model) if name == OF_RUN else read_texts(Path(name), layout)
-    return texts
+    return vocabulary_texts(vocabulary, Layout(**given), model)
 
 
 def _print(

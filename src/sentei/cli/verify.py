@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sentei import report as reports
-from sentei.cli.app import FAILURE, JsonOption, output, quiet_transformers, show_json, verb
+from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
 
 
 @verb
@@ -24,6 +24,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
+    from sentei.models.quiet import quiet_transformers
     from sentei.run.verify import verify as check
 
     quiet_transformers()
@@ -40,6 +41,6 @@ def verify(
             output.print("No report.json here, so no claims but those of the command line.")
         for one in checks:
             mark = "[green]holds[/]" if one.holds else "[bold red]FAILS[/]"
-            output.print(f"{mark}  {one.claim}: {one.found}", soft_wrap=True)
+            output.print(f"{mark}  {one.claim}: {one.evidence}", soft_wrap=True)
     if not all(one.holds for one in checks):
         raise typer.Exit(FAILURE)

@@ -9,20 +9,18 @@ import threading
 import traceback
 from pathlib import Path
 
-from transformers.utils import logging
-
-from sentei.compare.run import INTERRUPTED, run_here
-from sentei.run.run import Interrupted
+from sentei.compare.execute import INTERRUPTED, run_here
+from sentei.models.quiet import quiet_transformers
 from sentei.run.settings import Settings
+from sentei.run.training import Interrupted
 
 
 def main(folder: Path) -> int:
     """Run what ``run.yaml`` says; the exit status."""
     threading.Thread(target=_listen, daemon=True).start()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_transformers()
     try:
-        run_here(folder, Settings.read(folder / "run.yaml"), lambda prepared: ())
+        run_here(folder, Settings.read(folder / "run.yaml"))
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
@@ -35,7 +33,7 @@ def main(folder: Path) -> int:
 def _listen() -> None:
     """Stop with a checkpoint when the worker says so, and at once when it is gone.
 
-    It holds the claim on this run: without it, another will run it.
+    It holds the lease of this run: without it, another will run it.
     """
     while os.read(0, 1):
         os.kill(os.getpid(), signal.SIGINT)

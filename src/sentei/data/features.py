@@ -5,15 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sentei.shrink.cost import positions
-from sentei.tasks.texts import Examples
+from sentei.models.inputs import positions
 
 CHUNK = 1024
 """Examples that a tokenizer takes at once."""
@@ -130,7 +129,25 @@ class Tokens(Features):
         return {name: values[i] for name, values in self.columns.items()}
 
 
-def tokenise(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokens:
+class LabelledTexts(Protocol):
+    """Texts or pairs of them, each with a class's number or a value."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The texts."""
+
+    @property
+    def pairs(self) -> Sequence[str] | None:
+        """The second texts; None where there are no pairs."""
+
+    @property
+    def labels(self) -> Sequence[int] | Sequence[float]:
+        """What is learnt of each."""
+
+
+def tokenise(
+    examples: LabelledTexts, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Tokens:
     """Token ids of every example, cut to ``max_length`` tokens, with ``labels``.
 
     Of a pair the longer text is cut first.
@@ -140,7 +157,7 @@ def tokenise(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length:
     """
     check_length(max_length, tokenizer, pair=examples.pairs is not None)
     columns: dict[str, Ragged] = {}
-    for chunk in chunks(len(examples)):
+    for chunk in chunks(len(examples.texts)):
         pairs = examples.pairs[chunk] if examples.pairs is not None else None
         rows = tokenizer(examples.texts[chunk], pairs, truncation=True, max_length=max_length)
         for name, values in rows.items():

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sentei.data.table import counted
+from sentei.messages import counted
 
 E = TypeVar("E")
 
@@ -93,13 +93,13 @@ def set_aside(
     names = part_names(fraction, seed, stratified=strata is not None)
 
     def part(places: list[int], what: str) -> E:
-        taken = {name: getattr(whole, name) for name in columns}
-        found: E = replace(
+        cells = {name: getattr(whole, name) for name in columns}
+        subset: E = replace(
             whole,
-            **{name: old and [old[i] for i in places] for name, old in taken.items()},
+            **{name: old and [old[i] for i in places] for name, old in cells.items()},
             source=f"{whole.source}: {what}, {counted(len(places), noun)}",
         )
-        return found
+        return subset
 
     return part(chosen[0], names[0]), part(chosen[1], names[1])
 

@@ -1,38 +1,64 @@
-"""Datasets of known tasks from the Hugging Face hub, or from its cache on this machine."""
+"""Datasets of the Hugging Face hub, or of its cache on this machine."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from sentei.data.table import datasets_package
-from sentei.tasks.catalogue import Task
+from sentei.data.formats import KNOWN, suffix
 
-Part = Literal["train", "eval"]
+_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?")
 
 
-def load(task: Task, parts: Sequence[Part] = ("train", "eval")) -> list[tuple[Any, str]]:
-    """Parts of a task's dataset, each with its name in words.
+def parse(source: str | Path) -> tuple[str, str | None] | None:
+    """Path and configuration out of ``user/name`` or ``user/name:config``.
+
+    None of anything else, and of what lies on this machine or is called like a file of data.
+    """
+    path = Path(source)
+    match = _NAME.fullmatch(path.as_posix())
+    local = path.exists() or suffix(path) in KNOWN
+    return (match[1], match[2]) if match and not local else None
+
+
+def load(
+    path: str, config: str | None, splits: Sequence[str], revision: str | None = None
+) -> list[tuple[Any, str]]:
+    """Splits of a dataset, each with its name in words.
+
+    Args:
+        path: ``user/name``.
+        config: One of its configurations; None where it has one alone.
+        splits: Names of splits.
+        revision: A branch, tag or commit; by default what is newest.
 
     Raises:
-        ValueError: If the task is not on the hub, the hub cannot be reached, or ``datasets`` is
-            not installed.
+        ValueError: The hub cannot be reached, or the dataset cannot be loaded.
     """
-    if task.hub is None:
-        raise ValueError(f"task {task.name!r} is not on the hub: give files, --train and --eval.")
-    hub, datasets = task.hub, datasets_package()
-    name = f"{hub.path} ({hub.config})" if hub.config else hub.path
-    where = {"revision": hub.revision} if hub.revision else {}
+    parts = load_all(path, config, revision)
+    return [(parts[split], f"{spelled(path, config)}, {split} split") for split in splits]
+
+
+def load_all(path: str, config: str | None, revision: str | None = None) -> Any:
+    """A ``datasets.DatasetDict`` of all splits; arguments and errors as of :func:`load`."""
+    import datasets  # takes most of a second, and names are parsed without it
+
+    where = {"revision": revision} if revision else {}
     try:
-        loaded = datasets.load_dataset(hub.path, hub.config, **where)
+        return datasets.load_dataset(path, config, **where)
     except (OSError, ValueError) as error:  # of huggingface_hub and the network; of datasets
         reached = not isinstance(error, ConnectionError)
         reason = "could not be loaded" if reached else "the Hugging Face hub cannot be reached"
         detail = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"task {task.name!r} needs the dataset {name} and {reason} "
+            f"the dataset {spelled(path, config)} of the hub is needed and {reason} "
             f"({type(error).__name__}: {detail}). With the same data in files or in a folder made "
-            f"by save_to_disk: --task {task.name} --train FILE --eval FILE."
+            f"by save_to_disk: --train FILE --eval FILE."
         ) from error
-    splits = [hub.train_split if part == "train" else hub.eval_split for part in parts]
-    return [(loaded[split], f"{name}, {split} split") for split in splits]
+
+
+def spelled(path: str, config: str | None) -> str:
+    """A dataset and its configuration in words."""
+    return f"{path} ({config})" if config else path

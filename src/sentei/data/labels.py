@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sentei.data.table import listing, rows
+from sentei.messages import counted, listing
+from sentei.models.labels import placeholders
 
 
 def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> dict[str, int]:
@@ -28,22 +29,12 @@ def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> di
     if len(folded) == len(index):
         index |= {name: folded[name.casefold()] for name in counts if name.casefold() in folded}
     if unknown := {name: count for name, count in counts.items() if name not in index}:
-        found = listing([f"{name!r} ({rows(count)})" for name, count in unknown.items()])
+        cases = [f"{name!r} ({counted(count, 'row')})" for name, count in unknown.items()]
         fix = "Correct these rows or take them out."
         if len(unknown) == len(counts):
             fix = "If they are the same under other names, write the model's into the data."
         raise ValueError(
-            f"{source}: label {found} is not among the labels that the model is trained "
-            f"for: {listing(map(repr, names))}. {fix}"
+            f"{source}: label {listing(cases)} is not among the labels that the model is "
+            f"trained for: {listing(map(repr, names))}. {fix}"
         )
     return {name: index[name] for name in counts}
-
-
-def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two lists name the same classes, whatever their order and capitals."""
-    return {name.casefold() for name in one} == {name.casefold() for name in other}
-
-
-def placeholders(count: int) -> tuple[str, ...]:
-    """What transformers calls classes that nobody named."""
-    return tuple(f"LABEL_{i}" for i in range(count))

@@ -1,17 +1,29 @@
-"""Reports: ``report.json`` for machines, one self-contained ``report.html``, a console summary."""
+"""Reports: records as JSON for machines, one self-contained page, a summary on the terminal."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from sentei.records import RunReport
+from sentei.files import write_text
+from sentei.messages import explain
+from sentei.records import Comparison, RunReport
+from sentei.report.compare_console import print_comparison
 from sentei.report.console import print_console
-from sentei.report.files import drawing, replace
 
-__all__ = ["print_console", "read", "render_html", "write"]
+__all__ = [
+    "print_comparison",
+    "print_console",
+    "read",
+    "render_comparison",
+    "render_html",
+    "write",
+    "write_comparison",
+]
 
 
 def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
@@ -28,9 +40,9 @@ def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
         ModuleNotFoundError: The extra ``report`` is not installed (``report.json`` is written).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    write_text(folder / "report.json", report.model_dump_json(indent=2) + "\n")
     if page:
-        replace(folder / "report.html", render_html(report))
+        write_text(folder / "report.html", render_html(report))
 
 
 def read(folder: Path) -> RunReport:
@@ -51,20 +63,57 @@ def read(folder: Path) -> RunReport:
     try:
         return RunReport.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        first = explain(error).partition("; ")[0]
         raise ValueError(
-            f"{path}: {where}: {first['msg']}. Sentei {data['sentei']} wrote this report: "
+            f"{path}: {first}. Sentei {data['sentei']} wrote this report: "
             "read it with that version or a newer one."
         ) from None
 
 
 def render_html(report: RunReport) -> str:
-    """The page as text: one file, no network, no script.
+    """The page of a run as text: one file, no network, no script.
 
     Raises:
         ModuleNotFoundError: The extra ``report`` is not installed.
     """
-    with drawing("report.html"):
+    with _drawing("report.html"):
         from sentei.report.html import render
     return render(report)
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Writes ``compare.json``, then ``compare.html``; each appears whole or not at all.
+
+    Raises:
+        ModuleNotFoundError: The extra ``report`` is not installed (``compare.json`` is written).
+    """
+    write_text(folder / "compare.json", comparison.model_dump_json(indent=2) + "\n")
+    write_text(folder / "compare.html", render_comparison(comparison))
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The page of a comparison as text: one file, no network, no script.
+
+    Raises:
+        ModuleNotFoundError: The extra ``report`` is not installed.
+    """
+    with _drawing("compare.html"):
+        from sentei.report.compare_page import render
+    return render(comparison)
+
+
+@contextmanager
+def _drawing(page: str) -> Iterator[None]:
+    """Around the import of what draws a page.
+
+    Raises:
+        ModuleNotFoundError: The extra ``report`` is not installed; says so.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("jinja2", "matplotlib"):
+            raise
+        raise ModuleNotFoundError(
+            f"{page} needs {error.name}: pip install 'sentei[report]'", name=error.name
+        ) from error

@@ -99,14 +99,13 @@ def curves(report: RunReport) -> list[Chart]:
         caption = "Share of the prunable weights that are zero, and what the schedule asked for."
         charts.append(chart("sparsity", "Sparsity", caption, draw_sparsity))
 
-    found = [e for e in report.evaluations if np.isfinite(e.metrics.get(report.metric, np.nan))]
-    values = [e.metrics[report.metric] for e in found]
+    points = [e for e in report.evaluations if np.isfinite(e.metrics.get(report.metric, np.nan))]
+    values = [e.metrics[report.metric] for e in points]
     dense = (report.dense or {}).get(report.metric)
-    if found:
+    if points:
 
         def draw_metric(axes: Axes) -> None:
-            measured = ([e.step for e in found], values)
-            _line(axes, measured, color=KEPT, dots=40, label="this model")
+            _line(axes, ([e.step for e in points], values), color=KEPT, dots=40, label="this model")
             if dense is not None:
                 axes.axhline(dense, color=INK, ls=(0, (2, 2)), lw=1, label="dense model")
             if all(map(metric.is_fraction, values)):

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from sentei.records import RunReport
 from sentei.report.facts import (
-    Cell,
-    Grid,
+    LayerTable,
+    Share,
     count,
     duration,
     headline,
@@ -47,25 +47,24 @@ def print_console(report: RunReport, console: Console) -> None:
 
 def _layers(report: RunReport, plain: bool) -> Table:
     table = _table("Layer", "Zero", "Sparsity", "Kept", "Weights")
-    grid = Grid(report.pruning.sites)
-    for layer, cell in grid.by_layer.items():
-        _row(table, "outside layers" if layer is None else str(layer), cell, plain)
+    for layer, share in LayerTable(report.pruning.sites).by_layer.items():
+        _row(table, "outside layers" if layer is None else str(layer), share, plain)
     table.add_section()
-    _row(table, "all", Cell(report.pruning.prunable, report.pruning.pruned), plain)
+    _row(table, "all", Share(report.pruning.prunable, report.pruning.pruned), plain)
     return table
 
 
-def _row(table: Table, label: str, cell: Cell, plain: bool) -> None:
-    kept = count(cell.weights - cell.pruned)
-    share = percent(cell.pruned, cell.weights)
-    table.add_row(label, _bar(cell.sparsity, plain), share, kept, count(cell.weights))
+def _row(table: Table, label: str, share: Share, plain: bool) -> None:
+    kept = count(share.weights - share.pruned)
+    sparsity = percent(share.pruned, share.weights)
+    table.add_row(label, _bar(share.sparsity, plain), sparsity, kept, count(share.weights))
 
 
-def _units(kind: str, layers: dict[int | None, Cell], plain: bool) -> Table:
+def _units(kind: str, layers: dict[int | None, Share], plain: bool) -> Table:
     table = _table("Layer", "Removed", f"{unit_name(kind).capitalize()} left")
-    for layer, cell in layers.items():
+    for layer, share in layers.items():
         label = "outside layers" if layer is None else str(layer)
-        table.add_row(label, _bar(cell.sparsity, plain), left(cell))
+        table.add_row(label, _bar(share.sparsity, plain), left(share))
     table.add_section()
     whole = together(layers.values())
     table.add_row("all", _bar(whole.sparsity, plain), left(whole))

@@ -114,7 +114,7 @@ def _scaled(number: float, units: tuple[str, ...]) -> str:
     return f"{number:.1f} {units[-1]}"
 
 
-class Cell(NamedTuple):
+class Share(NamedTuple):
     """Some of the prunable weights, or of units of them."""
 
     weights: int
@@ -126,10 +126,10 @@ class Cell(NamedTuple):
         return self.pruned / self.weights if self.weights else 0.0
 
 
-def total(sites: Iterable[SiteRecord]) -> Cell:
+def total(sites: Iterable[SiteRecord]) -> Share:
     """The sum over sites."""
     sites = tuple(sites)
-    return Cell(sum(site.weights for site in sites), sum(site.pruned for site in sites))
+    return Share(sum(site.weights for site in sites), sum(site.pruned for site in sites))
 
 
 def unit_name(kind: str) -> str:
@@ -141,49 +141,49 @@ def unit_name(kind: str) -> str:
     return _UNITS.get(kind, f"units of {kind}")
 
 
-def units_by_layer(units: Iterable[UnitsRecord]) -> dict[str, dict[int | None, Cell]]:
-    """Units of every kind, by layer; what has no layer comes last."""
-    found: dict[str, dict[int | None, Cell]] = {}
-    for one in sorted(units, key=lambda one: (one.layer is None, one.layer or 0)):
-        layers = found.setdefault(one.kind, {})
-        sofar = layers.get(one.layer, Cell(0, 0))
-        layers[one.layer] = Cell(sofar.weights + one.units, sofar.pruned + one.pruned)
-    return found
+def units_by_layer(units: Iterable[UnitsRecord]) -> dict[str, dict[int | None, Share]]:
+    """Units of every pattern, by layer; what has no layer comes last."""
+    shares: dict[str, dict[int | None, Share]] = {}
+    for record in sorted(units, key=lambda record: (record.layer is None, record.layer or 0)):
+        layers = shares.setdefault(record.pattern, {})
+        sofar = layers.get(record.layer, Share(0, 0))
+        layers[record.layer] = Share(sofar.weights + record.units, sofar.pruned + record.pruned)
+    return shares
 
 
-def together(cells: Iterable[Cell]) -> Cell:
-    """The sum of cells."""
-    cells = tuple(cells)
-    return Cell(sum(cell.weights for cell in cells), sum(cell.pruned for cell in cells))
+def together(shares: Iterable[Share]) -> Share:
+    """The sum of shares."""
+    shares = tuple(shares)
+    return Share(sum(share.weights for share in shares), sum(share.pruned for share in shares))
 
 
-def left(cell: Cell) -> str:
+def left(share: Share) -> str:
     """1,024 of 3,072: units are counted exactly."""
-    return f"{cell.weights - cell.pruned:,} of {cell.weights:,}"
+    return f"{share.weights - share.pruned:,} of {share.weights:,}"
 
 
-class Grid:
+class LayerTable:
     """Sites by layer (rows) and role (columns); what has no layer is in the row ``None``.
 
     At most ``limit`` roles have a column of their own, the rest share ``other``.
     """
 
     def __init__(self, sites: tuple[SiteRecord, ...], limit: int = 10) -> None:
-        found = list(dict.fromkeys(site.role for site in sites))
-        roles = [r for r in _ROLES if r in found] + [r for r in found if r not in _ROLES]
+        names = list(dict.fromkeys(site.role for site in sites))
+        roles = [r for r in _ROLES if r in names] + [r for r in names if r not in _ROLES]
         if len(roles) > limit:
             roles = roles[: limit - 1]
-        cells: dict[tuple[int | None, str], list[SiteRecord]] = {}
+        groups: dict[tuple[int | None, str], list[SiteRecord]] = {}
         for site in sites:
             role = site.role if site.role in roles else "other"
-            cells.setdefault((site.layer, role), []).append(site)
-        present = {role for _, role in cells}
+            groups.setdefault((site.layer, role), []).append(site)
+        present = {role for _, role in groups}
         self.roles = [*roles, "other"] if "other" in present - set(roles) else roles
-        self.cells = {key: total(group) for key, group in cells.items()}
+        self.shares = {key: total(group) for key, group in groups.items()}
         layers = {site.layer for site in sites}
         self.layers = sorted(layers, key=lambda n: (n is None, n or 0))
         self.by_layer = {n: total(s for s in sites if s.layer == n) for n in self.layers}
         self.by_role = {
-            role: together(cell for key, cell in self.cells.items() if key[1] == role)
+            role: together(share for key, share in self.shares.items() if key[1] == role)
             for role in self.roles
         }

@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sentei.records import RunReport
 from sentei.report import charts
 from sentei.report.facts import (
-    Cell,
-    Grid,
+    LayerTable,
     Metric,
+    Share,
     count,
     duration,
     headline,
@@ -76,7 +76,7 @@ def fill(template: str, **values: object) -> str:
 def render(report: RunReport) -> str:
     """The whole page as text."""
     plain = report.model_dump(mode="json")
-    grid = Grid(report.pruning.sites)
+    table = LayerTable(report.pruning.sites)
     return fill(
         "template.html.j2",
         report=report,
@@ -86,8 +86,8 @@ def render(report: RunReport) -> str:
         histograms=charts.histograms(report.pruning),
         dynamics=charts.dynamics(report.pruning),
         metrics=_metrics(report),
-        grid=grid,
-        heat=_heat(grid),
+        table=table,
+        heat=_heat(table),
         units={
             unit_name(kind): layers for kind, layers in units_by_layer(report.pruning.units).items()
         },
@@ -132,23 +132,23 @@ def _metrics(report: RunReport) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _heat(grid: Grid) -> list[tuple[str, list[_Heat | None], Cell]]:
+def _heat(table: LayerTable) -> list[tuple[str, list[_Heat | None], Share]]:
     """Rows of the table; colour runs from the sparsest to the densest cell."""
-    values = [cell.sparsity for cell in grid.cells.values()] or [0.0]
+    values = [share.sparsity for share in table.shares.values()] or [0.0]
     low, span = min(values), max(max(values) - min(values), 0.05)
     rows = []
-    for layer in grid.layers:
+    for layer in table.layers:
         row: list[_Heat | None] = []
-        for role in grid.roles:
-            cell = grid.cells.get((layer, role))
-            if cell is None:
+        for role in table.roles:
+            share = table.shares.get((layer, role))
+            if share is None:
                 row.append(None)
                 continue
-            alpha = round(255 * (0.08 + 0.6 * (cell.sparsity - low) / span))
-            title = f"{count(cell.weights - cell.pruned)} of {count(cell.weights)} kept"
-            text = f"{100 * cell.sparsity:.1f}"
+            alpha = round(255 * (0.08 + 0.6 * (share.sparsity - low) / span))
+            title = f"{count(share.weights - share.pruned)} of {count(share.weights)} kept"
+            text = f"{100 * share.sparsity:.1f}"
             row.append(_Heat(text, f"{charts.PRUNED}{alpha:02x}", title))
-        rows.append(("outside" if layer is None else str(layer), row, grid.by_layer[layer]))
+        rows.append(("outside" if layer is None else str(layer), row, table.by_layer[layer]))
     return rows
 
 

@@ -10,11 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sentei import methods, serialization
-from sentei.data.table import Layout, Quoting
+from sentei.data.formats import Quoting
+from sentei.data.table import Layout
+from sentei.models.demo import DEMO
 from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
 from sentei.tasks import catalogue as tasks
-from sentei.tasks.catalogue import DEMO
 
 
 class Settings(BaseModel):
@@ -196,7 +197,9 @@ class Settings(BaseModel):
 
     def layout(self) -> Layout:
         """How the data files are laid out: the task's columns, or those named."""
-        known = Layout.of(tasks.find(self.task)) if self.task and self.task != DEMO else Layout()
+        known = (
+            tasks.layout_of(tasks.find(self.task)) if self.task and self.task != DEMO else Layout()
+        )
         named = bool(self.text_column)
         return Layout(
             text_column=self.text_column or known.text_column,

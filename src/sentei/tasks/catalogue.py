@@ -10,12 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-Problem = Literal["classification", "regression"]
-
-DEMO: Final = "demo"
-"""As model and as task: what the demo packages carry."""
+from sentei.data.table import Layout, Problem
 
 CONVERTED: Final = "refs/convert/parquet"
 """Branch of the hub with a dataset as plain files, where its own files are a script."""
@@ -52,6 +49,16 @@ class Task:
     def metric(self) -> str:
         """The headline metric: the one that names the best model."""
         return self.metrics[0]
+
+
+def layout_of(task: Task) -> Layout:
+    """The columns and the problem of a known task of text."""
+    return Layout(
+        text_column=task.columns.get("text_column"),
+        pair_column=task.columns.get("pair_column"),
+        label_column=task.columns.get("label_column", "label"),
+        problem=task.problem,
+    )
 
 
 DEFAULT_METRICS: Final[dict[Problem, tuple[str, ...]]] = {

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from sentei.data.features import Features, tokenise
 from sentei.data.table import Layout, Table
-from sentei.tasks.catalogue import DEMO
+from sentei.models.demo import DEMO
 
 if TYPE_CHECKING:
     from sentei.run.settings import Settings

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
+import datasets
 import numpy as np
 import torch
 from transformers import (
@@ -24,15 +25,9 @@ from transformers import (
 from sentei.data.features import Features
 from sentei.data.holdout import set_aside
 from sentei.data.labels import renumber
-from sentei.data.table import (
-    Table,
-    counted,
-    datasets_package,
-    is_saved,
-    load_saved,
-    no_column,
-    saved_splits,
-)
+from sentei.data.sources import is_saved, load, split_names
+from sentei.data.table import Table, no_column
+from sentei.messages import counted
 from sentei.tasks import catalogue as tasks
 from sentei.tasks.labelled import Labelled
 from sentei.tasks.task import Batch, Collator
@@ -153,13 +148,13 @@ class Images(Labelled[Pictures]):
                 f"one made by save_to_disk."
             )
         if is_saved(path):
-            return self.from_dataset(*load_saved(path, splits))
+            return self.from_dataset(*load(path, splits))
         return _folder(next((path / name for name in splits if _subfolders(path / name)), path))
 
     def has_evaluation(self, path: Path) -> bool:
         """Whether a folder has both a split to train on and one to evaluate on."""
         if is_saved(path):
-            return bool(saved_splits(path).intersection(self.eval_splits))
+            return bool(split_names(path).intersection(self.eval_splits))
         return bool(_subfolders(path / "train")) and any(
             _subfolders(path / name) for name in self.eval_splits
         )
@@ -180,7 +175,7 @@ class Images(Labelled[Pictures]):
         for row, cell in enumerate(cells, start=1):
             if cell is None or cell == -1:
                 raise ValueError(f"{name}, row {row}: there is no label; take the row out.")
-        if isinstance(feature, datasets_package().ClassLabel):
+        if isinstance(feature, datasets.ClassLabel):
             names, labels = tuple(feature.names), cells
         else:
             names = tuple(sorted({str(cell) for cell in cells}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentei.tasks.catalogue import DEMO
+from sentei.models.demo import DEMO
 
 if TYPE_CHECKING:
     from sentei.run.settings import Settings

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, DefaultDataCollator, PreTrainedModel
 
 from sentei.data.features import Features, check_length
+from sentei.data.formats import KNOWN, read_text
 from sentei.data.holdout import set_aside
-from sentei.data.table import SUFFIXES, Table, counted, read_text
+from sentei.data.table import Table
+from sentei.messages import counted
 from sentei.tasks.task import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
 from sentei.tasks.texts import text_cells
 
@@ -81,7 +83,7 @@ class Language(Kind[Texts]):
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        if path.is_dir() or path.suffix.lower() in set(SUFFIXES) - set(_PLAIN):
+        if path.is_dir() or path.suffix.lower() in set(KNOWN) - set(_PLAIN):
             return super().read(path, splits)
         text = read_text(path, self.settings.encoding)
         return Texts([text], f"{path}, {counted(len(text), 'character')}")

@@ -15,7 +15,8 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 
 from sentei.data.features import Features, Ragged, Tokens, check_length, chunks
 from sentei.data.holdout import set_aside
-from sentei.data.table import Table, no_column, rows
+from sentei.data.table import Table, no_column
+from sentei.messages import counted
 from sentei.tasks.metrics import check_finite
 from sentei.tasks.task import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
 from sentei.tasks.texts import text_cells
@@ -66,7 +67,9 @@ class Summaries(Kind[Pairs]):
             if not all(one.strip() for one in pair):
                 empty = target if pair[0].strip() else text
                 table.fail(row, f"the text in column {empty!r} is empty; take the row out.")
-        return Pairs(texts, targets, f"{table.name} ({text} -> {target}, {rows(len(texts))})")
+        return Pairs(
+            texts, targets, f"{table.name} ({text} -> {target}, {counted(len(texts), 'row')})"
+        )
 
     def split(self, examples: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
         """Some pairs set aside."""

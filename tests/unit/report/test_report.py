@@ -25,9 +25,9 @@ from sentei.records import (
     UpdateRecord,
 )
 from sentei.report.facts import (
-    Cell,
-    Grid,
+    LayerTable,
     Metric,
+    Share,
     count,
     duration,
     headline,
@@ -326,7 +326,7 @@ def test_read_refuses_what_is_no_report(text, says, tmp_path):
 def test_read_names_the_key_of_a_newer_report(run, tmp_path):
     text = run.model_dump_json().replace('"method":"platon",', '"method":"platon","colour":1,', 1)
     (tmp_path / "report.json").write_text(text.replace('"0.1.0"', '"9.0.0"', 1))
-    with pytest.raises(ValueError, match=r"pruning\.colour: .*Sentei 9\.0\.0 wrote"):
+    with pytest.raises(ValueError, match=r"pruning\.colour\. Sentei 9\.0\.0 wrote"):
         reports.read(tmp_path)
 
 
@@ -533,32 +533,32 @@ def test_numbers_as_words(text, value):
 
 
 def test_grid_orders_roles_and_layers_and_merges_what_is_too_much(run):
-    grid = Grid(run.pruning.sites)
-    assert grid.roles == list(ROLES) and grid.layers == list(range(6))
-    assert sum(cell.pruned for cell in grid.cells.values()) == run.pruning.pruned
-    assert grid.by_role["query"].weights == 6 * 384 * 384
+    table = LayerTable(run.pruning.sites)
+    assert table.roles == list(ROLES) and table.layers == list(range(6))
+    assert sum(share.pruned for share in table.shares.values()) == run.pruning.pruned
+    assert table.by_role["query"].weights == 6 * 384 * 384
     many = tuple(
         SiteRecord(name=f"s{n}", layer=None, role=f"r{n}", shape=(2,), weights=2, pruned=1)
         for n in range(30)
     )
-    grid = Grid(many)
-    assert len(grid.roles) == 10 and grid.roles[-1] == "other" and grid.layers == [None]
-    assert grid.by_role["other"].weights == 2 * 21
+    table = LayerTable(many)
+    assert len(table.roles) == 10 and table.roles[-1] == "other" and table.layers == [None]
+    assert table.by_role["other"].weights == 2 * 21
 
 
 UNITS = (
-    UnitsRecord(kind="head", name="a", layer=1, units=12, pruned=3),
-    UnitsRecord(kind="head", name="b", layer=0, units=12, pruned=12),
-    UnitsRecord(kind="head", name="c", layer=1, units=12, pruned=0),
-    UnitsRecord(kind="32x32", name="d", layer=None, units=2048, pruned=1024),
-    UnitsRecord(kind="2:4", name="e", layer=0, units=4096, pruned=2048),
+    UnitsRecord(pattern="head", name="a", layer=1, units=12, pruned=3),
+    UnitsRecord(pattern="head", name="b", layer=0, units=12, pruned=12),
+    UnitsRecord(pattern="head", name="c", layer=1, units=12, pruned=0),
+    UnitsRecord(pattern="32x32", name="d", layer=None, units=2048, pruned=1024),
+    UnitsRecord(pattern="2:4", name="e", layer=0, units=4096, pruned=2048),
 )
 
 
 def test_units_are_summed_by_kind_and_layer():
     found = units_by_layer(UNITS)
-    assert found["head"] == {0: Cell(12, 12), 1: Cell(24, 3)} and list(found["head"]) == [0, 1]
-    assert found["32x32"] == {None: Cell(2048, 1024)}
+    assert found["head"] == {0: Share(12, 12), 1: Share(24, 3)} and list(found["head"]) == [0, 1]
+    assert found["32x32"] == {None: Share(2048, 1024)}
     assert [unit_name(kind) for kind in (*found, "row", "odd")] == [
         "attention heads",
         "weights in 2:4",
@@ -566,7 +566,7 @@ def test_units_are_summed_by_kind_and_layer():
         "rows",
         "units of odd",
     ]
-    assert left(Cell(2048, 1024)) == "1,024 of 2,048"
+    assert left(Share(2048, 1024)) == "1,024 of 2,048"
 
 
 def test_units_that_are_left_are_on_page_and_terminal():

@@ -16,8 +16,10 @@ from typing import Any
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, PreTrainedModel
 
 from sentei.data.features import Features
+from sentei.data.formats import read_text
 from sentei.data.holdout import hold_out, part_names
-from sentei.data.table import Table, counted, read_text
+from sentei.data.table import Table
+from sentei.messages import counted
 from sentei.tasks.answers import scores as squad
 from sentei.tasks.answers.scores import Prediction, Question
 from sentei.tasks.answers.windows import Windows, best_span, windows

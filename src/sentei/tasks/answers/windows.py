@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentei.data.features import Ragged, Tokens, check_length, chunks
-from sentei.data.table import counted, short
+from sentei.messages import counted, short
 from sentei.tasks.answers.scores import Answer, Question
 
 Offsets = NDArray[np.int64]

@@ -1,0 +1,191 @@
+"""The pictures of the README and the front page, drawn as SVG.
+
+python docs/images/draw.py
+
+``lost.svg`` is drawn from benchmarks/results/quality_first.jsonl. The same data give the same
+bytes, and a test holds the files to that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from statistics import mean
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parents[1] / "benchmarks" / "results" / "quality_first.jsonl"
+
+TASKS = ("stsb", "sst2", "mrpc", "banking77")
+SPARSITY = 0.9
+INK, SOFT, LINE, PAPER = "#1f2937", "#6b7280", "#cbd5e1", "#ffffff"
+COLOURS = {"observe": "#0f766e", "decide": "#b45309", "apply": "#4338ca"}
+
+_STYLE = (
+    "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif;"
+    f"fill:{INK};font-size:15px}}"
+    ".code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace}"
+    f".soft{{fill:{SOFT};font-size:13px}}.head{{font-size:17px;font-weight:600}}"
+)
+
+
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
+    """A line of words."""
+    return f'<text x="{x:g}" y="{y:g}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def box(x: float, y: float, width: float, height: float, fill: str, line: str = "none") -> str:
+    """A rectangle."""
+    size = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    return f'<rect {size} rx="6" fill="{fill}" stroke="{line}"/>'
+
+
+def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
+    """A line with a head."""
+    place = f'x1="{x:g}" y1="{y:g}" x2="{to_x:g}" y2="{to_y:g}"'
+    return f'<line {place} stroke="{SOFT}" stroke-width="1.5" marker-end="url(#head)"/>'
+
+
+def picture(width: int, height: int, title: str, shapes: Iterator[str]) -> str:
+    """An SVG file, on paper of its own so that it reads on any page."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" role="img">'
+    )
+    marker = (
+        '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        f'orient="auto"><path d="M0,0L8,4L0,8z" fill="{SOFT}"/></marker>'
+    )
+    parts = [
+        head,
+        f"<title>{escape(title)}</title>",
+        f"<style>{_STYLE}</style>",
+        f"<defs>{marker}</defs>",
+        box(0, 0, width, height, PAPER),
+        *shapes,
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+# --------------------------------------------------------------------------------------- the flow
+
+_VERBS = (
+    ("observe", "what is each weight worth?", ("score", "penalties"), "around the step"),
+    (
+        "decide",
+        "how sparse, and where?",
+        ("schedule", "budget", "pattern"),
+        "the exact cut",
+    ),
+    ("apply", "zeros into the weights", ("mask",), "project, or latent × mask"),
+)
+
+
+def flow() -> str:
+    """Where Sentei acts in a training step, and which part of a recipe sets what."""
+    return picture(960, 415, "Observe, decide, apply: one training step", _flow())
+
+
+def _flow() -> Iterator[str]:
+    yield text(30, 38, "your loop", "soft")
+    for x, width, words in ((30, 190, "loss.backward()"), (385, 190, "optimizer.step()")):
+        yield box(x, 50, width, 38, "#f1f5f9", LINE)
+        yield text(x + width / 2, 74, words, "code", "middle")
+    yield box(740, 50, 190, 38, "#f1f5f9", LINE)
+    yield text(835, 74, "a plain, sparse model", "", "middle")
+    yield arrow(222, 69, 381, 69)
+    yield arrow(577, 69, 736, 69)
+    yield text(302, 60, "gradients", "soft", "middle")
+    yield text(657, 60, "moved weights", "soft", "middle")
+
+    yield text(222, 130, "Sentei, at the optimizer’s own hooks", "soft")
+    for number, (verb, question, parts, note) in enumerate(_VERBS):
+        x = 30 + 310 * number
+        yield box(x, 142, 280, 116, "#ffffff", COLOURS[verb])
+        yield box(x, 142, 280, 34, COLOURS[verb])
+        yield f'<text x="{x + 14}" y="165" class="head" style="fill:#fff">{verb}</text>'
+        yield text(x + 14, 200, question)
+        yield text(x + 14, 246, note, "soft")
+        place = x + 14.0
+        for part in parts:
+            width = 8.3 * len(part) + 14
+            yield box(place, 208, width, 23, "#f1f5f9")
+            yield text(place + 7, 224, part, "code soft")
+            place += width + 7
+        if number:
+            yield arrow(x - 28, 200, x - 3, 200)
+    yield arrow(302, 72, 170, 139)
+    yield arrow(657, 72, 480, 139)
+    yield arrow(790, 140, 835, 91)
+
+    yield text(30, 290, "one training: the sparsity asked for", "soft")
+    left, right, floor, top = 80.0, 930.0, 384.0, 310.0
+    line = f'fill="none" stroke="{COLOURS["decide"]}" stroke-width="2.5"'
+    yield f'<path d="{_curve(left, right, floor, top)}" {line}/>'
+    yield f'<path d="M{left},{top - 4}V{floor}H{right}" fill="none" stroke="{SOFT}"/>'
+    yield text(left - 8, top + 6, "80 %", "soft", "end")
+    yield text(left - 8, floor, "0 %", "soft", "end")
+    for share, words in ((0.05, "warm-up"), (0.35, "ramp"), (0.8, "cool-down")):
+        yield text(left + share * (right - left), 403, words, "soft", "middle")
+
+
+def _curve(left: float, right: float, floor: float, top: float) -> str:
+    """The cubic schedule with a tenth of warm-up and four tenths of cool-down."""
+    points = []
+    for number in range(101):
+        time = number / 100
+        ramp = min(max((time - 0.1) / 0.5, 0), 1)
+        share = 1 - (1 - ramp) ** 3
+        points.append(f"{left + time * (right - left):.1f},{floor - share * (floor - top):.1f}")
+    return "M" + "L".join(points)
+
+
+# ------------------------------------------------------------------------------------ what is lost
+
+
+def lost() -> str:
+    """Points lost at 90 %, a mean over four tasks, for each method as published."""
+    bars = _lost()
+    return picture(
+        760, 96 + 26 * len(bars), "Points lost with nine tenths of the weights removed", _bars(bars)
+    )
+
+
+def _lost() -> list[tuple[str, float]]:
+    """Methods with a result on every task, from the least loss to the greatest."""
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    values = {
+        (line["recipe"], line["task"], line["sparsity"]): 100 * line["metrics"][line["metric"]]
+        for line in lines
+        if line["seed"] == 1 and line["run"].startswith("runs/")
+    }
+    recipes = {recipe for recipe, _, sparsity in values if sparsity == SPARSITY}
+    complete = [r for r in recipes if all((r, task, SPARSITY) in values for task in TASKS)]
+    start = mean(values["start", task, 0.0] for task in TASKS)
+    losses = {r: start - mean(values[r, task, SPARSITY] for task in TASKS) for r in complete}
+    return sorted(losses.items(), key=lambda bar: (bar[1], bar[0]))
+
+
+def _bars(bars: list[tuple[str, float]]) -> Iterator[str]:
+    yield text(20, 34, "Points lost with nine tenths of the weights removed", "head")
+    yield text(
+        20, 56, "all-MiniLM-L6-v2, mean of STS-B, SST-2, MRPC, BANKING77, some 500 steps", "soft"
+    )
+    most = max(loss for _, loss in bars)
+    for number, (recipe, loss) in enumerate(bars):
+        y = 76 + 26 * number
+        width = max(500 * loss / most, 1)
+        ours = recipe == "auto"
+        yield text(170, y + 16, recipe, "code", "end")
+        yield box(180, y + 3, width, 18, COLOURS["observe" if ours else "apply"])
+        yield text(188 + width, y + 17, f"{loss:.1f}", "soft")
+
+
+PICTURES = {"flow.svg": flow, "lost.svg": lost}
+
+
+if __name__ == "__main__":
+    for name, draw in PICTURES.items():
+        (HERE / name).write_text(draw(), encoding="utf-8")

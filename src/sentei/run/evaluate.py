@@ -1,0 +1,58 @@
+"""The metrics of a model on evaluation data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from sentei.data.features import Features, check_positions
+from sentei.tasks.corpus import Corpus
+
+
+def evaluate(
+    model: PreTrainedModel, processor: Any, corpus: Corpus, features: Features, batch_size: int
+) -> dict[str, float]:
+    """Metrics and mean loss of a model on the evaluation part of a corpus, in fp32.
+
+    A loop of its own: a Trainer would prepare the model for its precision, and a later one would
+    take it for prepared and train in that precision too.
+
+    Args:
+        model: The model; it moves to the GPU if there is one.
+        processor: What made its input.
+        corpus: The evaluation examples, and their kind of task.
+        features: The same examples made ready for the model.
+        batch_size: Examples in a batch.
+
+    Raises:
+        ValueError: The model's output is not finite, or texts are longer than it takes.
+    """
+    check_positions(features, model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)  # type: ignore[arg-type]
+    return metrics_of(model, processor, corpus, features, batch_size)
+
+
+@torch.no_grad()
+def metrics_of(
+    model: PreTrainedModel, processor: Any, corpus: Corpus, features: Features, batch_size: int
+) -> dict[str, float]:
+    """The same where the model is, in the precision that it computes in."""
+    kind = corpus.kind
+    lengths = features.lengths if kind.any_order else None
+    order = None if lengths is None else np.argsort(-lengths, kind="stable").tolist()
+    collator = kind.collator(processor)
+    batches = DataLoader(features, batch_size=batch_size, sampler=order, collate_fn=collator)
+    training = model.training
+    model.eval()
+    said = [
+        kind.said(model, {name: v.to(model.device) for name, v in batch.items()}, processor)
+        for batch in batches
+    ]
+    model.train(training)
+    loss = sum(one.loss * one.labels for one in said) / sum(one.labels for one in said)
+    return {"loss": loss, **kind.measure(said, corpus.evaluation, features)}

@@ -1,0 +1,111 @@
+"""The facts of a run that has ended, for its report."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from sentei._version import VERSION
+from sentei.records import PruningReport, RunReport, SizeRecord, bitmask_bytes
+from sentei.run.callbacks import Journal
+from sentei.run.precision import precision
+from sentei.run.prepare import Prepared
+from sentei.run.settings import Settings
+from sentei.tasks.kinds import foreign
+
+
+def describe_run(
+    prepared: Prepared,
+    pruning: PruningReport,
+    journal: Journal,
+    out: Path,
+    dense: dict[str, float] | None,
+    sparse: dict[str, float],
+    seconds: dict[str, float],
+) -> RunReport:
+    """The report of a run that has ended.
+
+    Args:
+        prepared: The run.
+        pruning: What was pruned.
+        journal: Of training.
+        out: The run's folder, with its models.
+        dense: Metrics before pruning, if they were measured.
+        sparse: Metrics of the model that was written.
+        seconds: Of each phase.
+    """
+    corpus, settings = prepared.corpus, prepared.settings
+    hidden = {"recipe", *foreign(type(corpus.kind))}
+    return RunReport(
+        sentei=VERSION,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        title=f"{prepared.model_name} on {corpus.task}",
+        model=prepared.model_name,
+        model_type=prepared.model.config.model_type,
+        task=corpus.task,
+        problem=corpus.problem,
+        metric=corpus.metrics[0],
+        labels=corpus.train.label_names,
+        train_examples=len(corpus.train),
+        eval_examples=len(corpus.evaluation),
+        dense=dense,
+        sparse=sparse,
+        pruning=pruning,
+        train=journal.train,
+        evaluations=journal.evaluations,
+        sizes=_sizes(pruning, prepared.model, out),
+        settings={
+            "training data": corpus.train.source,
+            "evaluation data": corpus.evaluation.source,
+            **settings.model_dump(mode="json", exclude=hidden, exclude_none=True),
+            **(
+                {"teacher": prepared.teacher.name, "learns": prepared.teacher.match.describe()}
+                if prepared.teacher
+                else {"teacher": f"none: {prepared.untaught}"}
+                if prepared.untaught
+                else {}
+            ),
+        },
+        environment=environment(settings),
+        seconds=seconds,
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the run ran on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "sentei": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "platform": platform.platform(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+        "precision": precision(settings.precision),
+        "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
+    }
+
+
+def _sizes(pruning: PruningReport, model: PreTrainedModel, out: Path) -> SizeRecord:
+    file = (out / "model" / "model.safetensors").stat().st_size
+    dense_file = out / "dense" / "model" / "model.safetensors"
+    bitmask, half = bitmask_bytes(
+        sum(p.nbytes for p in model.parameters()),
+        sum(p.numel() for p in model.parameters()),
+        pruning.prunable,
+        pruning.prunable - pruning.pruned,
+        4,
+    )
+    return SizeRecord(
+        dense_file=dense_file.stat().st_size if dense_file.is_file() else file,
+        sparse_file=file,
+        bitmask_same_dtype=bitmask,
+        bitmask_half=half,
+    )

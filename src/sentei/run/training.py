@@ -1,0 +1,161 @@
+"""Training with the Trainer: evaluated by the kind of task, stopped by hand without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from sentei.data.features import ByLength
+from sentei.distill import Distiller
+from sentei.models.folder import copy_manifest
+from sentei.models.loading import load_pretrained
+from sentei.run.callbacks import Epochs, Milestones, stopping_at_ctrl_c
+from sentei.run.evaluate import metrics_of
+from sentei.run.precision import precision
+from sentei.run.prepare import Prepared
+from sentei.run.saving import explained
+from sentei.run.settings import Settings
+
+
+class Interrupted(Exception):
+    """Training was stopped by hand; ``checkpoint`` is what it goes on from."""
+
+    def __init__(self, checkpoint: Path, step: int, total: int) -> None:
+        super().__init__(f"stopped at step {step} of {total}; {checkpoint} is complete")
+        self.checkpoint = checkpoint
+
+
+def train(
+    prepared: Prepared,
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    epochs: float,
+    checkpoint: Path | None,
+    decisions: Callable[[int, int], bool],
+    callbacks: Sequence[TrainerCallback],
+    distiller: Distiller | None = None,
+) -> PruningTrainer:
+    """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
+    settings = prepared.settings
+    saving = Milestones(settings, decisions)
+    lengths = prepared.train.lengths
+    order = None
+    if settings.group_by_length and lengths is not None:
+        order = ByLength(lengths, settings.batch_size, settings.seed)
+    trainer = PruningTrainer(
+        prepared,
+        order,
+        saving,
+        model=model,
+        args=_arguments(settings, folder, epochs),
+        train_dataset=prepared.train,
+        processing_class=prepared.processor,
+        data_collator=prepared.corpus.kind.collator(prepared.processor),
+        callbacks=[saving, Epochs(order), *callbacks],
+    )
+    # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
+    # any keyword. Most classifiers take it and do not divide: then it must.
+    trainer.model_accepts_loss_kwargs = False
+    trainer.remove_callback(transformers.PrinterCallback)  # progress is shown by the caller
+    with stopping_at_ctrl_c(saving), explained(folder, saving), distiller or nullcontext():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        written = get_last_checkpoint(str(folder))
+        raise Interrupted(Path(written or folder), state.global_step, state.max_steps)
+    return trainer
+
+
+def _arguments(settings: Settings, folder: Path, epochs: float) -> TrainingArguments:
+    arithmetic = precision(settings.precision)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.lr_warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        bf16=arithmetic == "bf16",
+        fp16=arithmetic == "fp16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=settings.seed,
+        eval_strategy="no",  # Milestones says when
+        save_strategy="no",
+        save_total_limit=2,
+        logging_steps=10,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    if arguments.n_gpu > 1:
+        # Or the Trainer copies the model to all of them at every step, with a batch as many times
+        # as large as asked for. Several GPUs are several processes: torchrun.
+        arguments._n_gpu = 1
+    return arguments
+
+
+class PruningTrainer(Trainer):
+    """Evaluates by the kind of task, which may have to search, write or count whole spans."""
+
+    def __init__(
+        self, prepared: Prepared, order: ByLength | None, saving: Milestones, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self.saving = saving
+        self._prepared = prepared
+        self._order = order
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self._order is not None:
+            return self._order
+        return super()._get_train_sampler(train_dataset)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Through ``from_pretrained``: a file may hold weights under older names than the model's,
+        which the Trainer itself would pass over.
+        """
+        model = model or self.model
+        saved, _ = load_pretrained(resume_from_checkpoint, type(model), config=model.config)
+        model.load_state_dict(saved.state_dict())
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """With what a shrunk model's config cannot say; training does not change it."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            copy_manifest(self._prepared.folder, output_dir or str(self.args.output_dir))
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure the model as it is."""
+        prepared, model = self._prepared, self.model
+        assert isinstance(model, PreTrainedModel)
+        values = metrics_of(
+            model,
+            prepared.processor,
+            prepared.corpus,
+            prepared.evaluation,
+            prepared.settings.batch_size,
+        )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics

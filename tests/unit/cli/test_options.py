@@ -1,0 +1,94 @@
+"""The command's options: no verb loses, gains or renames one unseen."""
+
+from __future__ import annotations
+
+import typer
+
+from sentei import cli
+
+OPTIONS = {
+    "augment": """
+        --model --task --train --text-column --pair-column --label-column
+        --regression/--no-regression --encoding --quoting --delimiter --header/--no-header
+        --seed --out --lm --copies --replace --candidates --json
+    """,
+    "compare": """
+        --model --task --kind --train --eval --text-column --pair-column --label-column
+        --tokens-column --tags-column --question-column --context-column --answers-column
+        --image-column --target-column --regression/--no-regression --metric --encoding
+        --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
+        --batch-size --accumulate --learning-rate --group-by-length/--no-group-by-length
+        --lr-warmup --weight-decay --clip --max-length --doc-stride --max-answer-length
+        --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision
+        --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
+        --baseline --out --only --launch --patience --wait/--no-wait --keep
+        --report --json
+    """,
+    "demo": """
+        --method --sparsity --pattern --set --out --seed --resume --json
+    """,
+    "evaluate": """
+        --model --task --kind --train --eval --holdout --text-column --pair-column
+        --label-column --tokens-column --tags-column --question-column --context-column
+        --answers-column --image-column --target-column --regression/--no-regression
+        --metric --encoding --quoting --delimiter --header/--no-header --batch-size
+        --max-length --doc-stride --max-answer-length --null-threshold --prefix
+        --max-new-tokens --num-beams --seed --json
+    """,
+    "inspect": """
+        --model --task --kind --train --eval --holdout --text-column --pair-column
+        --label-column --tokens-column --tags-column --question-column --context-column
+        --answers-column --image-column --target-column --regression/--no-regression
+        --metric --encoding --quoting --delimiter --header/--no-header --teacher
+        --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
+        --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
+        --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
+        --prefix --max-new-tokens --num-beams --precision --seed --evaluations --checkpoints
+        --method --sparsity --pattern --recipe --set --freeze-masks --out --names --json
+    """,
+    "methods": """
+        action name --json
+    """,
+    "prune": """
+        --model --task --kind --train --eval --holdout --text-column --pair-column
+        --label-column --tokens-column --tags-column --question-column --context-column
+        --answers-column --image-column --target-column --regression/--no-regression
+        --metric --encoding --quoting --delimiter --header/--no-header --teacher
+        --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
+        --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
+        --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
+        --prefix --max-new-tokens --num-beams --precision --seed --evaluations --checkpoints
+        --method --sparsity --pattern --recipe --set --freeze-masks --out --resume --json
+    """,
+    "report": """
+        run --json
+    """,
+    "shrink": """
+        --text-column --pair-column --encoding --quoting --delimiter --header/--no-header
+        folder --out --stock --measure --length --batch --vocabulary --least --json
+    """,
+    "verify": """
+        folder --sparsity --json
+    """,
+}
+"""Of every verb, in any order; arguments by their names."""
+
+
+def spelled(parameter) -> str:
+    return "/".join([*parameter.opts, *parameter.secondary_opts])
+
+
+def test_every_verb_has_these_options():
+    group = typer.main.get_command(cli.app)
+    verbs = {
+        name: sorted(spelled(parameter) for parameter in command.params)
+        for name, command in group.commands.items()
+    }
+    assert verbs == {name: sorted(options.split()) for name, options in OPTIONS.items()}
+
+
+def test_every_option_says_what_it_is():
+    group = typer.main.get_command(cli.app)
+    for verb, command in group.commands.items():
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (verb, spelled(parameter))
