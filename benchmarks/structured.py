@@ -69,12 +69,12 @@ def _line(run: Run, data: Path) -> Line:
 def _accuracy(model: PreTrainedModel, run: Path, data: Path) -> float:
     """On the labelled test sentences."""
     settings = Settings.read(run / "run.yaml")
-    settings = settings.model_copy(update={"eval": data / "sst2" / "test-labeled.tsv"})
+    task = settings.task.model_copy(update={"eval": data / "sst2" / "test-labeled.tsv"})
     folder = str(run / "model")
-    corpus = load_evaluation(settings, saved_labels(folder))
+    corpus = load_evaluation(task, saved_labels(folder), settings.training.seed)
     processor = corpus.load_processor(folder)
     features = corpus.evaluation_features(processor)
-    return evaluate(model, processor, corpus, features, settings.batch_size)["accuracy"]
+    return evaluate(model, processor, corpus, features, settings.training.batch_size)["accuracy"]
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ from sentei.compare.runs import Run, unpruned
 from sentei.files import Lease
 from sentei.models.demo import DEMO
 from sentei.records import REFERENCES, RunReport
-from sentei.run.settings import Settings
+from sentei.run.options import settings_from
 from sentei.tasks.demo import load_demo
 
 LOG = Log("tasks", ("task", "method", "sparsity", "seed"))
@@ -184,8 +184,8 @@ def _settings(name: str, task: dict[str, Any], data: Path, work: Path) -> dict[s
     folder.mkdir(parents=True, exist_ok=True)
     files = TASKS[name].make(data, folder)
     training = {**plan["settings"], **task, **start}
-    recipe = serialization.to_dict(unpruned())
-    settings = Settings.model_validate({**training, **files, "seed": seed, "recipe": recipe})
+    options = {**training, **files, "seed": seed}
+    settings = settings_from(options, serialization.to_dict(unpruned()))
     out = work / "start" / name
     lease = Lease(out / ".lease", plans.PATIENCE)
     while not (out / "report.json").is_file():

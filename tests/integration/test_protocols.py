@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from benchmarks import plans, quality
 
+from sentei import serialization
 from sentei.compare.plan import load
 from sentei.compare.runs import Runs
-from sentei.run.settings import make_recipe
+from sentei.run.recipes import make_recipe
 
 RUN = "runs/stsb/platon/0.9/seed1"
 
@@ -43,11 +44,15 @@ def test_a_stale_result_is_refused():
 @pytest.mark.parametrize("name", ["structured", "tasks"])
 def test_other_protocols_can_be_planned(name):
     runs = planned(name)
-    recipes = {run.settings.load_recipe() for run in runs.values() if run.role == "pruned"}
+    recipes = {
+        serialization.load(run.settings.recipe) for run in runs.values() if run.role == "pruned"
+    }
     assert len(recipes) == 4  # two methods at two sparsities
 
 
 def test_heads_and_neurons_are_pruned_as_the_option_says():
     changes = ["budget=uniform", "budget.multiple=2"]
     expected = make_recipe("platon", 0.5, None, changes, pattern="head+neuron")
-    assert planned("structured")["runs/sst2/platon/0.5/seed42"].settings.load_recipe() == expected
+    assert planned("structured")[
+        "runs/sst2/platon/0.5/seed42"
+    ].settings.recipe == serialization.to_dict(expected)
