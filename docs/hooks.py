@@ -29,16 +29,16 @@ def _address(path: PurePosixPath) -> str:
     """Where a file of the repository stands in the site's sources."""
     if path.is_relative_to(DOCS):
         return str(path.relative_to(DOCS))
-    return f"{path}" if path.suffix == ".md" else f"{path}.md"
+    if path.name == "README.md":
+        return f"{path.parent}.md"
+    return str(path) if path.suffix == ".md" else f"{path}.md"
 
 
 def _origin(address: str) -> PurePosixPath:
     """The file of the repository that a page of the site is made from."""
-    inside = DOCS / address
-    if (ROOT / inside).is_file():
-        return inside
-    outside = PurePosixPath(address)
-    return outside if (ROOT / outside).is_file() else outside.with_suffix("")
+    path = PurePosixPath(address)
+    choices = (DOCS / path, path, path.with_suffix(""), path.with_suffix("") / "README.md")
+    return next(choice for choice in choices if (ROOT / choice).is_file())
 
 
 def _target(origin: PurePosixPath, link: str) -> PurePosixPath:
