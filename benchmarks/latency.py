@@ -52,8 +52,8 @@ def pruned(sparsity: float, kinds: tuple[str, ...]) -> PreTrainedModel:
         demo_model_path(), num_labels=2
     )
     end = Moment(step=1, total=1, sparsity=sparsity, final=sparsity, reached=sparsity, ramp=1.0)
-    for structure in (division.structure for division in divide(model, family_of(model))):
-        if structure.kind in kinds:
+    for structure in (at.structure for at in divide(model, family_of(model))):
+        if structure.unit in kinds:
             out = structure.weights[-1]
             idle = Uniform(multiple=2).split([structure.units], end, {})[0].count
             first = out.offset + (structure.units - idle) * out.width

@@ -117,7 +117,7 @@ def shrunk(run: Path, data: Path) -> dict[str, Any]:
         "largest_difference_of_logits": float(difference),
         "heads": report.units("head"),
         "neurons": report.units("neuron"),
-        "structures": [[s.kind, s.layer, s.before, s.after] for s in report.structures],
+        "structures": [[s.unit, s.layer, s.before, s.after] for s in report.structures],
         "parameters": (report.parameters_before, report.parameters_after),
         "flops": (report.flops_before, report.flops_after),
         "stock": report.stock,

@@ -31,7 +31,7 @@ from sentei.run.evaluate import evaluate
 from sentei.run.settings import Settings
 from sentei.run.texts import Texts, read_texts
 from sentei.shrink import save, shrink_vocabulary
-from sentei.shrink.vocabulary.tokenizer import encode
+from sentei.shrink.vocabulary.tokens import encode
 from sentei.tasks.corpus import load_evaluation
 
 TASKS = {"SST-2": "sst2-full", "MRPC": "mrpc", "STS-B": "stsb", "BANKING77": "banking77"}

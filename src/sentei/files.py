@@ -13,7 +13,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or a folder to, which then takes its place.
 
-    If the block fails, what was at ``path`` is untouched and nothing is left beside it.
+    If the block fails, what was at ``path`` is untouched and nothing is left beside it. An empty
+    folder stays itself, and is filled: someone may be in it.
 
     Raises:
         OSError: It could not be moved there.
@@ -22,9 +23,13 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(unfinished)
     try:
         yield unfinished
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(unfinished, path)
+        if path.is_dir() and unfinished.is_dir() and not any(path.iterdir()):
+            for entry in unfinished.iterdir():
+                shutil.move(entry, path / entry.name)
+        else:
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(unfinished, path)
     finally:
         _remove(unfinished)
 

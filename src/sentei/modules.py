@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, TypeVar
 
 from torch import nn
@@ -13,9 +13,9 @@ WRAPPERS = frozenset({"module", "_orig_mod"})
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
-def plain_name(name: str) -> str:
+def plain_name(name: str, wrappers: Container[str] = WRAPPERS) -> str:
     """The name of a module or parameter without the wrappers' parts."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    return ".".join(part for part in name.split(".") if part not in wrappers)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

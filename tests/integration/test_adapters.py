@@ -81,7 +81,7 @@ def test_the_merged_model_is_w_plus_ba_times_mask(settings, tmp_path):
         assert one.zeros_before == one.zeros_after == int(before[one.name].sum())
         change = dense.get_parameter(one.name) - base.get_parameter(one.name)
         taken = change[before[one.name]].norm().item()
-        assert one.taken == pytest.approx(taken, rel=1e-4)
+        assert one.masked == pytest.approx(taken, rel=1e-4)
         assert one.kept == pytest.approx(change[~before[one.name]].norm().item(), rel=1e-4)
         assert one.share == pytest.approx((taken / change.norm().item()) ** 2, rel=1e-4)
     zeros = sum(one.zeros_after for one in report.weights)

@@ -85,7 +85,7 @@ def shrink(
     removed = bool(report.removed or (words and words.removed))
     latency = None
     if measure and removed:
-        latency = shrinking.measure(model, smaller, batch=batch, length=length)
+        latency = shrinking.latency(model, smaller, batch=batch, length=length)
     written = out if out and removed else None
     if written:
         shrinking.save(smaller, written, files=source, tokenizer=tokenizer)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import codecs
-import importlib
+import lzma
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
+
+import pyarrow
 
 Quoting = Literal["auto", "none", "standard"]
 
 TEXT: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 """What a table that is written as text may end in."""
 
-COMPRESSED: Final = {
-    ".gz": "gzip",
-    ".bz2": "bz2",
-    ".xz": "lzma",
-    ".lzma": "lzma",
-    ".zst": "zstandard",
-}
-"""What may stand behind the name of a file of text, and the module that unpacks it."""
+ARROW: Final = (".parquet", ".arrow")
+"""What a table that is written as columns may end in."""
+
+KNOWN: Final = TEXT + ARROW
+"""What a file of data may end in."""
+
+COMPRESSED: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "xz"}
+"""What may stand behind the name of a file of text, and what pyarrow or Python calls it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def suffix(path: Path) -> str:
     """What a file holds, by the end of its name: ``.csv`` for ``a.csv`` and ``a.CSV.gz``."""
     inner = Path(path.stem).suffix.lower()
     outer = path.suffix.lower()
-    return inner if outer in COMPRESSED and inner else outer
+    return inner if outer in COMPRESSED and inner and inner not in ARROW else outer
 
 
 def read_text(path: Path, encoding: str) -> str:
@@ -96,14 +98,13 @@ def _unpacked(path: Path) -> bytes:
     outer = path.suffix.lower()
     if outer not in COMPRESSED:
         return path.read_bytes()
-    name = COMPRESSED[outer]
     try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{path}: {outer} needs {name}: pip install {name}") from error
-    try:
-        with module.open(path) as file:
-            raw: bytes = file.read()
-    except Exception as error:  # each module has its own
+        if outer == ".xz":  # which pyarrow does not know
+            with lzma.open(path) as file:
+                return file.read()
+        # unlike zstandard's own, it notices that a file is cut off
+        with pyarrow.input_stream(str(path), compression=COMPRESSED[outer]) as stream:
+            raw: bytes = stream.read()
+            return raw
+    except (OSError, EOFError, lzma.LZMAError) as error:
         raise ValueError(f"{path} could not be unpacked as {outer} ({error}).") from error
-    return raw

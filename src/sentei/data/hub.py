@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import datasets
+from sentei.data.formats import KNOWN, suffix
 
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?")
 
 
-def parse(source: str) -> tuple[str, str | None] | None:
-    """Path and configuration out of ``user/name`` or ``user/name:config``; None of other texts."""
-    match = _NAME.fullmatch(source)
-    return (match[1], match[2]) if match else None
+def parse(source: str | Path) -> tuple[str, str | None] | None:
+    """Path and configuration out of ``user/name`` or ``user/name:config``.
+
+    None of anything else, and of what lies on this machine or is called like a file of data.
+    """
+    path = Path(source)
+    match = _NAME.fullmatch(path.as_posix())
+    local = path.exists() or suffix(path) in KNOWN
+    return (match[1], match[2]) if match and not local else None
 
 
 def load(
@@ -37,6 +43,8 @@ def load(
 
 def load_all(path: str, config: str | None, revision: str | None = None) -> Any:
     """A ``datasets.DatasetDict`` of all splits; arguments and errors as of :func:`load`."""
+    import datasets  # takes most of a second, and names are parsed without it
+
     where = {"revision": revision} if revision else {}
     try:
         return datasets.load_dataset(path, config, **where)

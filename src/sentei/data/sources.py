@@ -1,7 +1,7 @@
 """What the name of a source stands for: files, folders, saved datasets, the hub; one split of it.
 
 Text is read by our own strict readers, everything else as a ``datasets.Dataset``: see
-``docs/decisions/0013-what-reads-the-data.md``.
+``docs/decisions/0014-what-reads-the-data.md``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ import pyarrow.parquet
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 
 from sentei.data import hub, objects, separated
-from sentei.data.formats import COMPRESSED, TEXT, Format, read_text, suffix
+from sentei.data.formats import ARROW, COMPRESSED, KNOWN, TEXT, Format, read_text, suffix
 from sentei.data.table import Sheet, Table
 from sentei.messages import counted, listing
 
 Source = str | Path
 """A file, a pattern of files such as ``data/*.csv``, a folder, or ``user/name`` of the hub."""
 
-ARROW: Final = (".parquet", ".arrow")
-"""What a table that is written as columns may end in."""
-
-KINDS: Final = (
-    f"the known kinds of file are {', '.join((*TEXT, *ARROW))}, those of text also compressed "
+_KINDS: Final = (
+    f"the known kinds of file are {', '.join(KNOWN)}, those of text also compressed "
     f"({', '.join(COMPRESSED)}), and folders made by save_to_disk"
 )
 
@@ -123,7 +120,7 @@ def _open(source: Source) -> Any:
         if files := sorted(Path(file) for file in glob.glob(str(source), recursive=True)):
             return files
         raise ValueError(f"{source}: no file is called like that.")
-    if (named := hub.parse(path.as_posix())) and suffix(path) not in TEXT + ARROW:
+    if named := hub.parse(path):
         try:
             return hub.load_all(*named)
         except ValueError as error:
@@ -136,13 +133,13 @@ def _folder(folder: Path) -> list[Path] | dict[str, list[Path]]:
     files = [
         file
         for file in sorted(folder.rglob("*"))
-        if suffix(file) in TEXT + ARROW
+        if suffix(file) in KNOWN
         and file.name not in FILES_TO_IGNORE
         and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
     ]
     if not files:
         raise ValueError(
-            f"{folder} is a folder without data and none made by save_to_disk: {KINDS}."
+            f"{folder} is a folder without data and none made by save_to_disk: {_KINDS}."
         )
     if len(kinds := sorted({suffix(file) for file in files})) > 1:
         raise ValueError(
@@ -176,7 +173,7 @@ def _read_file(path: Path, form: Format) -> Sheet:
     if kind in ARROW:
         return _sheet(_columns(path), str(path))
     if kind not in TEXT:
-        raise ValueError(f"{path} ends in {path.suffix!r}: {KINDS}.")
+        raise ValueError(f"{path} ends in {path.suffix!r}: {_KINDS}.")
     text = read_text(path, form.encoding)
     if kind == ".json":
         return objects.read_list(str(path), text)

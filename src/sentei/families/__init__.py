@@ -26,10 +26,9 @@ from __future__ import annotations
 
 from sentei.families.catalogue import FAMILIES
 from sentei.families.family import Family, Heads, Neurons, Place, Rows
-from sentei.families.structures import Division, Slice, Structure, divide, structures
+from sentei.families.structures import Slice, Structure, StructureAt, divide, structures
 
 __all__ = [
-    "Division",
     "Family",
     "Heads",
     "Neurons",
@@ -37,6 +36,7 @@ __all__ = [
     "Rows",
     "Slice",
     "Structure",
+    "StructureAt",
     "divide",
     "find",
     "known",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sentei.families.family import Family, Heads, Neurons, Rows
+from sentei.messages import listing
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,7 +39,7 @@ class Structure:
     its query heads) or neurons of the feed-forward network.
     """
 
-    kind: Literal["head", "neuron"]
+    unit: Literal["head", "neuron"]
 
     name: str
     """The module that holds it, such as ``bert.encoder.layer.3.attention``."""
@@ -74,19 +75,19 @@ def structures(
         ValueError: The family describes no structures, a block lacks a matrix that they need, or a
             shape cannot be divided into whole units.
     """
-    return tuple(division.structure for division in divide(family, config, shapes))
+    return tuple(at.structure for at in divide(family, config, shapes))
 
 
 @dataclass(frozen=True)
-class Division:
-    """A structure, the name of its block, and what the family says of it."""
+class StructureAt:
+    """A structure, the name of its block, and the family's description that it was found by."""
 
     structure: Structure
     block: str
-    said: Heads | Neurons
+    spec: Heads | Neurons
 
 
-def divide(family: Family, config: Mapping[str, object], shapes: Shapes) -> tuple[Division, ...]:
+def divide(family: Family, config: Mapping[str, object], shapes: Shapes) -> tuple[StructureAt, ...]:
     """Find the structures as :func:`structures` does, each with what it was found by."""
     if not (family.heads or family.neurons):
         raise ValueError(
@@ -97,15 +98,15 @@ def divide(family: Family, config: Mapping[str, object], shapes: Shapes) -> tupl
     if not blocks:
         raise ValueError(
             f"family {family.name} does not fit: no parameter lies in a block {family.block}; "
-            f"found {_listed(list(shapes))}"
+            f"found {listing(shapes, 8)}"
         )
     every: tuple[Heads | Neurons, ...] = (*family.heads, *family.neurons)
     return tuple(
-        Division(_structure(family, said, block, config, shapes), block.name, said)
+        StructureAt(_structure(family, spec, block, config, shapes), block.name, spec)
         for block in blocks
-        for said in every
-        if said.within in f"{block.name}."
-        and (said.out in block.weights or said.out not in family.optional)
+        for spec in every
+        if spec.within in f"{block.name}."
+        and (spec.out in block.weights or spec.out not in family.optional)
     )
 
 
@@ -132,26 +133,26 @@ def _blocks(family: Family, shapes: Shapes) -> list[_Block]:
 
 def _structure(
     family: Family,
-    said: Heads | Neurons,
+    spec: Heads | Neurons,
     block: _Block,
     config: Mapping[str, object],
     shapes: Shapes,
 ) -> Structure:
-    made, out = _matrices(family, said, block)
+    matrices, out = _matrices(family, spec, block)
     rows_dim, columns_dim = (1, 0) if family.transposed else (0, 1)
-    heads = said if isinstance(said, Heads) else None
+    heads = spec if isinstance(spec, Heads) else None
     size = _head_size(heads, config) if heads else 1
     counted, read = ("value", "query") if heads else ("ffn_in", "ffn_in")
     units = next(
         _divided(shapes, weight, rows_dim, size * len(rows.parts), f"heads of size {size}")
-        for rows, weight in made
+        for rows, weight in matrices
         if counted in rows.parts
     )
 
     widths: dict[str, int] = {}
     weights: list[Slice] = []
     biases: list[Slice] = []
-    for rows, weight in made:
+    for rows, weight in matrices:
         width = _divided(shapes, weight, rows_dim, units * len(rows.parts), f"{units} units")
         widths |= dict.fromkeys(rows.parts, width)
         weights += _slices(rows, weight, rows_dim, width, units)
@@ -170,8 +171,8 @@ def _structure(
         )
     weights.append(Slice(out, columns_dim, 0, width, ("out",)))
     return Structure(
-        kind="head" if heads else "neuron",
-        name=_holder(said, block, out),
+        unit="head" if heads else "neuron",
+        name=_holder(spec, block, out),
         layer=block.layer,
         units=units,
         weights=tuple(weights),
@@ -180,23 +181,24 @@ def _structure(
 
 
 def _matrices(
-    family: Family, said: Heads | Neurons, block: _Block
+    family: Family, spec: Heads | Neurons, block: _Block
 ) -> tuple[list[tuple[Rows, str]], str]:
     """The matrices that make the units and the one that reads them, by name of their weights."""
-    mixer = f"{block.name}.{said.mixed_by}." if isinstance(said, Heads) and said.mixed_by else ""
+    mixer = f"{block.name}.{spec.mixed_by}." if isinstance(spec, Heads) and spec.mixed_by else ""
     if mixer and any(parameter.startswith(mixer) for parameter in block.parameters):
         raise ValueError(
             f"{mixer.rstrip('.')} mixes the heads of {block.name}, so that none can be removed"
         )
     roles = {**family.roles, **family.optional}
-    for role in (*(rows.role for rows in said.rows), said.out):
-        if role not in block.weights and (role in family.roles or role == said.out):
+    for role in (*(rows.role for rows in spec.rows), spec.out):
+        if role not in block.weights and (role in family.roles or role == spec.out):
             raise ValueError(
                 f"{block.name} has no {roles[role]}.weight ({role} of family {family.name}); "
-                f"found {_listed(block.parameters)}"
+                f"found {listing(block.parameters, 8)}"
             )
-    made = [(rows, block.weights[rows.role]) for rows in said.rows if rows.role in block.weights]
-    return made, block.weights[said.out]
+    weights = block.weights
+    matrices = [(rows, weights[rows.role]) for rows in spec.rows if rows.role in weights]
+    return matrices, weights[spec.out]
 
 
 def _head_size(heads: Heads, config: Mapping[str, object]) -> int:
@@ -207,7 +209,7 @@ def _head_size(heads: Heads, config: Mapping[str, object]) -> int:
     except KeyError as error:
         raise ValueError(
             f"config has no {error.args[0]}, which gives the size of a head; it has "
-            f"{_listed(sorted(config))}"
+            f"{listing(sorted(config), 8)}"
         ) from None
 
 
@@ -229,13 +231,8 @@ def _slices(rows: Rows, parameter: str, dim: int, width: int, units: int) -> lis
     ]
 
 
-def _holder(said: Heads | Neurons, block: _Block, out: str) -> str:
+def _holder(spec: Heads | Neurons, block: _Block, out: str) -> str:
     """Name of the module that holds a structure; numbers as the matrix that reads it has them."""
     inside = out.removeprefix(f"{block.name}.").split(".")
-    depth = len(said.module.split(".")) if said.module else 0
+    depth = len(spec.module.split(".")) if spec.module else 0
     return ".".join([block.name, *inside[:depth]])
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

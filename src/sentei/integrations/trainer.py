@@ -139,10 +139,10 @@ class PruningCallback(TrainerCallback):
         self._saved_at = state.global_step
 
     def _state_file(self, args: TrainingArguments, state: TrainerState) -> Path:
-        given = self.resume_from or args.resume_from_checkpoint
+        source = self.resume_from or args.resume_from_checkpoint
         folder = (
-            Path(given)
-            if isinstance(given, (str, Path))
+            Path(source)
+            if isinstance(source, (str, Path))
             else Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
         )
         if not (folder / STATE_FILE).is_file():

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sentei.modules import plain_name
 from sentei.records import Record
 from sentei.tensors import count_zeros
 
 _WRAPPERS = frozenset({"base_layer", "original_module"})
-"""What peft puts into the names of the weights that it wraps."""
+"""Under which names peft's own layers hold the weights that they wrap."""
 
 
 class MergedRecord(Record):
     """One weight: its zeros before and after, and the adapter's change to it.
 
-    ``kept`` is the norm of what the adapter changed where the weight was not zero, ``taken`` that
+    ``kept`` is the norm of what the adapter changed where the weight was not zero, ``masked`` that
     of what the mask took away: the adapter's change where it was.
     """
 
@@ -28,13 +29,13 @@ class MergedRecord(Record):
     zeros_before: int
     zeros_after: int
     kept: float
-    taken: float
+    masked: float
 
     @property
     def share(self) -> float:
         """Fraction of the squared change that the mask took away."""
-        total = self.kept**2 + self.taken**2
-        return self.taken**2 / total if total else 0.0
+        total = self.kept**2 + self.masked**2
+        return self.masked**2 / total if total else 0.0
 
 
 class MergeReport(Record):
@@ -45,19 +46,19 @@ class MergeReport(Record):
     @property
     def zeros(self) -> int:
         """Zeros in all these weights, after."""
-        return sum(one.zeros_after for one in self.weights)
+        return sum(record.zeros_after for record in self.weights)
 
     @property
     def sparsity(self) -> float:
         """Fraction of all these weights that is zero, after."""
-        return self.zeros / sum(one.weights for one in self.weights)
+        return self.zeros / sum(record.weights for record in self.weights)
 
     @property
     def share(self) -> float:
         """Fraction of the squared change of all weights that the mask took away."""
-        taken = sum(one.taken**2 for one in self.weights)
-        total = taken + sum(one.kept**2 for one in self.weights)
-        return taken / total if total else 0.0
+        masked = sum(record.masked**2 for record in self.weights)
+        total = masked + sum(record.kept**2 for record in self.weights)
+        return masked / total if total else 0.0
 
 
 @torch.no_grad()
@@ -85,8 +86,8 @@ def merge_adapter(model: nn.Module) -> tuple[PreTrainedModel, MergeReport]:
             "peft.PeftModel.from_pretrained"
         )
     tuner: Any = model
-    inside: nn.Module = tuner.get_base_model()
-    for name, module in inside.named_modules():
+    base: nn.Module = tuner.get_base_model()
+    for name, module in base.named_modules():
         if getattr(module, "merged_adapters", None):
             raise ValueError(
                 f"{name}: its adapter {module.merged_adapters[0]} is merged already, which filled "
@@ -94,8 +95,8 @@ def merge_adapter(model: nn.Module) -> tuple[PreTrainedModel, MergeReport]:
                 "and the adapter again"
             )
     before = {
-        _plain(name): weight.detach().clone()
-        for name, weight in inside.named_parameters()
+        plain_name(name, _WRAPPERS): weight.detach().clone()
+        for name, weight in base.named_parameters()
         if _WRAPPERS & set(name.split(".")) and weight.ndim > 1 and count_zeros(weight)
     }
     if not before:
@@ -104,26 +105,22 @@ def merge_adapter(model: nn.Module) -> tuple[PreTrainedModel, MergeReport]:
             "under: use the model's own merge_and_unload(), or give the sparse model to peft"
         )
     merged: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
-    found = tuple(_mask_(name, merged.get_parameter(name), was) for name, was in before.items())
-    return merged, MergeReport(weights=found)
+    records = (_mask_(name, merged.get_parameter(name), old) for name, old in before.items())
+    return merged, MergeReport(weights=tuple(records))
 
 
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-def _mask_(name: str, weight: Tensor, was: Tensor) -> MergedRecord:
-    """Zero ``weight`` where ``was``, of the same shape, is zero."""
-    zero = was == 0
-    taken = _norm(weight[zero])
+def _mask_(name: str, weight: Tensor, before: Tensor) -> MergedRecord:
+    """Zero ``weight`` where ``before``, of the same shape, is zero."""
+    zero = before == 0
+    masked = _norm(weight[zero])
     weight.masked_fill_(zero, 0)
     return MergedRecord(
         name=name,
         weights=weight.numel(),
         zeros_before=int(zero.sum()),
         zeros_after=count_zeros(weight),
-        kept=_norm(weight - was),
-        taken=taken,
+        kept=_norm(weight - before),
+        masked=masked,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from sentei._version import VERSION
 from sentei.families import Family
+from sentei.files import replacing
+from sentei.messages import explain, listing
 from sentei.models.stock import is_stock
 from sentei.models.structures import divide, family_of, keep_, make_stock
 from sentei.models.tokenizer import write_tokenizer
@@ -41,7 +43,7 @@ class Remaining(Record):
     ``columns`` of a table that its blocks share are those of its heads, where there is one.
     """
 
-    kind: str
+    unit: str
     name: str
     units: int
     columns: tuple[int, ...] | None = None
@@ -91,10 +93,8 @@ def save(
     family = family or family_of(model)
     manifest = None if is_stock(model, family) else describe(model, family)
     if manifest is not None:
-        _check_sayable(model, family, manifest, folder)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+        _check_loads(model, family, manifest, folder)
+    with replacing(folder) as unfinished:
         model.save_pretrained(unfinished)
         if manifest is not None:
             text = manifest.model_dump_json(indent=2, exclude_none=True)
@@ -103,13 +103,6 @@ def save(
             write_tokenizer(tokenizer, unfinished)
         if files is not None:
             _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
-        if folder.is_dir():  # stays itself: someone may be in it
-            for path in unfinished.iterdir():
-                shutil.move(path, folder / path.name)
-        else:
-            os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def load(folder: str | Path, *, family: Family | None = None, **options: Any) -> PreTrainedModel:
@@ -144,19 +137,19 @@ def load(folder: str | Path, *, family: Family | None = None, **options: Any) ->
     for attribute in ("__name__", "__qualname__", "__module__"):
         setattr(Shrunk, attribute, getattr(architecture, attribute))
     try:
-        model, found = Shrunk.from_pretrained(path, output_loading_info=True, **options)
+        model, info = Shrunk.from_pretrained(path, output_loading_info=True, **options)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: its weights do not fit its config ({reason})") from error
-    wrong = {kind: sorted(map(str, names)) for kind, names in found.items() if names}
+    misfits = {reason: sorted(map(str, names)) for reason, names in info.items() if names}
     if manifest is None:
-        wrong.pop("unexpected_keys", None)  # as from_pretrained has it: old files hold buffers
-    if wrong:
-        kind, names = next(iter(wrong.items()))
+        misfits.pop("unexpected_keys", None)  # as from_pretrained has it: old files hold buffers
+    if misfits:
+        reason, names = next(iter(misfits.items()))
         raise ValueError(
             f"{path}: its weights do not fit its config"
             + (f" and {MANIFEST}" if manifest else "")
-            + f": {kind.replace('_', ' ')}: {', '.join(names[:3])}"
+            + f": {reason.replace('_', ' ')}: {listing(names, 3)}"
         )
     model.__class__ = architecture
     shrunk: PreTrainedModel = model
@@ -166,23 +159,23 @@ def load(folder: str | Path, *, family: Family | None = None, **options: Any) ->
 def describe(model: PreTrainedModel, family: Family) -> Manifest:
     """What the config of a shrunk model cannot say."""
     uses: dict[str, list[int] | None] = {}
-    divisions = divide(model, family)
+    structures = [at.structure for at in divide(model, family)]
     if any(heads.table for heads in family.heads):
         from sentei.models.shared_bias import columns  # loads two architectures
 
-        names = (division.structure.name for division in divisions)
+        names = (structure.name for structure in structures)
         uses = {name: columns(model.get_submodule(name)) for name in names}
     return Manifest(
         sentei=VERSION,
         model=type(model).__name__,
         structures=tuple(
             Remaining(
-                kind=structure.kind,
+                unit=structure.unit,
                 name=structure.name,
                 units=structure.units,
                 columns=tuple(used) if (used := uses.get(structure.name)) is not None else None,
             )
-            for structure in (division.structure for division in divisions)
+            for structure in structures
         ),
     )
 
@@ -191,7 +184,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder, if there is one.
 
     Raises:
-        ValueError: It is damaged, or of a later version.
+        ValueError: It is damaged, or of another version.
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -199,10 +192,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise ValueError(
-            f"{file}: {where}: {first['msg']}; it is damaged or of a later version of Sentei"
+            f"{file}: {explain(error)}; it is damaged or of another version of Sentei"
         ) from None
 
 
@@ -227,9 +218,7 @@ def check_free(folder: Path) -> None:
         raise ValueError(f"{folder} is not empty: name a new or empty folder")
 
 
-def _check_sayable(
-    model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path
-) -> None:
+def _check_loads(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path) -> None:
     """Refuse a model of which :func:`load` would make another."""
     if getattr(transformers, manifest.model, None) is not type(model):
         raise ValueError(
@@ -257,32 +246,38 @@ def _class(folder: Path, manifest: Manifest | None) -> type[PreTrainedModel]:
         raise ValueError(f"{folder} holds no config.json: name a model's folder")
     config = AutoConfig.from_pretrained(folder)
     names = [manifest.model] if manifest else [*(config.architectures or ())]
-    found = getattr(transformers, names[0], None) if names else None
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+    model_class = getattr(transformers, names[0], None) if names else None
+    if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
         name = names[0] if names else "none"
         raise ValueError(f"{folder}: its class, {name}, is not in transformers")
-    return found
+    return model_class
 
 
 def _cut_(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path) -> None:
-    said = {(one.kind, one.name): one for one in manifest.structures}
-    for division in divide(model, family):
-        structure = division.structure
-        one = said.pop((structure.kind, structure.name), None)
-        kept = range(one.units) if one and one.columns is None else one.columns if one else ()
+    remaining = {(entry.unit, entry.name): entry for entry in manifest.structures}
+    for at in divide(model, family):
+        structure = at.structure
+        kept = _kept(remaining.pop((structure.unit, structure.name), None))
         if not kept or max(kept) >= structure.units:
             raise ValueError(
                 f"{folder / MANIFEST}: it does not say what is left of the {structure.units} "
-                f"{structure.kind}s of {structure.name} in config.json's model"
+                f"{structure.unit}s of {structure.name} in config.json's model"
             )
         if list(kept) != list(range(structure.units)):
-            keep_(model, family, division, kept)
-    if said:
-        _, name = next(iter(said))
+            keep_(model, family, at, kept)
+    if remaining:
+        _, name = next(iter(remaining))
         raise ValueError(f"{folder / MANIFEST}: config.json's model has no {name}")
 
 
-def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
+def _kept(entry: Remaining | None) -> Sequence[int]:
+    """The units, numbered as in the stock model, that are left of a structure."""
+    if entry is None:
+        return ()
+    return range(entry.units) if entry.columns is None else entry.columns
+
+
+def _copy(source: Path, target: Path, except_: tuple[str, ...]) -> None:
     """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
     written = {path.name for path in target.iterdir()} | {MANIFEST}
     modules = _module_folders(source)
@@ -290,7 +285,7 @@ def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
         if path.is_dir() and path.name in modules:
             shutil.copytree(path, target / path.name)
         elif path.is_file() and path.name not in written:
-            if not any(path.match(pattern) for pattern in but):
+            if not any(path.match(pattern) for pattern in except_):
                 shutil.copy2(path, target / path.name)
 
 
@@ -300,8 +295,8 @@ def _module_folders(folder: Path) -> set[str]:
     if not file.is_file():
         return set()
     try:
-        listed = json.loads(file.read_text(encoding="utf-8"))
-        return {str(module["path"]).partition("/")[0] for module in listed}
+        modules = json.loads(file.read_text(encoding="utf-8"))
+        return {str(module["path"]).partition("/")[0] for module in modules}
     except (ValueError, TypeError, KeyError):
         raise ValueError(
             f"{file} lists no modules of sentence-transformers, each with its path: it is damaged; "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from sentei.families import Division, Family, Heads
+from sentei.families import Family, Heads, StructureAt
 from sentei.models.structures import divide, head_size, make_stock, query_heads, select_
 
 
@@ -25,31 +25,33 @@ class Stock:
     reason: str = ""
 
 
-def find_stock(model: PreTrainedModel, family: Family, divisions: tuple[Division, ...]) -> Stock:
+def find_stock(
+    model: PreTrainedModel, family: Family, structures: tuple[StructureAt, ...]
+) -> Stock:
     """Look for the config that gives a model the shapes it has.
 
     Args:
         model: The model.
         family: Its family.
-        divisions: Its structures, as they are now.
+        structures: Its structures, as they are now.
     """
     config = model.config.to_dict()
     changes: dict[str, int] = {}
-    for division in divisions:
-        for key, value in _said_by_config(division, config).items():
+    for at in structures:
+        for key, value in _config_values(at, config).items():
             if changes.setdefault(key, value) != value:
                 return Stock(
                     reason=f"blocks differ, and {key} is one number for all of them: "
                     f"{changes[key]} and {value}"
                 )
-        key, said = division.said.count, division.said
-        if isinstance(said, Heads) and not said.stock and changes[key] != config.get(key):
+        key, spec = at.spec.count, at.spec
+        if isinstance(spec, Heads) and not spec.stock and changes[key] != config.get(key):
             return Stock(
-                reason=f"{key}={changes[key]} with heads of {head_size(division)} cannot be said "
+                reason=f"{key}={changes[key]} with heads of {head_size(at)} cannot be said "
                 f"in a config of {model.config.model_type}, where their size follows from {key}"
             )
     tables: dict[str, list[int]] = {}
-    for name, used in _columns(model, family, divisions):
+    for name, used in _columns(model, family, structures):
         if tables.setdefault(name, used) != used:
             return Stock(reason=f"blocks keep different heads, and share {name}")
     changes = {key: value for key, value in changes.items() if config.get(key) != value}
@@ -58,7 +60,7 @@ def find_stock(model: PreTrainedModel, family: Family, divisions: tuple[Division
 
 
 def apply_stock_(
-    model: PreTrainedModel, family: Family, divisions: tuple[Division, ...], stock: Stock
+    model: PreTrainedModel, family: Family, structures: tuple[StructureAt, ...], stock: Stock
 ) -> None:
     """Make a model that a config can describe the stock model of that config."""
     for name, kept in stock.tables.items():
@@ -67,8 +69,8 @@ def apply_stock_(
     if any(heads.table for heads in family.heads):
         from sentei.models.shared_bias import take_all_columns_  # loads two architectures
 
-        for division in divisions:
-            take_all_columns_(model.get_submodule(division.structure.name))
+        for at in structures:
+            take_all_columns_(model.get_submodule(at.structure.name))
     configs = {
         id(config): config
         for module in model.modules()
@@ -88,19 +90,19 @@ def is_stock(model: PreTrainedModel, family: Family) -> bool:
     return not _unfit(model, model.config.to_dict(), {})
 
 
-def _said_by_config(division: Division, config: dict[str, object]) -> dict[str, int]:
-    said, units = division.said, division.structure.units
-    heads = query_heads(division, units)
-    values = {said.count: heads}
-    if isinstance(said, Heads) and said.shared:
-        values[said.shared] = units
-    if isinstance(said, Heads) and said.stock and heads != config.get(said.count):
-        values[said.size] = head_size(division)  # or it would follow from the number of heads
+def _config_values(at: StructureAt, config: dict[str, object]) -> dict[str, int]:
+    spec, units = at.spec, at.structure.units
+    heads = query_heads(at, units)
+    values = {spec.count: heads}
+    if isinstance(spec, Heads) and spec.shared:
+        values[spec.shared] = units
+    if isinstance(spec, Heads) and spec.stock and heads != config.get(spec.count):
+        values[spec.size] = head_size(at)  # or it would follow from the number of heads
     return values
 
 
 def _columns(
-    model: PreTrainedModel, family: Family, divisions: tuple[Division, ...]
+    model: PreTrainedModel, family: Family, structures: tuple[StructureAt, ...]
 ) -> list[tuple[str, list[int]]]:
     """Each use of a shared table: its name, and the columns."""
     if not any(heads.table for heads in family.heads):
@@ -108,11 +110,11 @@ def _columns(
     from sentei.models.shared_bias import columns  # loads two architectures
 
     uses = []
-    for division in divisions:
-        structure, said = division.structure, division.said
-        if isinstance(said, Heads) and said.table:
-            beside = division.block.removesuffix(family.block.format(i=structure.layer))
-            name = f"{beside}{said.table}"
+    for at in structures:
+        structure, spec = at.structure, at.spec
+        if isinstance(spec, Heads) and spec.table:
+            beside = at.block.removesuffix(family.block.format(i=structure.layer))
+            name = f"{beside}{spec.table}"
             used = columns(model.get_submodule(structure.name))
             every = list(range(model.get_parameter(name).shape[1]))
             uses.append((name, every if used is None else used))

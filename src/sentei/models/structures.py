@@ -11,7 +11,7 @@ from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from sentei import families
-from sentei.families import Division, Family, Heads
+from sentei.families import Family, Heads, StructureAt
 
 
 def family_of(model: PreTrainedModel) -> Family:
@@ -27,16 +27,16 @@ def family_of(model: PreTrainedModel) -> Family:
         )
     family = families.find(model.config.model_type)
     if family is None:
-        known = ", ".join(name for one in families.known() for name in one.model_types)
+        names = ", ".join(name for known in families.known() for name in known.model_types)
         raise ValueError(
             f"model type {model.config.model_type} belongs to no known family: describe it and "
-            f"pass it as family=. Known: {known}"
+            f"pass it as family=. Known: {names}"
         )
     return family
 
 
-def divide(model: PreTrainedModel, family: Family) -> tuple[Division, ...]:
-    """The structures of a model, each with what its family says of it.
+def divide(model: PreTrainedModel, family: Family) -> tuple[StructureAt, ...]:
+    """The structures of a model, each with the description that it was found by.
 
     Raises:
         ValueError: The family has none, or does not fit the model.
@@ -46,15 +46,15 @@ def divide(model: PreTrainedModel, family: Family) -> tuple[Division, ...]:
     return families.divide(family, model.config.to_dict(), shapes)
 
 
-def head_size(division: Division) -> int:
+def head_size(at: StructureAt) -> int:
     """Entries of one value head; 1 for neurons."""
-    parts = [part for part in division.structure.weights if "value" in part.holds]
+    parts = [part for part in at.structure.weights if "value" in part.holds]
     return parts[0].width // len(parts[0].holds) if parts else 1
 
 
-def query_heads(division: Division, units: int) -> int:
+def query_heads(at: StructureAt, units: int) -> int:
     """How many query heads so many units have; for neurons, their number."""
-    return units * division.structure.weights[-1].width // head_size(division)
+    return units * at.structure.weights[-1].width // head_size(at)
 
 
 def make_stock(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
@@ -74,19 +74,19 @@ def make_stock(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedMo
 
 
 @torch.no_grad()
-def keep_(model: PreTrainedModel, family: Family, division: Division, kept: Sequence[int]) -> None:
+def keep_(model: PreTrainedModel, family: Family, at: StructureAt, kept: Sequence[int]) -> None:
     """Remove all units of a structure but some.
 
     Args:
         model: The model; its weights may be on the meta device.
         family: Its family.
-        division: The structure, as it is now.
+        at: The structure, as it is now.
         kept: Numbers of the units to keep, in their new order.
 
     Raises:
         ValueError: A module has not what the family says, in this version of Transformers.
     """
-    structure, said = division.structure, division.said
+    structure, spec = at.structure, at.spec
     entries: dict[tuple[str, int], list[int]] = {}
     for part in sorted((*structure.weights, *structure.biases), key=lambda part: part.offset):
         starts = [part.offset + unit * part.width for unit in kept]
@@ -96,12 +96,12 @@ def keep_(model: PreTrainedModel, family: Family, division: Division, kept: Sequ
     for (parameter, dim), index in entries.items():
         select_(model, parameter, dim, index)
 
-    heads = query_heads(division, len(kept))
-    values = dict.fromkeys(said.counts, heads)
-    if isinstance(said, Heads):
-        values |= dict.fromkeys(said.widths, heads * head_size(division))
+    heads = query_heads(at, len(kept))
+    values = dict.fromkeys(spec.counts, heads)
+    if isinstance(spec, Heads):
+        values |= dict.fromkeys(spec.widths, heads * head_size(at))
     for attribute, value in values.items():
-        owner, _, leaf = f"{division.block}.{attribute}".rpartition(".")
+        owner, _, leaf = f"{at.block}.{attribute}".rpartition(".")
         module = model.get_submodule(owner)
         if not hasattr(module, leaf):
             raise ValueError(
@@ -109,7 +109,7 @@ def keep_(model: PreTrainedModel, family: Family, division: Division, kept: Sequ
                 "in the version of transformers that this was written for"
             )
         setattr(module, leaf, value)
-    if isinstance(said, Heads) and any(attention.table for attention in family.heads):
+    if isinstance(spec, Heads) and any(attention.table for attention in family.heads):
         from sentei.models.shared_bias import take_columns_  # loads two architectures
 
         take_columns_(model.get_submodule(structure.name), kept)
@@ -120,8 +120,8 @@ def select_(model: nn.Module, name: str, dim: int, index: Sequence[int]) -> None
     """Keep some entries of a parameter, and let its module know."""
     owner_name, _, leaf = name.rpartition(".")
     owner, parameter = model.get_submodule(owner_name), model.get_parameter(name)
-    chosen = torch.tensor(index, device=parameter.device, dtype=torch.long)
-    selected = parameter.index_select(dim, chosen)
+    positions = torch.tensor(index, device=parameter.device, dtype=torch.long)
+    selected = parameter.index_select(dim, positions)
     setattr(owner, leaf, nn.Parameter(selected, requires_grad=parameter.requires_grad))
     if leaf == "weight":
         if isinstance(owner, nn.Linear):

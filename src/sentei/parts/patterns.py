@@ -301,7 +301,7 @@ class _Coupled(Grouped):
         for structure in structures:
             names = [piece.parameter for piece in structure.weights]
             inside = [name for name in names if name in places]
-            if structure.kind != self.label or not inside:
+            if structure.unit != self.label or not inside:
                 continue
             if missing := [name for name in names if name not in places]:
                 raise ValueError(

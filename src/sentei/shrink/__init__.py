@@ -11,7 +11,7 @@ save(smaller, "folder", tokenizer=tokenizer)
 from __future__ import annotations
 
 from sentei.models.folder import load, save
-from sentei.shrink.cost import LatencyRecord, measure
+from sentei.shrink.cost import LatencyRecord, latency
 from sentei.shrink.remove import ShrinkReport, StructureRecord, shrink
 from sentei.shrink.vocabulary.cut import VocabularyReport, shrink_vocabulary
 
@@ -20,8 +20,8 @@ __all__ = [
     "ShrinkReport",
     "StructureRecord",
     "VocabularyReport",
+    "latency",
     "load",
-    "measure",
     "save",
     "shrink",
     "shrink_vocabulary",

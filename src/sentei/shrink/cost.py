@@ -9,9 +9,12 @@ import time
 import torch
 from transformers import PreTrainedModel
 
-from sentei.families import Division
+from sentei.families import StructureAt
 from sentei.models.inputs import example
 from sentei.records import Record
+
+WARM_UP = 3
+"""Forward passes of each model that do not count."""
 
 
 class LatencyRecord(Record):
@@ -31,12 +34,12 @@ class LatencyRecord(Record):
         return self.before / self.after
 
 
-def flops(model: PreTrainedModel, divisions: tuple[Division, ...], length: int) -> int:
+def flops(model: PreTrainedModel, structures: tuple[StructureAt, ...], length: int) -> int:
     """Multiplications and additions of the blocks' matrix products for one sequence.
 
     Args:
         model: The model.
-        divisions: Its structures.
+        structures: Its structures.
         length: Tokens of the sequence; of both sequences of an encoder-decoder.
 
     Returns:
@@ -45,18 +48,18 @@ def flops(model: PreTrainedModel, divisions: tuple[Division, ...], length: int) 
         and products with relative positions are not counted.
     """
     total = 0
-    for structure in (division.structure for division in divisions):
+    for structure in (at.structure for at in structures):
         for part in structure.weights:
             shape = model.get_parameter(part.parameter).shape
             other = math.prod(shape) // shape[part.dim]
             total += 2 * length * structure.units * part.width * other
-        if structure.kind == "head":
+        if structure.unit == "head":
             total += 4 * length**2 * structure.units * structure.weights[-1].width
     return total
 
 
 @torch.no_grad()
-def measure(
+def latency(
     before: PreTrainedModel,
     after: PreTrainedModel,
     *,
@@ -77,21 +80,21 @@ def measure(
         ValueError: The models take no sequences of that length.
     """
     inputs = example(before, batch, length), example(after, batch, length)
-    times: tuple[list[float], list[float]] = ([], [])
+    milliseconds: tuple[list[float], list[float]] = ([], [])
     training = before.training, after.training
-    for run in range(3 + runs):
-        models = before.eval(), after.eval()
-        for model, read, taken in zip(models, inputs, times, strict=True):
-            began = time.perf_counter()
-            model(**read)
+    models = before.eval(), after.eval()
+    for run in range(WARM_UP + runs):
+        for model, arguments, times in zip(models, inputs, milliseconds, strict=True):
+            start = time.perf_counter()
+            model(**arguments)
             if before.device.type == "cuda":
                 torch.cuda.synchronize()
-            if run >= 3:
-                taken.append(1e3 * (time.perf_counter() - began))
+            if run >= WARM_UP:
+                times.append(1e3 * (time.perf_counter() - start))
     before.train(training[0]), after.train(training[1])
     return LatencyRecord(
-        before=statistics.median(times[0]),
-        after=statistics.median(times[1]),
+        before=statistics.median(milliseconds[0]),
+        after=statistics.median(milliseconds[1]),
         batch=batch,
         length=length,
         runs=runs,

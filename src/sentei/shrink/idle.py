@@ -49,7 +49,7 @@ def find_idle(
     """
     out = _of_units(structure, structure.weights[-1], parameters)
     unread = _is_zero(out)
-    if structure.kind == "head":
+    if structure.unit == "head":
         constant, value = _value(structure, parameters)
         value = value.repeat(1, out.shape[1] // value.shape[1])  # for each head of the group
     else:
@@ -62,7 +62,7 @@ def find_idle(
 
 
 @torch.no_grad()
-def given(
+def contribution(
     structure: Structure, idle: Idle, removed: Tensor, parameters: Mapping[str, Tensor]
 ) -> Tensor:
     """What removed units added to every token: (width of the model,), in float64."""
@@ -86,14 +86,14 @@ def _neuron(
         if activation is None:
             return torch.zeros_like(bias[:, 0], dtype=torch.bool), bias.double()
         return _is_zero(weight), activation(bias).double()
-    still, silent = _is_zero(weight), _is_zero(weight) & _is_zero(bias)
+    constant, silent = _is_zero(weight), _is_zero(weight) & _is_zero(bias)
     gate_weight, gate_bias = _part(structure, parameters, "ffn_gate")
     if activation is None:
         return silent, bias.double()
     gate = activation(gate_bias)
     shut = _is_zero(gate_weight) & _is_zero(gate)
     value = torch.where(silent | shut, 0, (gate * bias).squeeze(1))
-    return silent | shut | (still & _is_zero(gate_weight)), value.double().unsqueeze(1)
+    return silent | shut | (constant & _is_zero(gate_weight)), value.double().unsqueeze(1)
 
 
 def _part(
@@ -101,12 +101,12 @@ def _part(
 ) -> tuple[Tensor, Tensor]:
     """A part of every unit: its weights (units, width, inputs) and biases (units, width)."""
 
-    def take(part: Slice) -> Tensor:
+    def entries(part: Slice) -> Tensor:
         units = _of_units(structure, part, parameters)
         return units.chunk(len(part.holds), dim=1)[part.holds.index(name)]
 
-    [weight] = [take(part) for part in structure.weights if name in part.holds]
-    biases = [take(part).squeeze(2) for part in structure.biases if name in part.holds]
+    [weight] = [entries(part) for part in structure.weights if name in part.holds]
+    biases = [entries(part).squeeze(2) for part in structure.biases if name in part.holds]
     if not biases:
         return weight, weight.new_zeros(weight.shape[:2])
     return weight, torch.stack(biases).sum(0)
@@ -115,8 +115,8 @@ def _part(
 def _of_units(structure: Structure, part: Slice, parameters: Mapping[str, Tensor]) -> Tensor:
     """The entries of all units: (units, width, everything else)."""
     tensor = parameters[part.parameter].detach()
-    taken = tensor.narrow(part.dim, part.offset, structure.units * part.width)
-    return taken.movedim(part.dim, 0).reshape(structure.units, part.width, -1)
+    entries = tensor.narrow(part.dim, part.offset, structure.units * part.width)
+    return entries.movedim(part.dim, 0).reshape(structure.units, part.width, -1)
 
 
 def _is_zero(units: Tensor) -> Tensor:

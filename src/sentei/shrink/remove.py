@@ -11,18 +11,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.activations import ACT2CLS, ACT2FN
 
-from sentei.families import Division, Family, Neurons
-from sentei.models.stock import apply_stock_, find_stock
+from sentei.families import Family, Neurons, StructureAt
+from sentei.models.stock import Stock, apply_stock_, find_stock
 from sentei.models.structures import divide, family_of, keep_
 from sentei.records import Record
 from sentei.shrink.cost import flops
-from sentei.shrink.idle import Activation, Idle, find_idle, given
+from sentei.shrink.idle import Activation, Idle, contribution, find_idle
 
 
 class StructureRecord(Record):
     """Units of one structure, before and after; those of a head group count as one."""
 
-    kind: str
+    unit: str
     name: str
     layer: int
     before: int
@@ -49,15 +49,15 @@ class ShrinkReport(Record):
     flops_before: int
     flops_after: int
 
-    def units(self, kind: str) -> tuple[int, int]:
-        """Units of a kind, ``head`` or ``neuron``: before and after."""
-        found = [one for one in self.structures if one.kind == kind]
-        return sum(one.before for one in found), sum(one.after for one in found)
+    def units(self, unit: str) -> tuple[int, int]:
+        """How many there are of a unit, ``head`` or ``neuron``: before and after."""
+        records = [record for record in self.structures if record.unit == unit]
+        return sum(record.before for record in records), sum(record.after for record in records)
 
     @property
     def removed(self) -> int:
         """Number of units that were removed."""
-        return sum(one.before - one.after for one in self.structures)
+        return sum(record.before - record.after for record in self.structures)
 
 
 def shrink(
@@ -93,56 +93,78 @@ def shrink(
             fit the model; or weights are shared, quantised or on the meta device.
     """
     family = family or family_of(model)
-    divisions = divide(model, family)
-    _check(model, divisions)
-    found = [_find(model, division) for division in divisions]
-    removed = [_all_but_one(idle) for idle in found]
-    for chosen in _sayable(divisions, removed) if stock else [removed]:
-        smaller, folded = _without(model, family, divisions, found, chosen)
-        after = divisions if smaller is model else divide(smaller, family)
-        said = find_stock(smaller, family, after)
-        if not said.reason:
+    before = divide(model, family)
+    _check(model, before)
+    idle = [_find(model, at) for at in before]
+    spare = [_all_but_one(units) for units in idle]
+    for removed in _expressible(before, spare) if stock else [spare]:
+        smaller, folded = _without(model, family, before, idle, removed)
+        after = before if smaller is model else divide(smaller, family)
+        config = find_stock(smaller, family, after)
+        if not config.reason:
             break
-    if smaller is not model and not said.reason:
-        apply_stock_(smaller, family, after, said)
-    return smaller, ShrinkReport(
-        model_type=model.config.model_type,
-        structures=tuple(
-            StructureRecord(
-                kind=old.structure.kind,
-                name=old.structure.name,
-                layer=old.structure.layer,
-                before=old.structure.units,
-                after=new.structure.units,
-            )
-            for old, new in zip(divisions, after, strict=True)
-        ),
-        folded=folded,
-        stock=not said.reason,
-        reason=said.reason,
-        parameters_before=sum(parameter.numel() for parameter in model.parameters()),
-        parameters_after=sum(parameter.numel() for parameter in smaller.parameters()),
-        length=length,
-        flops_before=flops(model, divisions, length),
-        flops_after=flops(smaller, after, length),
+    if smaller is not model and not config.reason:
+        apply_stock_(smaller, family, after, config)
+    counted = flops(model, before, length), flops(smaller, after, length)
+    report = _report(model, smaller, _records(before, after), folded, config, length, counted)
+    return smaller, report
+
+
+def _records(
+    before: Sequence[StructureAt], after: Sequence[StructureAt]
+) -> tuple[StructureRecord, ...]:
+    return tuple(
+        StructureRecord(
+            unit=old.structure.unit,
+            name=old.structure.name,
+            layer=old.structure.layer,
+            before=old.structure.units,
+            after=new.structure.units,
+        )
+        for old, new in zip(before, after, strict=True)
     )
 
 
-def _sayable(divisions: Sequence[Division], removed: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def _report(
+    model: PreTrainedModel,
+    smaller: PreTrainedModel,
+    structures: tuple[StructureRecord, ...],
+    folded: int,
+    config: Stock,
+    length: int,
+    counted: tuple[int, int],
+) -> ShrinkReport:
+    return ShrinkReport(
+        model_type=model.config.model_type,
+        structures=structures,
+        folded=folded,
+        stock=not config.reason,
+        reason=config.reason,
+        parameters_before=sum(parameter.numel() for parameter in model.parameters()),
+        parameters_after=sum(parameter.numel() for parameter in smaller.parameters()),
+        length=length,
+        flops_before=counted[0],
+        flops_after=counted[1],
+    )
+
+
+def _expressible(
+    structures: Sequence[StructureAt], idle: Sequence[Tensor]
+) -> Iterator[list[Tensor]]:
     """What may be removed and leave a model that a config describes, most first."""
     spare: dict[str, int] = {}
-    for division, units in zip(divisions, removed, strict=True):
-        key, idle = division.said.count, int(units.sum())
-        spare[key] = min(idle, spare.get(key, idle))
+    for at, units in zip(structures, idle, strict=True):
+        key, count = at.spec.count, int(units.sum())
+        spare[key] = min(count, spare.get(key, count))
     alike = [
-        units & (units.cumsum(0) <= spare[division.said.count])
-        for division, units in zip(divisions, removed, strict=True)
+        units & (units.cumsum(0) <= spare[at.spec.count])
+        for at, units in zip(structures, idle, strict=True)
     ]
-    nothing = [torch.zeros_like(units) for units in removed]
+    nothing = [torch.zeros_like(units) for units in idle]
     yield alike
     yield [
-        units if isinstance(division.said, Neurons) else none
-        for division, units, none in zip(divisions, alike, nothing, strict=True)
+        units if isinstance(at.spec, Neurons) else none
+        for at, units, none in zip(structures, alike, nothing, strict=True)
     ]
     yield nothing
 
@@ -150,31 +172,31 @@ def _sayable(divisions: Sequence[Division], removed: Sequence[Tensor]) -> Iterat
 def _without(
     model: PreTrainedModel,
     family: Family,
-    divisions: Sequence[Division],
-    found: Sequence[Idle],
+    structures: Sequence[StructureAt],
+    idle: Sequence[Idle],
     removed: Sequence[Tensor],
 ) -> tuple[PreTrainedModel, int]:
     """A copy without some units, and how many of them gave a constant; ``model`` if none go."""
     if not any(bool(units.any()) for units in removed):
         return model, 0
     smaller, folded = copy.deepcopy(model), 0
-    for division, idle, units in zip(divisions, found, removed, strict=True):
+    for at, constants, units in zip(structures, idle, removed, strict=True):
         if units.any():
-            folded += _fold_(smaller, division, idle, units)
-            keep_(smaller, family, division, (~units).nonzero().flatten().tolist())
+            folded += _fold_(smaller, at, constants, units)
+            keep_(smaller, family, at, (~units).nonzero().flatten().tolist())
     return smaller, folded
 
 
-def _check(model: PreTrainedModel, divisions: tuple[Division, ...]) -> None:
+def _check(model: PreTrainedModel, structures: tuple[StructureAt, ...]) -> None:
     named = dict(model.named_parameters(remove_duplicate=False))
     uses = Counter(id(parameter) for parameter in named.values())
-    for division in divisions:
-        for part in (*division.structure.weights, *division.structure.biases):
+    for at in structures:
+        for part in (*at.structure.weights, *at.structure.biases):
             parameter = named[part.parameter]
             if uses[id(parameter)] > 1:
                 raise ValueError(
                     f"{part.parameter} is shared with another module, so that units of "
-                    f"{division.structure.name} cannot be removed alone"
+                    f"{at.structure.name} cannot be removed alone"
                 )
             if parameter.is_meta or not parameter.is_floating_point():
                 what = "on the meta device" if parameter.is_meta else f"of {parameter.dtype}"
@@ -183,16 +205,16 @@ def _check(model: PreTrainedModel, divisions: tuple[Division, ...]) -> None:
                 )
 
 
-def _find(model: PreTrainedModel, division: Division) -> Idle:
-    structure = division.structure
+def _find(model: PreTrainedModel, at: StructureAt) -> Idle:
+    structure = at.structure
     parts = (*structure.weights, *structure.biases)
     parameters: dict[str, Tensor] = {p.parameter: model.get_parameter(p.parameter) for p in parts}
-    activation = _activation(model, division.said) if isinstance(division.said, Neurons) else None
-    return find_idle(structure, parameters, activation, bias=_bias(model, division) is not None)
+    activation = _activation(model, at.spec) if isinstance(at.spec, Neurons) else None
+    return find_idle(structure, parameters, activation, bias=_bias(model, at) is not None)
 
 
-def _activation(model: PreTrainedModel, said: Neurons) -> Activation | None:
-    name = getattr(model.config, said.activation, None)
+def _activation(model: PreTrainedModel, spec: Neurons) -> Activation | None:
+    name = getattr(model.config, spec.activation, None)
     # These two have parameters of their own.
     if not isinstance(name, str) or name not in ACT2CLS or name in ("prelu", "xielu"):
         return None
@@ -200,9 +222,9 @@ def _activation(model: PreTrainedModel, said: Neurons) -> Activation | None:
     return activation
 
 
-def _bias(model: PreTrainedModel, division: Division) -> Tensor | None:
+def _bias(model: PreTrainedModel, at: StructureAt) -> Tensor | None:
     """The bias of the matrix that reads the units."""
-    module = model.get_submodule(division.structure.weights[-1].parameter.removesuffix(".weight"))
+    module = model.get_submodule(at.structure.weights[-1].parameter.removesuffix(".weight"))
     bias = module.bias
     return bias if isinstance(bias, Tensor) else None
 
@@ -216,13 +238,13 @@ def _all_but_one(idle: Idle) -> Tensor:
 
 
 @torch.no_grad()
-def _fold_(model: PreTrainedModel, division: Division, idle: Idle, removed: Tensor) -> int:
+def _fold_(model: PreTrainedModel, at: StructureAt, idle: Idle, removed: Tensor) -> int:
     """Move constants of removed units into the bias behind them; the number of such units."""
     constant = removed & (idle.values != 0).any(dim=1)
-    bias = _bias(model, division)
+    bias = _bias(model, at)
     if bias is None or not constant.any():
         return 0
-    name = division.structure.weights[-1].parameter
-    gives = given(division.structure, idle, constant, {name: model.get_parameter(name)})
-    bias.copy_(bias.double() + gives)
+    name = at.structure.weights[-1].parameter
+    added = contribution(at.structure, idle, constant, {name: model.get_parameter(name)})
+    bias.copy_(bias.double() + added)
     return int(constant.sum())

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, DefaultDataCollator, PreTrainedModel
 
 from sentei.data.features import Features, check_length
-from sentei.data.formats import TEXT, read_text
+from sentei.data.formats import KNOWN, read_text
 from sentei.data.holdout import set_aside
-from sentei.data.sources import ARROW
 from sentei.data.table import Table
 from sentei.messages import counted
 from sentei.tasks.task import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
@@ -84,7 +83,7 @@ class Language(Kind[Texts]):
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        if path.is_dir() or path.suffix.lower() in {*TEXT, *ARROW} - set(_PLAIN):
+        if path.is_dir() or path.suffix.lower() in set(KNOWN) - set(_PLAIN):
             return super().read(path, splits)
         text = read_text(path, self.settings.encoding)
         return Texts([text], f"{path}, {counted(len(text), 'character')}")

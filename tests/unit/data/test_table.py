@@ -188,7 +188,7 @@ def test_layout_of_a_task():
 def test_missing_unknown_and_empty_files(tmp_path, write):
     refused(tmp_path / "none.csv", "does not exist")
     known = ".csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet, .arrow"
-    refused(write("a.xlsx", "x"), "'.xlsx'", known, ".gz, .bz2, .xz")
+    refused(write("a.xlsx", "x"), "'.xlsx'", known, ".gz, .bz2, .zst, .xz")
     for name in ("a.csv", "a.tsv", "a.json", "a.jsonl"):
         refused(write(name, ""), "is empty")
         refused(write(name, "\ufeff\n"), "is empty")

@@ -65,16 +65,16 @@ def test_units_divide_their_parameters_without_rest_or_overlap(case):
     assert matrices == {site.name for site in Scope().resolve(model).sites}
     stacks = len(ZOO[case].stacks)
     attentions = LAYERS * sum(1 + ("cross_out" in roles) for roles in ZOO[case].stacks)
-    assert [s.kind for s in found].count("head") == attentions
-    assert [s.kind for s in found].count("neuron") == LAYERS * stacks
-    assert len({(s.kind, s.name) for s in found}) == len(found)
+    assert [s.unit for s in found].count("head") == attentions
+    assert [s.unit for s in found].count("neuron") == LAYERS * stacks
+    assert len({(s.unit, s.name) for s in found}) == len(found)
 
 
 def test_bert_in_full():
     first, second, *_ = of(ZOO["bert"].build())
     block = "bert.encoder.layer.0"
     assert first == Structure(
-        kind="head",
+        unit="head",
         name=f"{block}.attention",
         layer=0,
         units=4,
@@ -90,7 +90,7 @@ def test_bert_in_full():
             Slice(f"{block}.attention.self.value.bias", 0, 0, 8),
         ),
     )
-    assert (second.kind, second.name, second.units) == ("neuron", block, 24)
+    assert (second.unit, second.name, second.units) == ("neuron", block, 24)
 
 
 def test_heads_that_share_a_key_and_value_are_one_unit():

@@ -82,7 +82,7 @@ def test_a_head_is_its_rows_and_columns():
     """Two heads of width 2 over q, k, v (4 x 6) and o (6 x 4): 3 x 2 rows of 6, 2 columns of 6."""
     shapes = sites((4, 6), (4, 6), (4, 6), (6, 4))
     structure = Structure(
-        kind="head",
+        unit="head",
         name="layer.0",
         layer=0,
         units=2,

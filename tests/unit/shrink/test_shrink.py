@@ -17,7 +17,7 @@ from sentei.families import Structure
 from sentei.models.folder import MANIFEST
 from sentei.models.inputs import example, positions
 from sentei.models.structures import divide, family_of
-from sentei.shrink import load, measure, save, shrink
+from sentei.shrink import latency, load, save, shrink
 from sentei.shrink.vocabulary.rows import find_tables
 
 DIVIDED = [case for case in ZOO if case != "albert"]
@@ -25,16 +25,16 @@ DECODERS = [case for case in ZOO if ZOO[case].generates]
 HEADS_IN_CONFIG = {"vit", "deit", "llama", "mistral", "qwen2", "qwen3", "t5"}
 KINDS: dict[str, Callable[[int, Structure], Iterable[int]]] = {
     # The same of every block, which a config may be able to say.
-    "alike": lambda n, s: [1] if s.kind == "head" else range(s.units // 4),
+    "alike": lambda n, s: [1] if s.unit == "head" else range(s.units // 4),
     # Other numbers of other units in each.
-    "ragged": lambda n, s: [n % s.units] if s.kind == "head" and n % 4 else range(n % s.units),
+    "ragged": lambda n, s: [n % s.units] if s.unit == "head" and n % 4 else range(n % s.units),
     # Everything of some, and nothing of others.
     "whole": lambda n, s: range(s.units) if n % 4 in (0, 3) else [],
 }
 
 
 def structures(model: PreTrainedModel) -> list[Structure]:
-    return [division.structure for division in divide(model, family_of(model))]
+    return [at.structure for at in divide(model, family_of(model))]
 
 
 @torch.no_grad()
@@ -104,10 +104,10 @@ def test_a_smaller_model_computes_the_same(case, kind, tmp_path):
 @pytest.mark.parametrize("case", DIVIDED)
 def test_fewer_neurons_in_every_block_alike_need_no_loader(case, tmp_path):
     model, inputs = ZOO[case].build().double(), ZOO[case].inputs()
-    zero_(model, lambda n, s: range(3) if s.kind == "neuron" else [])
+    zero_(model, lambda n, s: range(3) if s.unit == "neuron" else [])
     smaller, report = shrink(model)
     assert report.stock and report.units("neuron")[1] == report.units("neuron")[0] - 3 * sum(
-        one.kind == "neuron" for one in report.structures
+        one.unit == "neuron" for one in report.structures
     )
     save(smaller, tmp_path / "out")
     loaded = type(model).from_pretrained(tmp_path / "out")
@@ -119,11 +119,11 @@ def test_fewer_neurons_in_every_block_alike_need_no_loader(case, tmp_path):
 def test_a_stock_model_goes_without_what_every_block_can_spare(case, tmp_path):
     model, inputs = ZOO[case].build().double(), ZOO[case].inputs()
     idle = {"head": [0, 0, 1], "neuron": [5, 3, 4]}
-    zero_(model, lambda n, s: range(idle[s.kind][n % 3]))
+    zero_(model, lambda n, s: range(idle[s.unit][n % 3]))
     zeroed = {}  # by the config's word for it: encoder and decoder may have one each
-    for n, division in enumerate(divide(model, family_of(model))):
-        if division.structure.kind == "neuron":
-            zeroed.setdefault(division.said.count, []).append(idle["neuron"][n % 3])
+    for n, at in enumerate(divide(model, family_of(model))):
+        if at.structure.unit == "neuron":
+            zeroed.setdefault(at.spec.count, []).append(idle["neuron"][n % 3])
     wanted = model(**inputs).logits
 
     smaller, report = shrink(model, stock=True)
@@ -192,7 +192,7 @@ def test_units_that_are_zero_or_constant_go(case, kind, zeros, goes):
     model, inputs = ZOO[case].build().double(), ZOO[case].inputs()
     chosen = zero_(
         model,
-        lambda n, s: [1] if s.kind == kind else [],
+        lambda n, s: [1] if s.unit == kind else [],
         lambda holds: bool(zeros & set(holds)),
         biases=False,
     )
@@ -210,7 +210,7 @@ def test_a_gated_neuron_of_biases_alone_is_folded(case):
     model = Specimen(specimen.config, specimen.settings | {"mlp_bias": True}, ()).build().double()
     zero_(
         model,
-        lambda n, s: [3, 5] if s.kind == "neuron" else [],
+        lambda n, s: [3, 5] if s.unit == "neuron" else [],
         lambda holds: holds != ("out",),
         biases=False,
     )
@@ -226,7 +226,7 @@ def test_a_constant_value_is_folded_for_each_query_head_that_shares_it():
     model = Specimen(specimen.config, settings, ()).build().double()
     zero_(
         model,
-        lambda n, s: [1] if s.kind == "head" else [],
+        lambda n, s: [1] if s.unit == "head" else [],
         lambda holds: holds == ("value",),
         biases=False,
     )
@@ -258,7 +258,7 @@ def test_what_an_activation_makes_of_zero_is_not_forgotten(activation, folded):
     model = Specimen("BertConfig", TEXT | {"hidden_act": activation}, ()).build().double()
     zero_(
         model,
-        lambda n, s: [5] if s.kind == "neuron" else [],
+        lambda n, s: [5] if s.unit == "neuron" else [],
         lambda holds: holds == ("ffn_in",),
     )
     smaller, report = shrink(model)
@@ -269,9 +269,9 @@ def test_what_an_activation_makes_of_zero_is_not_forgotten(activation, folded):
 
 def test_with_an_activation_of_its_own_parameters_only_unread_neurons_go():
     model = Specimen("BertConfig", TEXT | {"hidden_act": "prelu"}, ()).build()
-    zero_(model, lambda n, s: [5] if s.kind == "neuron" else [], lambda holds: holds != ("out",))
+    zero_(model, lambda n, s: [5] if s.unit == "neuron" else [], lambda holds: holds != ("out",))
     assert shrink(model)[1].removed == 0
-    zero_(model, lambda n, s: [5] if s.kind == "neuron" else [])
+    zero_(model, lambda n, s: [5] if s.unit == "neuron" else [])
     assert shrink(model)[1].removed == 3
 
 
@@ -291,12 +291,12 @@ def test_weights_that_are_zero_one_by_one_stay():
 def test_t5_blocks_that_keep_other_heads_are_no_stock_model_until_they_keep_the_same():
     specimen = ZOO["t5"]
     model, inputs = specimen.build().double(), specimen.inputs()
-    zero_(model, lambda n, s: [s.layer] if s.kind == "head" else [])
+    zero_(model, lambda n, s: [s.layer] if s.unit == "head" else [])
     first, report = shrink(model)
     assert not report.stock and "keep different heads" in report.reason
-    zero_(model, lambda n, s: range(3) if s.kind == "head" else [])
+    zero_(model, lambda n, s: range(3) if s.unit == "head" else [])
     # Numbers of the heads that are left: heads 0, 1 and 2 are zero in all blocks now.
-    zero_(first, lambda n, s: range(2) if s.kind == "head" else [])
+    zero_(first, lambda n, s: range(2) if s.unit == "head" else [])
     for smaller, report in (shrink(model), shrink(first)):
         assert report.stock and smaller.config.num_heads == 1
         assert smaller.transformer.decoder.block[0].layer[
@@ -365,11 +365,11 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
 
     first, *rest = written["structures"]
     assert "it does not say what is left of the 4 heads" in refused(structures=rest)
-    more = {"kind": "head", "name": "elsewhere", "units": 1}
+    more = {"unit": "head", "name": "elsewhere", "units": 1}
     assert "config.json's model has no elsewhere" in refused(structures=[first, *rest, more])
     assert "do not fit" in refused(structures=[first | {"units": 1}, *rest])
     assert "of the 4 heads" in refused(structures=[first | {"units": 5}, *rest])
-    assert "of a later version" in refused(format=2)
+    assert "of another version" in refused(format=2)
     assert "NoSuchModel, is not in transformers" in refused(model="NoSuchModel")
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load(tmp_path)
@@ -408,7 +408,7 @@ def test_a_class_that_takes_more_than_a_config_has_a_reason(tmp_path):
             super().__init__(config)
 
     model = Greedy(ZOO["bert"].build().config, 1)
-    zero_(model, lambda n, s: range(3) if s.kind == "neuron" else [])
+    zero_(model, lambda n, s: range(3) if s.unit == "neuron" else [])
     _, report = shrink(model)
     assert report.removed and "a Greedy is not made of its config alone" in report.reason
     with pytest.raises(ValueError, match="a Greedy is not a class of transformers"):
@@ -465,11 +465,11 @@ def test_every_model_reads_its_example(case):
 
 def test_times_are_taken_and_too_long_a_sequence_is_refused():
     model = ZOO["bert"].build().train()
-    found = measure(model, model, length=8, runs=3)
+    found = latency(model, model, length=8, runs=3)
     assert found.before > 0 and found.after > 0 and found.speedup == found.before / found.after
     assert model.training
     with pytest.raises(ValueError, match="length 21: the model takes at most 20 tokens"):
-        measure(model, model, length=21)
+        latency(model, model, length=21)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from transformers import (
 from helpers.zoo import BART, DISTIL, GPT2, LLAMA, MODERN, RELATIVE, T5, TEXT, ZOO, Specimen
 from sentei.models.folder import MANIFEST
 from sentei.shrink import load, save, shrink, shrink_vocabulary
-from sentei.shrink.vocabulary.tokenizer import encode
+from sentei.shrink.vocabulary.tokens import encode
 
 SYLLABLES = ["ba", "de", "fi", "go", "hu", "kla", "men", "nor", "pri", "stu", "té", "wy"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
@@ -14,7 +14,14 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from sentei.models.tokenizer import described, same_tokenizer
 from sentei.records import Record
 from sentei.shrink.vocabulary.rows import find_tables, named_ids, take_rows_
-from sentei.shrink.vocabulary.tokenizer import Text, check_known, cut, encode, find_used
+from sentei.shrink.vocabulary.tokens import (
+    Description,
+    Text,
+    check_known,
+    cut,
+    encode,
+    find_used,
+)
 
 
 class VocabularyReport(Record):
@@ -49,28 +56,11 @@ def shrink_vocabulary(
 ) -> tuple[PreTrainedModel, TokenizersBackend, VocabularyReport]:
     """Remove the tokens that no text uses, from a tokenizer and from its model.
 
-    These stay, in their old order, so that ids only become smaller:
-
-    - every special and added token, and every token that the tokenizer's post-processor, its
-      padding or the model's configs name by its id;
-    - every token that occurs ``least`` times in the texts, special tokens included;
-    - WordPiece: all single characters of the vocabulary, alone and with the mark of a continuation,
-      so that a word of known characters does not become unknown; and the pieces found in an unknown
-      word of the texts, so that it stays unknown. WordPiece takes the longest piece that there is:
-      with fewer others it takes the same;
-    - BPE: all single characters (in byte-level BPE the bytes), the bytes to fall back to, and the
-      tokens that are made on the way from characters to a token that stays. A merge stays if both
-      parts and their product do. Every merge that was applied in a text lies on the way to one of
-      its tokens, and still comes first among those that can be applied;
-    - Unigram: all single characters and bytes, and the piece with the lowest score, from which the
-      score of unknown characters is taken. The best of all ways to split a text is the best of
-      fewer;
-    - WordLevel: nothing else.
-
-    So with ``least=1`` each of the texts is split into the same tokens, which is checked here; with
-    more it is not promised, and ``changed`` counts. The model gets the same rows for them and says
-    the same, except that an output head says nothing of tokens that are gone: its probabilities
-    are shared among the others.
+    What stays keeps its order, so that ids only become smaller; what that is, for each kind of
+    tokenizer, says :mod:`sentei.shrink.vocabulary.tokens`. With ``least=1`` each of the texts is
+    split into the same tokens, which is checked here; with more it is not promised, and ``changed``
+    counts. The model gets the same rows for them and gives the same, except that an output head
+    says nothing of tokens that are gone: its probabilities are shared among the others.
 
     Rows that belong to no token go, unless a config names them. A token without a row stays
     without one. Tokens that are gone are taken out of the generation config's ``suppress_tokens``,
@@ -92,29 +82,17 @@ def shrink_vocabulary(
             not split a text as before.
     """
     texts = list(texts)
-    if not texts:
-        raise ValueError("no texts: a vocabulary is cut to what some texts use")
-    if least < 1:
-        raise ValueError(f"least is {least}: a token must occur once or more to stay")
-    if not isinstance(tokenizer, TokenizersBackend):
-        raise ValueError(
-            f"{described(tokenizer)} is not made by the library tokenizers, so that nothing says "
-            "how it splits texts; a folder with a tokenizer.json gives one that is"
-        )
-    backend = tokenizer.backend_tokenizer
-    description = json.loads(backend.to_str())
+    whole = _check(tokenizer, texts, least)
+    description = json.loads(whole.backend_tokenizer.to_str())
     check_known(description)
     tables = find_tables(model)
-    used = find_used(backend, description, texts, least)
+    used = find_used(whole.backend_tokenizer, description, texts, least)
     new = {old: number for number, old in enumerate(sorted(used | named_ids(model)))}
-    rows = sum(old < model.config.vocab_size for old in new)
-    smaller, fewer, changed = model, tokenizer, 0
-    if len(new) < max(model.config.vocab_size, len(tokenizer)):
-        cut(description, new)
-        fewer = copy.deepcopy(tokenizer)
-        fewer._tokenizer = Tokenizer.from_str(json.dumps(description))
-        _check_ids(backend, fewer.backend_tokenizer, new)
-        changed = _changed(backend, fewer.backend_tokenizer, texts, exact=least == 1)
+    smaller, fewer, changed = model, whole, 0
+    if len(new) < max(model.config.vocab_size, len(whole)):
+        fewer = _without(whole, description, new)
+        before, after = whole.backend_tokenizer, fewer.backend_tokenizer
+        changed = _changed(before, after, texts, exact=least == 1)
         fewer = _renewed(fewer)
         smaller = copy.deepcopy(model)
         take_rows_(smaller, tables, new)
@@ -125,14 +103,41 @@ def shrink_vocabulary(
             texts=len(texts),
             least=least,
             changed=changed,
-            tokens_before=len(tokenizer),
+            tokens_before=len(whole),
             tokens_after=len(fewer),
             rows_before=model.config.vocab_size,
-            rows_after=rows,
+            rows_after=smaller.config.vocab_size,
             parameters_before=sum(parameter.numel() for parameter in model.parameters()),
             parameters_after=sum(parameter.numel() for parameter in smaller.parameters()),
         ),
     )
+
+
+def _check(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], least: int
+) -> TokenizersBackend:
+    """The tokenizer, if it is one that can be cut for these texts."""
+    if not texts:
+        raise ValueError("no texts: a vocabulary is cut to what some texts use")
+    if least < 1:
+        raise ValueError(f"least is {least}: a token must occur once or more to stay")
+    if not isinstance(tokenizer, TokenizersBackend):
+        raise ValueError(
+            f"{described(tokenizer)} is not made by the library tokenizers, so that nothing says "
+            "how it splits texts; a folder with a tokenizer.json gives one that is"
+        )
+    return tokenizer
+
+
+def _without(
+    tokenizer: TokenizersBackend, description: Description, new: Mapping[int, int]
+) -> TokenizersBackend:
+    """A tokenizer of some tokens alone, under their new ids."""
+    cut(description, new)
+    fewer = copy.deepcopy(tokenizer)
+    fewer._tokenizer = Tokenizer.from_str(json.dumps(description))
+    _check_ids(tokenizer.backend_tokenizer, fewer.backend_tokenizer, new)
+    return fewer
 
 
 def _renewed(tokenizer: TokenizersBackend) -> TokenizersBackend:
@@ -147,24 +152,24 @@ def _renewed(tokenizer: TokenizersBackend) -> TokenizersBackend:
     return loaded if same_tokenizer(loaded, tokenizer) else tokenizer
 
 
-def _check_ids(before: Tokenizer, after: Tokenizer, new: dict[int, int]) -> None:
+def _check_ids(before: Tokenizer, after: Tokenizer, new: Mapping[int, int]) -> None:
     """Refuse a tokenizer that numbers its tokens in its own way."""
-    wanted = {name: new[old] for name, old in before.get_vocab().items() if old in new}
-    found = after.get_vocab()
-    if found != wanted:
-        name = next(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
+    places = {name: new[old] for name, old in before.get_vocab().items() if old in new}
+    ids = after.get_vocab()
+    if ids != places:
+        name = next(name for name in {**places, **ids} if places.get(name) != ids.get(name))
         raise ValueError(
-            f"the tokenizer cannot be cut: its token {name!r} would have the id {found.get(name)} "
-            f"where {wanted.get(name)} is its place"
+            f"the tokenizer cannot be cut: its token {name!r} would have the id {ids.get(name)} "
+            f"where {places.get(name)} is its place"
         )
 
 
 def _changed(before: Tokenizer, after: Tokenizer, texts: Sequence[Text], *, exact: bool) -> int:
     """How many texts two tokenizers split otherwise; an error if it must be none."""
     changed = 0
-    pairs = zip(texts, encode(before, texts), encode(after, texts), strict=True)
-    for text, one, other in pairs:
-        if one.tokens != other.tokens:
+    encodings = zip(texts, encode(before, texts), encode(after, texts), strict=True)
+    for text, old, new in encodings:
+        if old.tokens != new.tokens:
             if exact:
                 raise ValueError(
                     f"the tokenizer cannot be cut: with fewer tokens it splits {text!r:.80} "

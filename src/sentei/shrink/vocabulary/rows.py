@@ -70,7 +70,7 @@ def named_ids(model: PreTrainedModel) -> set[int]:
     return {
         number
         for holder, key in _places(model)
-        for number in _listed(getattr(holder, key))
+        for number in _ids(getattr(holder, key))
         if 0 <= number < model.config.vocab_size
     }
 
@@ -94,18 +94,18 @@ def take_rows_(model: PreTrainedModel, tables: Mapping[str, int], new: Mapping[i
     size = model.config.vocab_size
     rows = torch.tensor(sorted(old for old in new if old < size))
     tensors = dict(_tensors(model))
-    taken: dict[int, Tensor] = {}
+    smaller: dict[int, Tensor] = {}
     for name, dim in tables.items():
         old = tensors[name]
-        if id(old) not in taken:
+        if id(old) not in smaller:
             fewer = old.index_select(dim, rows.to(old.device))
             is_parameter = isinstance(old, nn.Parameter)
-            taken[id(old)] = (
+            smaller[id(old)] = (
                 nn.Parameter(fewer, requires_grad=old.requires_grad) if is_parameter else fewer
             )
         owner_name, _, leaf = name.rpartition(".")
         owner = model.get_submodule(owner_name)
-        setattr(owner, leaf, taken[id(old)])
+        setattr(owner, leaf, smaller[id(old)])
         if isinstance(owner, nn.Linear):
             owner.out_features = len(rows)
         elif isinstance(owner, nn.Embedding):
@@ -152,14 +152,14 @@ def _check_positions(
 
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Every config that a module reads, and those inside them."""
-    found: dict[int, PreTrainedConfig] = {}
+    configs: dict[int, PreTrainedConfig] = {}
     waiting: list[Any] = [vars(module).get("config") for module in model.modules()]
     while waiting:
         config = waiting.pop()
-        if isinstance(config, PreTrainedConfig) and id(config) not in found:
-            found[id(config)] = config
+        if isinstance(config, PreTrainedConfig) and id(config) not in configs:
+            configs[id(config)] = config
             waiting.extend(vars(config).values())
-    return list(found.values())
+    return list(configs.values())
 
 
 def _places(model: PreTrainedModel) -> Iterator[tuple[Any, str]]:
@@ -172,13 +172,13 @@ def _places(model: PreTrainedModel) -> Iterator[tuple[Any, str]]:
 
 def _generation(model: PreTrainedModel) -> GenerationConfig:
     """How the model generates; an empty config if it does not."""
-    found = vars(model).get("generation_config")
-    return found if isinstance(found, GenerationConfig) else GenerationConfig()
+    config = vars(model).get("generation_config")
+    return config if isinstance(config, GenerationConfig) else GenerationConfig()
 
 
-def _listed(value: object) -> list[int]:
+def _ids(value: object) -> list[int]:
     values = value if isinstance(value, list | tuple) else [value]
-    return [one for one in values if isinstance(one, int)]
+    return [number for number in values if isinstance(number, int)]
 
 
 def _renumber_(model: PreTrainedModel, new: Mapping[int, int]) -> None:
@@ -187,7 +187,7 @@ def _renumber_(model: PreTrainedModel, new: Mapping[int, int]) -> None:
         if isinstance(value, int):
             setattr(holder, key, new.get(value, value))
         elif value is not None:
-            setattr(holder, key, [new.get(one, one) for one in value])
+            setattr(holder, key, [new.get(old, old) for old in value])
     generation = _generation(model)
     for key in _UNKNOWN:
         if getattr(generation, key, None):
@@ -197,7 +197,7 @@ def _renumber_(model: PreTrainedModel, new: Mapping[int, int]) -> None:
             )
     for key in _FORBIDDEN:
         if forbidden := getattr(generation, key, None):
-            setattr(generation, key, [new[one] for one in forbidden if one in new] or None)
+            setattr(generation, key, [new[old] for old in forbidden if old in new] or None)
     if words := generation.bad_words_ids:
-        left = [[new[one] for one in word] for word in words if all(one in new for one in word)]
+        left = [[new[old] for old in word] for word in words if all(old in new for old in word)]
         generation.bad_words_ids = left or None

@@ -1,6 +1,21 @@
 """Which tokens of a tokenizer stay, and its description with those alone.
 
-The description is the JSON of the ``tokenizers`` library, read as plain data.
+The description is the JSON of the ``tokenizers`` library, read as plain data. These stay:
+
+- every special and added token, and every token that the tokenizer's post-processor, its padding
+  or the model's configs name by its id;
+- every token that occurs ``least`` times in the texts, special tokens included;
+- WordPiece: all single characters of the vocabulary, alone and with the mark of a continuation, so
+  that a word of known characters does not become unknown; and the pieces found in an unknown word
+  of the texts, so that it stays unknown. WordPiece takes the longest piece that there is: with
+  fewer others it takes the same;
+- BPE: all single characters (in byte-level BPE the bytes), the bytes to fall back to, and the
+  tokens that are made on the way from characters to a token that stays. A merge stays if both parts
+  and their product do. Every merge that was applied in a text lies on the way to one of its tokens,
+  and still comes first among those that can be applied;
+- Unigram: all single characters and bytes, and the piece with the lowest score, from which the
+  score of unknown characters is taken. The best of all ways to split a text is the best of fewer;
+- WordLevel: nothing else.
 """
 
 from __future__ import annotations
@@ -160,9 +175,9 @@ def _way_to_nowhere(word: str, vocabulary: dict[str, int], model: Description) -
 
     Without one of them it would find a shorter piece, and might then not give up.
     """
-    found = set[int]()
+    pieces = set[int]()
     if len(word) > model["max_input_chars_per_word"]:
-        return found
+        return pieces
     mark, start = model["continuing_subword_prefix"], 0
     while start < len(word):
         lead = mark if start else ""
@@ -170,14 +185,14 @@ def _way_to_nowhere(word: str, vocabulary: dict[str, int], model: Description) -
         end = next((end for end in ends if lead + word[start:end] in vocabulary), None)
         if end is None:
             break
-        found.add(vocabulary[lead + word[start:end]])
+        pieces.add(vocabulary[lead + word[start:end]])
         start = end
-    return found
+    return pieces
 
 
 def _derivation(name: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
     """The tokens that BPE makes on its way from characters to a token; none if it never does."""
-    symbols, made = list(name), set[str]()
+    symbols, derived = list(name), set[str]()
     while len(symbols) > 1:
         pairs = [
             (ranks[pair], place)
@@ -188,8 +203,8 @@ def _derivation(name: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
             return set()
         _, place = min(pairs)
         symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
-        made.add(symbols[place])
-    return made
+        derived.add(symbols[place])
+    return derived
 
 
 def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
