@@ -232,3 +232,10 @@ def test_a_cards_three_recipes_are_one(card):
 def test_every_method_has_a_card():
     ours = [m.name for m in methods.known() if m.build.__module__.startswith("sentei.")]
     assert [card.stem for card in CARDS] == ours
+
+
+def test_the_list_of_methods_is_whole_and_its_bytes_are_declared():
+    text = (ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\(\1\.md\).*\| (\d+) \|$", text, re.M)
+    declared = {card.stem: methods.find(card.stem).build().bytes_per_weight for card in CARDS}
+    assert {name: int(number) for name, number in rows} == declared
