@@ -29,7 +29,7 @@ from sentei.models.demo import demo_model_path
 from sentei.models.loading import load_model, saved_labels
 from sentei.run.evaluate import evaluate
 from sentei.run.settings import Settings
-from sentei.run.texts import Texts, read_texts
+from sentei.run.vocabulary import Texts, read_texts
 from sentei.shrink import save, shrink_vocabulary
 from sentei.shrink.vocabulary.tokens import encode
 from sentei.tasks.corpus import load_evaluation

@@ -14,7 +14,7 @@ from sentei.cli.options import with_settings
 from sentei.report.facts import count, percent
 
 if TYPE_CHECKING:
-    from sentei.run.texts import Texts
+    from sentei.run.vocabulary import Texts
     from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
 
 
@@ -101,15 +101,12 @@ def shrink(
 
 def _read(given: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts:
     from sentei.data.table import Layout
-    from sentei.run.texts import OF_RUN, read_texts, run_texts
+    from sentei.run.vocabulary import vocabulary_texts
 
     if not vocabulary and (given or least > 1):
         option = next(iter(given), "least").replace("_", "-")
         raise ValueError(f"--{option} says how --vocabulary is read, and that is not given")
-    layout, texts = Layout(**given), []
-    for name in vocabulary:
-        texts += run_texts(model) if name == OF_RUN else read_texts(Path(name), layout)
-    return texts
+    return vocabulary_texts(vocabulary, Layout(**given), model)
 
 
 def _print(

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sentei import serialization
+from sentei.messages import explain
 from sentei.run.settings import Settings
 
 TRAINING: Final = (
@@ -82,7 +83,7 @@ Space = Mapping[str, Values]
 """Settings of :data:`TRAINING` and paths in a recipe, and what may be chosen for each."""
 
 
-def grid(space: Space, limit: int | None) -> list[dict[str, Scalar]] | None:
+def combinations(space: Space, limit: int | None) -> list[dict[str, Scalar]] | None:
     """Every combination of the values, in order; of more than ``limit`` so many, drawn evenly.
 
     Returns:
@@ -91,11 +92,11 @@ def grid(space: Space, limit: int | None) -> list[dict[str, Scalar]] | None:
     if not all(choice.values for choice in space.values()):
         return None
     products = itertools.product(*(choice.values for choice in space.values()))
-    combinations = [dict(zip(space, chosen, strict=True)) for chosen in products]
-    if limit is None or limit >= len(combinations):
-        return combinations
-    drawn = random.Random(0).sample(range(len(combinations)), limit)
-    return [combinations[number] for number in sorted(drawn)]
+    every = [dict(zip(space, values, strict=True)) for values in products]
+    if limit is None or limit >= len(every):
+        return every
+    drawn = random.Random(0).sample(range(len(every)), limit)
+    return [every[number] for number in sorted(drawn)]
 
 
 def count(space: Space, limit: int | None) -> int:
@@ -119,7 +120,7 @@ def apply(settings: Settings, chosen: Mapping[str, Scalar]) -> Settings:
     try:
         return Settings.model_validate({**settings.model_dump(), **plain, "recipe": recipe})
     except ValidationError as error:
-        raise ValueError(serialization.explain(error)) from None
+        raise ValueError(explain(error)) from None
 
 
 def paths(place: Any, prefix: str = "") -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBas
 
 from sentei.data.table import Layout
 from sentei.distill.augment import Word, augment
+from sentei.files import replacing
 from sentei.models.inputs import positions
 from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
@@ -56,8 +56,8 @@ class Neighbours:
         if not pieces or self.tokenizer.unk_token_id in pieces or not len(self.ids):
             return []
         near = self.vectors @ self.matrix[pieces].mean(0)
-        wanted = min(self.count + len(pieces) + 8, len(near))  # other cases of the word drop out
-        order = self.ids[near.topk(wanted).indices].tolist()
+        most = min(self.count + len(pieces) + 8, len(near))  # other cases of the word drop out
+        order = self.ids[near.topk(most).indices].tolist()
         return _others(word, [self.words[i] for i in order if i not in pieces], self.count)
 
 
@@ -92,16 +92,16 @@ class MaskedLM:
         mask = str(self.tokenizer.mask_token)
         if mask in text:
             return [[] for _ in words]
-        found = []
+        candidates = []
         for start in range(0, len(words), LM_BATCH):
             part = words[start : start + LM_BATCH]
             masked = [text[: word.start] + mask + text[word.end :] for word in part]
-            scores, there = self._scores(masked, text)
+            scores, whole = self._scores(masked, text)
             best = scores.topk(min(self.count + 1, int(self.allowed.sum()))).indices.tolist()
-            for word, order, seen in zip(part, best, there, strict=True):
-                near = [self.words[i] for i in order] if seen else []
-                found.append(_others(word.text, near, self.count))
-        return found
+            for word, order, seen in zip(part, best, whole, strict=True):
+                likely = [self.words[i] for i in order] if seen else []
+                candidates.append(_others(word.text, likely, self.count))
+        return candidates
 
     @torch.no_grad()
     def _scores(self, masked: list[str], text: str) -> tuple[Tensor, list[bool]]:
@@ -139,9 +139,9 @@ def candidates(
     """The language model's for words of one piece, nearest neighbours for others."""
 
     def choose(text: str, words: Sequence[Word]) -> list[list[str]]:
-        asked = [word for word in words if lm is not None and lm.knows(word.text)]
-        told = dict(zip(asked, lm(text, asked), strict=True)) if lm and asked else {}
-        return [told.get(word) or near(word.text) for word in words]
+        known = [word for word in words if lm is not None and lm.knows(word.text)]
+        likely = dict(zip(known, lm(text, known), strict=True)) if lm and known else {}
+        return [likely.get(word) or near(word.text) for word in words]
 
     return choose
 
@@ -192,23 +192,18 @@ def write(
     choose = candidates(MaskedLM(lm, count) if lm else None, near)
     pairs = examples.pairs
     rows = list(zip(examples.texts, pairs, strict=True) if pairs else zip(examples.texts))
+    copied = augment(rows, choose, copies=copies, replace=replace, seed=settings.seed)
     written = 0
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            made = augment(rows, choose, copies=copies, replace=replace, seed=settings.seed)
-            for done, (label, copied) in enumerate(zip(examples.labels, made, strict=True), 1):
-                names = examples.label_names
-                value = names[int(label)] if names else label
-                for texts in copied:
-                    row = dict(zip(columns, [*texts, value], strict=True))
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    written += 1
-                progress(done, len(rows))
-        os.replace(unfinished, out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(out) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        for done, (label, texts) in enumerate(zip(examples.labels, copied, strict=True), 1):
+            names = examples.label_names
+            value = names[int(label)] if names else label
+            for cells in texts:
+                row = dict(zip(columns, [*cells, value], strict=True))
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                written += 1
+            progress(done, len(rows))
     return Augmented(str(out), written, len(rows), columns)
 
 
@@ -220,12 +215,12 @@ def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     if not words:
         return {}
     again = tokenizer([f" {text}" for _, text in words], add_special_tokens=False)["input_ids"]
-    return {i: text for (i, text), found in zip(words, again, strict=True) if found == [i]}
+    return {i: text for (i, text), ids in zip(words, again, strict=True) if ids == [i]}
 
 
-def _others(word: str, found: Sequence[str], count: int) -> list[str]:
+def _others(word: str, candidates: Sequence[str], count: int) -> list[str]:
     """The first ``count`` that are another word, each once."""
-    other = dict.fromkeys(w for w in found if w.casefold() != word.casefold())
+    other = dict.fromkeys(w for w in candidates if w.casefold() != word.casefold())
     return list(other)[:count]
 
 

@@ -73,8 +73,7 @@ def prepare(settings: Settings) -> Prepared:
     train = corpus.kind.features(corpus.train, processor, training=True)
     evaluation = corpus.evaluation_features(processor)
     total = optimizer_steps(len(train), settings.epochs, settings)
-    recipe = recipe.with_examples(len(train))
-    _check_steps(settings, recipe, corpus, train, total)
+    _check_steps(settings, recipe.with_examples(len(train)), corpus, train, total)
     set_seed(settings.seed)
     model, trained_head = load_model(folder, corpus.head)
     share_padding(model, processor)
@@ -86,11 +85,11 @@ def prepare(settings: Settings) -> Prepared:
     notes = teachers.assumed_names(settings.model, names, labels) if trained_head else ()
     if not trained_head:
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)
-    selection = recipe.resolve(model)[0]
     try:
-        recipe = recipe.with_zeros(selection)
+        fitted = recipe.fit(model, total, len(train))
     except ValueError as error:
         raise ValueError(f"--model {settings.model}: {error}") from None
+    recipe = fitted.recipe
     teacher = teachers.load_teacher(choice, settings, recipe, corpus, model, processor, train)
     return Prepared(
         settings=settings,
@@ -106,7 +105,7 @@ def prepare(settings: Settings) -> Prepared:
         untaught=choice.untaught,
         notes=notes,
         trained_head=trained_head,
-        selection=selection,
+        selection=fitted.selection,
         total_steps=total,
         dense_steps=optimizer_steps(len(train), settings.dense_epochs, settings),
     )
@@ -127,7 +126,7 @@ def _check_steps(
             f"--group-by-length: {corpus.problem} has inputs of one size; leave the option out"
         )
     recipe.check(total)
-    if recipe.schedule.found and settings.dense_epochs:
+    if recipe.schedule.from_model and settings.dense_epochs:
         raise ValueError(
             f"--dense-epochs {settings.dense_epochs:g}: dense training leaves no zeros, and the "
             "recipe keeps those of --model; leave the option out"

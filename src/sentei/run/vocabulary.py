@@ -1,7 +1,8 @@
-"""Texts without their labels, for what needs only to read them."""
+"""The texts that a vocabulary is cut to: those of files, or of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,23 @@ OF_RUN: Final = "run"
 """In place of a file: what a run was trained and evaluated on."""
 
 Texts = list[str | tuple[str, str]]
+
+
+def vocabulary_texts(names: Iterable[str], layout: Layout, model: Path) -> Texts:
+    """All texts, or pairs of texts, that are named.
+
+    Args:
+        names: Files and folders, or :data:`OF_RUN`.
+        layout: Columns and format of the files.
+        model: Folder of the model whose vocabulary it is.
+
+    Raises:
+        ValueError: A file cannot be used, or the model is not of a run with texts; names the place.
+    """
+    texts = Texts()
+    for name in names:
+        texts += _of_run(model) if name == OF_RUN else read_texts(Path(name), layout)
+    return texts
 
 
 def read_texts(path: Path, layout: Layout) -> Texts:
@@ -37,26 +55,18 @@ def read_texts(path: Path, layout: Layout) -> Texts:
     )
 
 
-def run_texts(model: Path) -> Texts:
-    """The texts that a run was trained and evaluated on.
-
-    Args:
-        model: The folder of its model.
-
-    Raises:
-        ValueError: It belongs to no run, or to one of another kind than texts and pairs of them.
-    """
-    settings = Settings.read(model.parent / "run.yaml")
-    kind = kinds.of(settings)
-    found = Texts()
+def _of_run(model: Path) -> Texts:
+    """The texts that a run was trained and evaluated on; ``model`` is the folder of its model."""
+    kind = kinds.of(Settings.read(model.parent / "run.yaml"))
+    texts = Texts()
     for examples in kind.load():
         if not isinstance(examples, Examples):
             raise ValueError(
                 f"--vocabulary {OF_RUN}: {model.parent} is a run of --kind {kind.name}, whose data "
                 "are more than texts or pairs; name files with the texts instead"
             )
-        found += _joined(examples.texts, examples.pairs)
-    return found
+        texts += _joined(examples.texts, examples.pairs)
+    return texts
 
 
 def _joined(texts: list[str], pairs: list[str] | None) -> Texts:
