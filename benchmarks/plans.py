@@ -29,6 +29,7 @@ from sentei.compare.plan import load
 from sentei.compare.runs import RUNS, Run, Runs
 from sentei.compare.worker import Event, Worker
 from sentei.models.quiet import quiet_transformers
+from sentei.run.options import flat
 from sentei.run.settings import Settings
 
 PROTOCOLS = Path(__file__).parent / "protocols"
@@ -76,16 +77,15 @@ def protocol(name: str) -> dict[str, Any]:
 def settings_of(run: Run) -> Line:
     """How a finished run was made: its training, complete, and its recipe."""
     settings = Settings.read(run.folder / "run.yaml")
+    options = flat(settings.model_dump(mode="json"))
     report = reports.read(run.folder)
     return {
         "pruned": report.pruning.pruned,
         "prunable": report.pruning.prunable,
         "steps": report.pruning.total_steps,
         "seconds": report.seconds["train"],
-        "settings": {
-            name: getattr(settings, name) for name in (*TRAINING, "max_length", "holdout")
-        },
-        "teacher": bool(settings.load_recipe().distill),
+        "settings": {name: options[name] for name in (*TRAINING, "max_length", "holdout")},
+        "teacher": bool(settings.recipe["distill"]),
         "declared": settings.recipe,
     }
 
@@ -102,7 +102,8 @@ def refuse_stale(lines: Sequence[Line], runs: Runs) -> None:
         run = runs.get(line.get("run", ""))
         if run is None or run.search:
             continue
-        settings = {name: getattr(run.settings, name) for name in line["settings"]}
+        options = flat(run.settings.model_dump(mode="json"))
+        settings = {name: options[name] for name in line["settings"]}
         parts = {k: v for k, v in _renamed(line["declared"]).items() if k != "method"}
         for was, now in ((line["settings"], settings), (parts, run.settings.recipe)):
             if difference := _difference(was, now):

@@ -443,7 +443,7 @@ def test_search(small, distinct, tmp_path, monkeypatch):
     def prepare(settings):
         prepared = run_prepare(settings)
         corpus = prepared.corpus
-        seen.append((settings.holdout, set(corpus.train.texts), set(corpus.evaluation.texts)))
+        seen.append((settings.task.holdout, set(corpus.train.texts), set(corpus.evaluation.texts)))
         return prepared
 
     run_prepare = execute.prepare
@@ -471,7 +471,7 @@ def test_search(small, distinct, tmp_path, monkeypatch):
     values = [trial["value"] for trial in found["trials"]]
     best = found["trials"][values.index(max(values))]["values"]
     pruned = Settings.read(out / "runs/words/magnitude/0.8/seed1/run.yaml")
-    assert found["chosen"] == best == {"learning_rate": pruned.learning_rate}
-    assert pruned.holdout is None
-    assert Settings.read(out / "runs/words/dense/seed1/run.yaml").learning_rate == 1e-2
+    assert found["chosen"] == best == {"learning_rate": pruned.training.learning_rate}
+    assert pruned.task.holdout is None
+    assert Settings.read(out / "runs/words/dense/seed1/run.yaml").training.learning_rate == 1e-2
     assert not list(out.glob("search/words/magnitude/*/*/model"))

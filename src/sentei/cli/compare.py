@@ -26,24 +26,21 @@ from sentei.cli.options import with_settings
 from sentei.records import Comparison
 from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
-from sentei.run.settings import Settings
+from sentei.run.options import places
 
 if TYPE_CHECKING:
     from sentei.compare.plan import Plan
     from sentei.compare.runs import Runs
     from sentei.compare.worker import Event, Tally
 
-SETTINGS = tuple(
-    name
-    for name in Settings.model_fields
-    if name not in ("recipe", "seed", "teacher_cache", "holdout")
-)
+SETTINGS = tuple(name for name in places() if name not in ("seed", "teacher_cache", "holdout"))
+"""All but those that a plan has words of its own for; of seeds it takes several."""
 
 
 @verb
 @with_settings(*SETTINGS)
 def compare(
-    given: dict[str, Any],
+    options: dict[str, Any],
     *,
     plan: Annotated[Path | None, typer.Argument(help="Plan (YAML) instead of options.")] = None,
     methods: Annotated[
@@ -109,7 +106,7 @@ def compare(
         "seed": seeds,
         "baseline": baseline,
     }
-    declared = _plan(plan, given, {name: value for name, value in several.items() if value})
+    declared = _plan(plan, options, {name: value for name, value in several.items() if value})
     if report:
         if declared:
             raise ValueError("--report tells what is in --out: leave out the plan and its options")
@@ -118,11 +115,11 @@ def compare(
     _work(declared, out, only, launch, patience, wait, keep, json)
 
 
-def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> Plan | None:
+def _plan(file: Path | None, options: dict[str, Any], several: dict[str, Any]) -> Plan | None:
     """The plan asked for; None where only a folder is named, which has one."""
     from sentei.compare.plan import load
 
-    typed = [name.replace("_", "-") for name in (*given, *several)]
+    typed = [name.replace("_", "-") for name in (*options, *several)]
     if file and typed:
         raise ValueError(f"--{typed[0]}: {file} says it all; set it there, or leave the file out")
     if file:
@@ -131,18 +128,18 @@ def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> 
         return None
     if "method" not in several and "recipe" not in several:
         raise ValueError("--method is missing: name what to compare, once for each")
-    entry = {"set": several.get("set", []), "teacher": given.pop("teacher", None)}
+    entry = {"set": several.get("set", []), "teacher": options.pop("teacher", None)}
     entries = {name: {"method": name, **entry} for name in several.get("method", [])}
     for path in several.get("recipe", []):
         if path.stem in entries:
             raise ValueError(f"--recipe {path}: {path.stem} is there twice; name them in a plan")
         entries[path.stem] = {"recipe": str(path), **entry}
-    if "model" not in given:
+    if "model" not in options:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
-    source = given.get("task") or Path(given.get("train", "data")).stem
+    source = options.get("task") or Path(options.get("train", "data")).stem
     task = re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-") or "data"
     data = {
-        "tasks": {task: {name: _plain(value) for name, value in given.items()}},
+        "tasks": {task: {name: _plain(value) for name, value in options.items()}},
         "recipes": entries,
         "sparsities": several.get("sparsity", [0.8]),
         "seeds": several.get("seed", [42]),
@@ -178,7 +175,7 @@ def _work(
         runs,
         only=runs.select(only) if only else None,
         patience=patience,
-        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.metrics[0])],
+        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.headline)],
         tell=(lambda event: None) if json else _tell,
         launch=launch,
         wait=wait,

@@ -12,10 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from sentei import serialization
 from sentei.compare import plan as plans
 from sentei.compare.plan import Plan
 from sentei.compare.runs import Run, Runs
 from sentei.files import write_once, write_text
+from sentei.run.options import flat
 from sentei.run.prepare import optimizer_steps
 from sentei.run.teacher import choose_teacher, unless_labels_suffice
 from sentei.tasks.corpus import Corpus, load_corpus
@@ -64,16 +66,16 @@ def check(runs: Runs) -> None:
     """
     corpora: dict[tuple[str, float | None], Corpus] = {}
     for run in runs.values():
-        settings = run.settings
+        settings, task, training = run.settings, run.settings.task, run.settings.training
         try:
-            key = run.task, settings.holdout
+            key = run.task, task.holdout
             if key not in corpora:
-                corpora[key] = load_corpus(settings)
+                corpora[key] = load_corpus(task, training.seed)
             examples = len(corpora[key].train)
-            recipe = settings.load_recipe().with_examples(examples)
-            if corpora[key].kind.one_each:  # else only the run itself knows its steps
-                recipe.check(optimizer_steps(examples, settings.epochs, settings))
-            choice = choose_teacher(settings, recipe, corpora[key].kind)
+            recipe = serialization.load(settings.recipe).with_examples(examples)
+            if task.one_each:  # else only the run itself knows its steps
+                recipe.check(optimizer_steps(examples, training.epochs, training))
+            choice = choose_teacher(settings, recipe)
             unless_labels_suffice(choice, settings, recipe, corpora[key])
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from None
@@ -135,7 +137,8 @@ def _kept(out: Path) -> Plan | None:
 
 def _declared(runs: Runs, run: Run) -> dict[str, Any]:
     """What a run is to do, flat: its settings, its recipe, and what it is searched over."""
-    declared = _flat(run.settings.model_dump(mode="json"))
+    recipe = _flat({"recipe": run.settings.recipe})
+    declared = flat(run.settings.model_dump(mode="json")) | recipe
     if run.search:
         search = runs.searches[run.search]
         space = {name: choice.model_dump(mode="json") for name, choice in search.space.items()}
@@ -146,7 +149,7 @@ def _declared(runs: Runs, run: Run) -> dict[str, Any]:
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(data, dict) or not data:
         return {prefix: data}
-    flat: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in data.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        values |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return values

@@ -17,11 +17,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
+from sentei.data import hub
 from sentei.messages import did_you_mean, explain
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
 from sentei.records import REFERENCES
-from sentei.run.settings import Settings, make_recipe
+from sentei.run.options import OptionError, flat, places, settings_from
+from sentei.run.recipes import make_recipe
+from sentei.run.settings import Settings
 
 ELSEWHERE: Final = {
     "recipe": "they are listed under `recipes`",
@@ -32,7 +35,7 @@ ELSEWHERE: Final = {
 }
 """Settings of a run that are no settings of a task, and why."""
 
-OF_A_TASK: Final = tuple(name for name in Settings.model_fields if name not in ELSEWHERE)
+OF_A_TASK: Final = tuple(name for name in places() if name not in ELSEWHERE)
 
 
 class Entry(Declaration):
@@ -154,7 +157,7 @@ class Plan(Declaration):
                 )
         for name, entry in self.recipes.items():
             for task, settings in self.tasks.items():
-                run = _settings({**settings, **entry.settings, "recipe": entry.recipe}, {})
+                run = settings_from({**settings, **entry.settings}, entry.recipe)
                 for key, choice in self.space(name).items():
                     for value in choice.ends:
                         try:
@@ -222,10 +225,11 @@ def _task(task: Any, where: str, common: Mapping[str, Any], folder: Path) -> dic
         raise ValueError(f"{where}.model is missing: name one here or under `settings`")
     for name in ("train", "eval"):
         if values.get(name):
-            values[name] = _place(values[name], folder)
+            values[name] = _place_of_data(values[name], folder)
     values["model"] = _place_of_model(values["model"], folder)
     settings = _settings(values, {where: own, "settings": common})
-    return settings.model_dump(mode="json", exclude=set(ELSEWHERE))
+    options = flat(settings.model_dump(mode="json"))
+    return {name: value for name, value in options.items() if name not in ELSEWHERE}
 
 
 def _entry(entry: Any, name: str, folder: Path) -> Any:
@@ -257,19 +261,19 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
         values["teacher"] = _place_of_model(teacher, folder)
     own = _mapping(values.get("settings"), f"{where}.settings", TRAINING)
     settings = _settings({"model": "", **own}, {f"{where}.settings": own})
-    values["settings"] = {key: getattr(settings, key) for key in own}
+    values["settings"] = {key: flat(settings.model_dump())[key] for key in own}
     return {"recipe": serialization.to_dict(recipe), **values}
 
 
 def _settings(values: Mapping[str, Any], origins: Mapping[str, Mapping[str, Any]]) -> Settings:
     """The settings, checked; ``origins`` says which mapping of the plan each came from."""
     try:
-        return Settings.model_validate({"recipe": {}, **values})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        where = next((place for place, keys in origins.items() if name in keys), "settings")
-        raise ValueError(f"{where}.{explain(error).partition('; ')[0]}") from None
+        return settings_from(values, {})
+    except OptionError as error:
+        origin = next((place for place, keys in origins.items() if error.name in keys), None)
+        if origin:
+            raise ValueError(f"{origin}.{error.as_setting}") from None
+        raise ValueError(f"{next(iter(origins))}: {error.as_setting}") from None
 
 
 def _mapping(value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
@@ -297,6 +301,12 @@ def _check_names(names: Iterable[str], where: str, known: Collection[str]) -> No
 
 def _place(path: Any, folder: Path) -> str:
     return os.path.abspath(folder / str(path))
+
+
+def _place_of_data(name: Any, folder: Path) -> str:
+    """A file or folder by its place; a dataset on the hub as it is."""
+    of_hub = hub.parse(str(name)) and not (folder / str(name)).exists()
+    return str(name) if of_hub else _place(name, folder)
 
 
 def _place_of_model(name: Any, folder: Path) -> str:

@@ -28,6 +28,7 @@ from sentei.messages import nearest
 from sentei.methods.knowledge_aware import Stages
 from sentei.methods.magnitude import magnitude
 from sentei.recipe import Recipe
+from sentei.run.options import settings_from
 from sentei.run.settings import Settings
 from sentei.run.teacher import name_teacher
 
@@ -257,7 +258,6 @@ class Runs(Mapping[str, Run]):
             "dense_epochs": 0,
             "epochs": declared["dense_epochs"] if role == "start" else declared["epochs"],
             "model": str(start.folder / "model") if start else declared["model"],
-            "recipe": serialization.to_dict(unpruned()),
             "seed": seed,
             "holdout": holdout,
         }
@@ -269,7 +269,7 @@ class Runs(Mapping[str, Run]):
             sparsity=0.0,
             seed=seed,
             folder=self.out / name,
-            settings=Settings.model_validate(settings),
+            settings=settings_from(settings, serialization.to_dict(unpruned())),
             needs=(start.name,) if start else (),
         )
 
@@ -292,7 +292,7 @@ class Runs(Mapping[str, Run]):
         if dense and not fresh:
             settings["model"] = dense
         settings |= {"teacher": teacher, "seed": seed, "holdout": holdout}
-        return Settings.model_validate({**settings, "recipe": serialization.to_dict(pruning)})
+        return settings_from(settings, serialization.to_dict(pruning))
 
 
 def unpruned() -> Recipe:

@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from sentei.data.table import Layout
 from sentei.distill.augment import Word, augment
 from sentei.files import replacing
 from sentei.models.inputs import positions
 from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks import texts as data
 from sentei.tasks.classification import Classification
-from sentei.tasks.texts import Examples
+from sentei.tasks.labelled_texts import LabelledTexts
 
 LM_BATCH = 32
 """Masked texts in a forward pass of the language model."""
@@ -146,20 +143,6 @@ def candidates(
     return choose
 
 
-def training_examples(settings: Settings) -> Examples:
-    """All training examples that the settings name.
-
-    Raises:
-        ValueError: No source or an unusable one.
-    """
-    kind = kinds.of(settings)
-    if not isinstance(kind, Classification):
-        raise ValueError(f"--kind {kind.name}: only examples of classification are augmented")
-    if settings.train:
-        return data.load_training(settings.train, settings.layout())
-    return kind.load()[0]
-
-
 def write(
     settings: Settings,
     out: Path,
@@ -186,13 +169,17 @@ def write(
     """
     if out.exists():
         raise ValueError(f"--out {out}: it exists already; name another file, or remove it")
-    examples = training_examples(settings)
-    columns = _columns(settings.layout(), examples)
+    task = settings.task
+    if not isinstance(task, Classification):
+        raise ValueError(f"--kind {task.label}: only examples of classification are augmented")
+    examples = task.load_training()
+    columns = _columns(task, examples)
     near = Neighbours(settings.model, count)
     choose = candidates(MaskedLM(lm, count) if lm else None, near)
     pairs = examples.pairs
     rows = list(zip(examples.texts, pairs, strict=True) if pairs else zip(examples.texts))
-    copied = augment(rows, choose, copies=copies, replace=replace, seed=settings.seed)
+    seed = settings.training.seed
+    copied = augment(rows, choose, copies=copies, replace=replace, seed=seed)
     written = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as unfinished, unfinished.open("w", encoding="utf-8") as file:
@@ -224,16 +211,16 @@ def _others(word: str, candidates: Sequence[str], count: int) -> list[str]:
     return list(other)[:count]
 
 
-def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
+def _columns(task: Classification, examples: LabelledTexts) -> tuple[str, ...]:
     """The columns to write: those that were read, or names that are found again by themselves.
 
     Columns without a header keep their numbers, so that the same options read both files.
     """
-    if layout.text_column:
-        texts = [layout.text_column, *filter(None, [layout.pair_column])]
+    if task.text_column:
+        texts = [task.text_column, *filter(None, [task.pair_column])]
     else:
         texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
-    return (*texts, layout.label_column)
+    return (*texts, task.label_column or "label")
 
 
 def _load(model_class: Any, folder: str, option: str) -> Any:

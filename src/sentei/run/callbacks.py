@@ -19,7 +19,7 @@ from sentei.distill import Distiller
 from sentei.distributed import anywhere, is_main
 from sentei.integrations.trainer import PruningCallback
 from sentei.records import EvalPoint, TrainPoint
-from sentei.run.settings import Settings
+from sentei.run.settings import Training
 
 SECONDS: Final = "seconds.txt"
 """File of a checkpoint with the time that training took until then."""
@@ -160,8 +160,8 @@ class Milestones(TrainerCallback):
     is the checkpoint being written.
     """
 
-    def __init__(self, settings: Settings, decisions: Callable[[int, int], bool]) -> None:
-        self.settings = settings
+    def __init__(self, training: Training, decisions: Callable[[int, int], bool]) -> None:
+        self.training = training
         self.decisions = decisions
         self.evaluate_at: set[int] = set()
         self.save_at: set[int] = set()
@@ -172,9 +172,9 @@ class Milestones(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Choose the steps."""
-        evaluations = self.settings.evaluations
+        evaluations = self.training.evaluations
         self.evaluate_at = self._spread(evaluations, state.max_steps) if evaluations else set()
-        self.save_at = self._spread(self.settings.checkpoints, state.max_steps)
+        self.save_at = self._spread(self.training.checkpoints, state.max_steps)
 
     def _spread(self, times: int, total: int) -> set[int]:
         """``times`` steps, evenly, each moved to the decision before it if one is near."""

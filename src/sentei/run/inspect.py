@@ -113,7 +113,7 @@ def inspect(prepared: Prepared) -> Inspection:
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
         method=recipe.method,
-        task=corpus.task,
+        task=corpus.name,
         rule=selection.rule,
         note=selection.note,
         prunable=selection.prunable,
@@ -128,10 +128,10 @@ def inspect(prepared: Prepared) -> Inspection:
         train_examples=len(corpus.train),
         eval_examples=len(corpus.evaluation),
         labels=corpus.train.counts(),
-        truncated=corpus.kind.truncated(prepared.train, prepared.processor),
+        truncated=corpus.task.truncated(prepared.train, prepared.processor),
         features=prepared.train.summary,
-        metric=corpus.metrics[0],
-        precision=precision(prepared.settings.precision),
+        metric=corpus.headline,
+        precision=precision(prepared.settings.training.precision),
         dense_steps=prepared.dense_steps,
         steps=total,
         updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),
@@ -191,7 +191,7 @@ def check_disk(prepared: Prepared, out: Path) -> None:
     memory = _memory(prepared)
     needed = 3 * memory.checkpoint + 2 * memory.weights
     _check_room(out, needed, "--out", "for its checkpoints")
-    folder = prepared.settings.teacher_cache
+    folder = prepared.settings.teacher.cache
     if folder and prepared.teacher:
         present = sum(file.stat().st_size for file in folder.glob("*.bin"))
         missing = prepared.teacher.cache_bytes - present

@@ -71,7 +71,7 @@ def prune(
         prepared,
         start.model,
         out / "checkpoints",
-        epochs=prepared.settings.epochs,
+        epochs=prepared.settings.training.epochs,
         checkpoint=checkpoint,
         decisions=prepared.recipe.schedule.is_update,
         callbacks=[pruning, journal, *watch],
@@ -152,7 +152,7 @@ def _train_dense(prepared: Prepared, folder: Path, watch: Sequence[TrainerCallba
             prepared,
             prepared.model,
             folder / "checkpoints",
-            epochs=prepared.settings.dense_epochs,
+            epochs=prepared.settings.training.dense_epochs,
             checkpoint=last_checkpoint(folder / "checkpoints"),
             decisions=lambda step, total: True,
             callbacks=[journal, *watch],
@@ -179,5 +179,5 @@ def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:
 
 def _metrics(prepared: Prepared, model: PreTrainedModel) -> dict[str, float]:
     """What a model gives on the run's evaluation data."""
-    batch_size = prepared.settings.batch_size
+    batch_size = prepared.settings.training.batch_size
     return evaluate(model, prepared.processor, prepared.corpus, prepared.evaluation, batch_size)

@@ -8,10 +8,9 @@ from typing import Final
 
 from sentei.data.formats import read_text
 from sentei.data.sources import read
-from sentei.data.table import Layout
 from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.texts import Examples, text_cells, text_columns
+from sentei.tasks.classification import Classification
+from sentei.tasks.labelled_texts import LabelledTexts
 
 OF_RUN: Final = "run"
 """In place of a file: what a run was trained and evaluated on."""
@@ -19,12 +18,12 @@ OF_RUN: Final = "run"
 Texts = list[str | tuple[str, str]]
 
 
-def vocabulary_texts(names: Iterable[str], layout: Layout, model: Path) -> Texts:
+def vocabulary_texts(names: Iterable[str], task: Classification, model: Path) -> Texts:
     """All texts, or pairs of texts, that are named.
 
     Args:
         names: Files and folders, or :data:`OF_RUN`.
-        layout: Columns and format of the files.
+        task: Says which columns of the files hold them, and how they are written.
         model: Folder of the model whose vocabulary it is.
 
     Raises:
@@ -32,11 +31,11 @@ def vocabulary_texts(names: Iterable[str], layout: Layout, model: Path) -> Texts
     """
     texts = Texts()
     for name in names:
-        texts += _of_run(model) if name == OF_RUN else read_texts(Path(name), layout)
+        texts += _of_run(model) if name == OF_RUN else read_texts(Path(name), task)
     return texts
 
 
-def read_texts(path: Path, layout: Layout) -> Texts:
+def read_texts(path: Path, task: Classification) -> Texts:
     """The texts, or pairs of texts, of a file or of a folder written by ``save_to_disk``.
 
     A .txt file without named columns has a text in each line; everything else is a table.
@@ -44,26 +43,21 @@ def read_texts(path: Path, layout: Layout) -> Texts:
     Raises:
         ValueError: It is missing, empty or damaged, or has no such column; names the place.
     """
-    if path.suffix.lower() == ".txt" and layout.text_column is None:
+    if path.suffix.lower() == ".txt" and task.text_column is None:
         # not splitlines(), which also splits at U+2028, U+0085 and others inside a text
-        return [line for line in read_text(path, layout.encoding).split("\n") if line.strip()]
-    table = read(path, layout, ("train",))
-    first, second = text_columns(table, layout)
-    return _joined(
-        text_cells(table, first, "--text-column"),
-        None if second is None else text_cells(table, second, "--pair-column"),
-    )
+        return [line for line in read_text(path, task.encoding).split("\n") if line.strip()]
+    return _joined(*task.texts(read(path, task.format(), ("train",))))
 
 
 def _of_run(model: Path) -> Texts:
     """The texts that a run was trained and evaluated on; ``model`` is the folder of its model."""
-    kind = kinds.of(Settings.read(model.parent / "run.yaml"))
-    texts = Texts()
-    for examples in kind.load():
-        if not isinstance(examples, Examples):
+    settings = Settings.read(model.parent / "run.yaml")
+    task, texts = settings.task, Texts()
+    for examples in task.load(settings.training.seed):
+        if not isinstance(examples, LabelledTexts):
             raise ValueError(
-                f"--vocabulary {OF_RUN}: {model.parent} is a run of --kind {kind.name}, whose data "
-                "are more than texts or pairs; name files with the texts instead"
+                f"--vocabulary {OF_RUN}: {model.parent} is a run of --kind {task.label}, whose "
+                "data are more than texts or pairs; name files with the texts instead"
             )
         texts += _joined(examples.texts, examples.pairs)
     return texts

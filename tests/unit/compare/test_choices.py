@@ -9,7 +9,7 @@ from helpers.plans import searched
 from sentei import methods, serialization
 from sentei.compare.choices import apply, combinations, count, spell
 from sentei.compare.plan import load
-from sentei.run.settings import Settings
+from sentei.run.options import settings_from
 
 
 def test_a_grid_is_every_combination_once():
@@ -23,9 +23,9 @@ def test_a_grid_is_every_combination_once():
 
 
 def test_chosen_values_find_their_places():
-    settings = Settings(model="m", recipe=serialization.to_dict(methods.find("platon").build()))
+    settings = settings_from({"model": "m"}, serialization.to_dict(methods.find("platon").build()))
     found = apply(settings, {"learning_rate": 3e-4, "score.beta2": 0.7, "budget": "uniform"})
-    assert found.learning_rate == 3e-4
+    assert found.training.learning_rate == 3e-4
     assert found.recipe["score"]["beta2"] == 0.7 and found.recipe["budget"]["kind"] == "uniform"
 
 

@@ -8,14 +8,23 @@ import yaml
 from helpers.plans import TASK, searched, small
 from sentei import methods, serialization
 from sentei.compare.plan import load
-from sentei.run.settings import Settings
+from sentei.run.settings import Training
+
+
+def test_data_lie_beside_the_plan_or_on_the_hub(tmp_path):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "mine").touch()
+    plan = small(tasks={"one": {"train": "user/mine", "eval": "user/other"}})
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    task = load(tmp_path / "plan.yaml").tasks["one"]
+    assert (task["train"], task["eval"]) == (str(tmp_path / "user/mine"), "user/other")
 
 
 def test_the_short_spelling_is_completed():
     plan = load(small())
     assert plan.baseline == "magnitude"
     assert plan.tasks["one"]["batch_size"] == 16 and plan.tasks["two"]["batch_size"] == 8
-    assert plan.tasks["one"]["lr_warmup"] == Settings.model_fields["lr_warmup"].default
+    assert plan.tasks["one"]["lr_warmup"] == Training.model_fields["lr_warmup"].default
     assert plan.recipes["taught"].settings == {"learning_rate": 1e-4}
     assert plan.recipes["taught"].recipe["score"]["beta2"] == 0.65
     assert set(plan.recipes["magnitude"].recipe) == set(

@@ -35,17 +35,18 @@ def test_runs_start_from_the_dense_model_of_their_task_and_seed():
     runs = Runs(load(small(tasks={"one": dict(TASK)}, recipes=entries)), OUT)
     dense = str(Path.cwd() / "out/runs/one/start/seed2/model")
     settings = {r: runs[f"runs/one/{r}/0.8/seed2"].settings for r in entries}
-    assert (settings["platon"].model, settings["platon"].teacher) == (dense, dense)
-    assert (settings["fresh"].model, settings["fresh"].teacher) == ("hub/name", dense)
-    assert (settings["named"].model, settings["named"].teacher) == (dense, "a/teacher")
-    assert (settings["plain"].model, settings["plain"].teacher) == (dense, None)
-    assert (settings["optional"].model, settings["optional"].teacher) == (dense, None)  # so: itself
-    assert (settings["asked"].model, settings["asked"].teacher) == (dense, dense)
+    taught = {r: (one.model, one.teacher.model) for r, one in settings.items()}
+    assert taught["platon"] == (dense, dense)
+    assert taught["fresh"] == ("hub/name", dense)
+    assert taught["named"] == (dense, "a/teacher")
+    assert taught["plain"] == (dense, None)
+    assert taught["optional"] == (dense, None)  # so: itself
+    assert taught["asked"] == (dense, dense)
     start, reference = (runs[f"runs/one/{r}/seed2"].settings for r in ("start", "dense"))
-    assert (start.model, start.epochs, start.seed) == ("hub/name", 1, 2)
-    assert (reference.model, reference.epochs, reference.seed) == (dense, 2, 2)
-    assert all(run.settings.dense_epochs == 0 for run in runs.values())
-    assert start.load_recipe().schedule.sparsity == 0
+    assert (start.model, start.training.epochs, start.training.seed) == ("hub/name", 1, 2)
+    assert (reference.model, reference.training.epochs, reference.training.seed) == (dense, 2, 2)
+    assert all(run.settings.training.dense_epochs == 0 for run in runs.values())
+    assert start.recipe["schedule"]["sparsity"] == 0
 
 
 def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_them():
@@ -55,10 +56,10 @@ def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_t
     assert len(trials) == 2 * (2 + 4)  # magnitude has no beta2
     start = runs["search/one/start"]
     for run in [start, *trials]:
-        assert run.settings.holdout == 0.2 and run.seed == 1
+        assert run.settings.task.holdout == 0.2 and run.seed == 1
     assert {run.settings.model for run in trials} == {str(start.folder / "model")}
     others = [run for run in runs.values() if not run.name.startswith("search/")]
-    assert {run.settings.holdout for run in others} == {None}
+    assert {run.settings.task.holdout for run in others} == {None}
     pruned = runs["runs/one/taught/0.9/seed2"]
     assert pruned.search == "search/one/taught/0.9"
     once = Runs(load(searched(settings={"clip": [1, 2]}, sparsity=0.7)), OUT)

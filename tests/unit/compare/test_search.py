@@ -14,12 +14,12 @@ from sentei.compare.choices import Values
 from sentei.compare.ranges import JOURNAL
 from sentei.compare.runs import Run, Search
 from sentei.records import RunReport
-from sentei.run.settings import Settings
+from sentei.run.options import settings_from
 
 
 def searched(folder: Path, space) -> Search:
     search = Search("search/x", "task", "recipe", None, folder, space)
-    settings = Settings(model="m", recipe={})
+    settings = settings_from({"model": "m"}, {})
     for number in range(3):
         name, at = f"x/{number}", folder / str(number)
         run = Run(name, "trial", "task", "recipe", 0.8, 1, at, settings, number=number)
