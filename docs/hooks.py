@@ -117,8 +117,8 @@ class Fields(griffe.Extension):
     """Of a final part only its settings: what its methods do stands at the abstract part."""
 
     def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
-        """Leave out methods and properties of a class that has a ``kind``."""
-        if "kind" in cls.members:
+        """Leave out methods and properties of a class with a ``kind``, and of settings."""
+        if "kind" in cls.members or cls.path.startswith(("sentei.tasks.", "sentei.run.")):
             for name, member in list(cls.members.items()):
                 if member.is_function or "property" in member.labels:
                     cls.del_member(name)

@@ -25,6 +25,7 @@ import sentei
 from sentei import methods
 from sentei.cli import app
 from sentei.cli.options import make_settings
+from sentei.models.folder import Manifest
 from sentei.run.options import places
 from sentei.run.recipes import make_recipe
 
@@ -212,6 +213,11 @@ def test_python_blocks(page, names):
         code = compile(text, f"{page.name}, python block {number}", "exec")
         if run:
             exec(code, names)
+
+
+def test_shrink_json_is_what_the_loader_reads():
+    [text] = [text for text, _ in blocks(ROOT / "docs" / "guides" / "shrink.md", "json")]
+    assert Manifest.model_validate_json(text).structures
 
 
 @BY_CARD
