@@ -13,9 +13,9 @@ from benchmarks import machine
 from sentei import serialization
 from sentei.recipe import Recipe
 from sentei.records import RunReport
+from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
 from sentei.run.run import prune
-from sentei.run.settings import Settings
 
 
 class Log:
@@ -51,8 +51,8 @@ class Log:
 def train(given: Mapping[str, Any], recipe: Recipe, out: Path) -> RunReport:
     """Train and prune into an empty folder; keep the run without its checkpoints."""
     shutil.rmtree(out, ignore_errors=True)
-    once = {"evaluations": 1, "checkpoints": 1, "recipe": serialization.to_dict(recipe)}
-    prepared = prepare(Settings.model_validate({**given, **once}))
+    options = {**given, "evaluations": 1, "checkpoints": 1}
+    prepared = prepare(settings_from(options, serialization.to_dict(recipe)))
     report = prune(replace(prepared, trained_head=False), out)  # the start has a cell of its own
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return report

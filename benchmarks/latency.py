@@ -31,7 +31,7 @@ from sentei.models.inputs import example
 from sentei.models.quiet import quiet_transformers
 from sentei.models.structures import divide, family_of
 from sentei.parts.budget import Uniform
-from sentei.parts.part import Moment
+from sentei.parts.progress import Progress
 
 LENGTH, BATCHES, WARMUP = 128, (1, 8), 5
 MODELS: dict[str, tuple[float, tuple[str, ...]]] = {
@@ -51,7 +51,7 @@ def pruned(sparsity: float, kinds: tuple[str, ...]) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         demo_model_path(), num_labels=2
     )
-    end = Moment(step=1, total=1, sparsity=sparsity, final=sparsity, reached=sparsity, ramp=1.0)
+    end = Progress(step=1, total=1, sparsity=sparsity, final=sparsity, reached=sparsity, ramp=1.0)
     for structure in (at.structure for at in divide(model, family_of(model))):
         if structure.unit in kinds:
             out = structure.weights[-1]

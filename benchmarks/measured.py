@@ -39,7 +39,8 @@ class Measured:
             and sparsity in (None, run.sparsity)
             and seed in (None, run.seed)
         )
-        return Measured(runs, {run.task: self.metrics[run.task] for run in runs})
+        shown = {run.task for run in runs}
+        return Measured(runs, {task: m for task, m in self.metrics.items() if task in shown})
 
     @property
     def sparsities(self) -> list[float]:

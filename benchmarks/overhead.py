@@ -35,7 +35,6 @@ from transformers import BertConfig, BertForSequenceClassification
 import sentei
 from benchmarks import machine
 from sentei import serialization
-from sentei.parts.masks import Gated, HardConcrete
 
 STEPS = 10
 TOTAL = 100_000
@@ -76,7 +75,7 @@ PUBLISHED = {
     "published way, window 1": 1,
 }
 """The published implementation, by its window."""
-GATED = [name for name, build in VARIANTS.items() if isinstance(build().mask, Gated)]
+GATED = [name for name, build in VARIANTS.items() if build().mask.latent]
 """Timed by themselves, before the others: the half that needs more memory."""
 BATCHES = 4
 
@@ -137,7 +136,7 @@ class Variant:
             self.pruner = pruner
 
             def step() -> None:
-                if isinstance(pruner.recipe.mask, HardConcrete):
+                if pruner.recipe.mask.stochastic:
                     pruner._before_forward(self.model, ())  # as every forward pass does
                 optimizer.step()
 

@@ -16,7 +16,7 @@ from torchmetrics.functional.text import squad as theirs
 
 from benchmarks import machine
 from sentei.tasks.answers import scores as squad
-from sentei.tasks.answers.scores import Question
+from sentei.tasks.answers.files import Question, read
 
 SEED = 0
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark data")
     file = parser.parse_args().data / "xquad_en" / "xquad.en.json"
-    asked = squad.read(file, file.read_text(encoding="utf-8"))
+    asked = read(file, file.read_text(encoding="utf-8"))
     rows = ["| said | exact match | F1 | torchmetrics: exact match | F1 |", "|---|---|---|---|---|"]
     found = {}
     for name, said in predictions(asked).items():

@@ -24,7 +24,8 @@ from sentei.models.inputs import example
 from sentei.models.loading import saved_labels
 from sentei.models.quiet import quiet_transformers
 from sentei.run.evaluate import evaluate
-from sentei.run.settings import Settings, make_recipe
+from sentei.run.recipes import make_recipe
+from sentei.run.settings import Settings
 from sentei.tasks.corpus import load_evaluation
 
 START, DENSE = "start", "dense"
@@ -94,12 +95,12 @@ def cell(key: dict[str, Any], arguments: Any) -> dict[str, Any]:
 def accuracy(model: PreTrainedModel, run: Path, data: Path) -> float:
     """On the labelled test sentences."""
     settings = Settings.read(run / "run.yaml")
-    settings = settings.model_copy(update={"eval": data / "sst2" / "test-labeled.tsv"})
+    task = settings.task.model_copy(update={"eval": data / "sst2" / "test-labeled.tsv"})
     folder = str(run / "model")
-    corpus = load_evaluation(settings, saved_labels(folder))
+    corpus = load_evaluation(task, saved_labels(folder), settings.training.seed)
     processor = corpus.load_processor(folder)
     features = corpus.evaluation_features(processor)
-    return evaluate(model, processor, corpus, features, settings.batch_size)["accuracy"]
+    return evaluate(model, processor, corpus, features, settings.training.batch_size)["accuracy"]
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from transformers import (
 from benchmarks import cells, machine, subjqa
 from sentei.models.demo import DEMO
 from sentei.models.quiet import quiet_transformers
-from sentei.run.settings import make_recipe
+from sentei.run.recipes import make_recipe
 from sentei.tasks.demo import load_demo
 
 START, DENSE = "start", "dense"

@@ -24,14 +24,14 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from benchmarks import corpora, machine
-from sentei.data.table import Layout
 from sentei.models.demo import demo_model_path
 from sentei.models.loading import load_model, saved_labels
 from sentei.run.evaluate import evaluate
 from sentei.run.settings import Settings
-from sentei.run.texts import Texts, read_texts
+from sentei.run.vocabulary import Texts, read_texts
 from sentei.shrink import save, shrink_vocabulary
 from sentei.shrink.vocabulary.tokens import encode
+from sentei.tasks.classification import Classification
 from sentei.tasks.corpus import load_evaluation
 
 TASKS = {"SST-2": "sst2-full", "MRPC": "mrpc", "STS-B": "stsb", "BANKING77": "banking77"}
@@ -44,9 +44,9 @@ HEAD = (
 def texts_of(name: str, data: Path, folder: Path) -> tuple[Texts, Texts]:
     """Training and evaluation texts, pairs where the task has them."""
     corpus = corpora.CORPORA[name]
-    layout = Layout(text_column="text", pair_column=None if corpus.pair is None else "pair")
+    task = Classification(text_column="text", pair_column=None if corpus.pair is None else "pair")
     train, evaluation = corpora.write(corpus, data, folder)
-    return read_texts(train, layout), read_texts(evaluation, layout)
+    return read_texts(train, task), read_texts(evaluation, task)
 
 
 def measure(train: Texts, evaluation: Texts, folder: Path) -> dict[str, Any]:
@@ -96,17 +96,17 @@ def _line(cells: Iterable[str]) -> str:
 def measure_run(run: Path) -> dict[str, Any]:
     """A run's model as it is, and cut to the texts that it was trained on."""
     settings = Settings.read(run / "run.yaml")
-    assert settings.train is not None
-    folder = str(run / "model")
-    corpus = load_evaluation(settings, saved_labels(folder))
+    task, training, folder = settings.task, settings.training, str(run / "model")
+    assert isinstance(task, Classification) and task.train is not None
+    corpus = load_evaluation(task, saved_labels(folder), training.seed)
     model, tokenizer = load_model(folder, corpus.head)[0], AutoTokenizer.from_pretrained(folder)
-    texts = read_texts(settings.train, settings.layout())
+    texts = read_texts(task.train, task)
     smaller, fewer, report = shrink_vocabulary(model, tokenizer, texts)
     scores = [
-        evaluate(one, processor, corpus, corpus.evaluation_features(processor), settings.batch_size)
+        evaluate(one, processor, corpus, corpus.evaluation_features(processor), training.batch_size)
         for one, processor in ((model, tokenizer), (smaller, fewer))
     ]
-    metric = corpus.metrics[0]
+    metric = corpus.headline
     return {
         **report.model_dump(),
         "metric": metric,

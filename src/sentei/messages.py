@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 
 class SenteiWarning(UserWarning):
@@ -45,7 +45,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def explain(error: ValidationError, known: Callable[[str], Iterable[str]] = lambda key: ()) -> str:
+Known = Callable[[tuple[int | str, ...]], Iterable[str]]
+"""The settings that an unknown one, given by its path, may have been meant for."""
+
+
+def explain(error: ValidationError, known: Known = lambda path: ()) -> str:
     """What is wrong with a declaration, in one line: path, value, reason of each mistake.
 
     Args:
@@ -55,15 +59,17 @@ def explain(error: ValidationError, known: Callable[[str], Iterable[str]] = lamb
     return "; ".join(_mistake(dict(detail), known) for detail in error.errors(include_url=False))
 
 
-def _mistake(detail: Mapping[str, Any], known: Callable[[str], Iterable[str]]) -> str:
-    path = ".".join(str(step) for step in detail["loc"]) or "the whole"
+def _mistake(detail: Mapping[str, Any], known: Known) -> str:
+    path = ".".join(str(step) for step in detail["loc"])
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "extra_forbidden":
-        key = str(detail["loc"][-1])
-        return f"unknown setting {path}{did_you_mean(key, known(key))}"
+        hint = did_you_mean(str(detail["loc"][-1]), known(detail["loc"]))
+        return f"unknown setting {path}{hint}"
     reason = re.sub(r"^(Value error|Input), ?", "", detail["msg"])
     reason = re.sub(r"^Input ", "", reason)
+    if not path:
+        return reason
     value = detail["input"]
-    shown = f"={value!r}" if not isinstance(value, Mapping) else ""
+    shown = "" if isinstance(value, Mapping | BaseModel) else f"={value!r}"
     return f"{path}{shown}: {reason}"

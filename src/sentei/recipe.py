@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from sentei.parts.budget import AcrossSizes, Budget, Global, LearnedRatio
+from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
-from sentei.parts.masks import Gated, HardConcrete, Latent, Mask, Project
-from sentei.parts.part import Part
-from sentei.parts.patterns import NM, Hybrid, Pattern, Units, Unstructured
-from sentei.parts.penalties import Penalty, RatioPenalty, ScorePenalty
-from sentei.parts.schedule import Found, Schedule
+from sentei.parts.masks import Mask, Project
+from sentei.parts.part import Part, parts_of
+from sentei.parts.patterns import Pattern, UnitGroup, Unstructured
+from sentei.parts.penalties import Penalty, ScorePenalty
+from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
-from sentei.parts.scores import Present, Score
+from sentei.parts.scores import Score
 from sentei.tensors import count_zeros
 
 
@@ -53,12 +55,18 @@ class Recipe(Part):
     dropout: float = Field(1.0, ge=0, le=1)
     """Factor on the model's dropout probabilities while it is pruned: 1 leaves them, 0 is none."""
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        for part in parts_of(self):
+            part.fits(self)
+        return self
+
     def check(self, total_steps: int) -> None:
         """Refuse what cannot work in ``total_steps`` optimizer steps.
 
         Raises:
-            ValueError: The schedule does not fit, or the first decision comes before the first
-                score.
+            ValueError: The schedule does not fit, the first decision comes before the first score,
+                or a penalty lacks something.
         """
         if total_steps < 1:
             raise ValueError(f"total_steps={total_steps}: pruning needs an optimizer step")
@@ -68,121 +76,70 @@ class Recipe(Part):
         for penalty in self.penalties:
             penalty.check()
 
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Recipe:
-        latent = isinstance(self.mask, Gated)
-        if not latent and (self.score.learned or self.budget.learned):
-            part = "score" if self.score.learned else "budget"
-            raise ValueError(
-                f"a learned {part} needs the mask's gradient, which mask: latent forms; mask is "
-                f"{type(self.mask).__name__.lower()}"
-            )
-        if latent and self.score.observes_new:
-            raise ValueError(
-                "a latent mask takes gradients from pruned weights at the optimizer's step: "
-                "use score.iterate=old with it"
-            )
-        if isinstance(self.mask, HardConcrete) and not self.score.learned:
-            raise ValueError(
-                "mask: hard_concrete is a gate over learned scores: use score: learned"
-            )
-        if isinstance(self.mask, Latent) and self.mask.reads and not self.score.learned:
-            raise ValueError(
-                "mask.surrogate: sigmoid is of learned scores: use score: learned, or surrogate: "
-                "straight_through"
-            )
-        parts = self.pattern.parts if isinstance(self.pattern, Hybrid) else (self.pattern,)
-        fixed = next((part for part in parts if isinstance(part, NM)), None)
-        if fixed and isinstance(self.budget, LearnedRatio):
-            raise ValueError(
-                f"pattern {fixed.label} fixes how much of every matrix is kept: there is nothing "
-                "for budget: learned_ratio to learn"
-            )
-        if fixed and isinstance(self.mask, HardConcrete):
-            raise ValueError(
-                f"pattern {fixed.label} keeps the best of every {fixed.of}, open or shut, and "
-                "mask: hard_concrete shuts gates by their own log-odds: use another pattern, or "
-                "another method"
-            )
-        if isinstance(self.score, Present):
-            self._check_keeps_zeros()
-        if isinstance(self.budget, AcrossSizes) and not self.pattern.pools:
-            raise ValueError(
-                f"budget: across_sizes ranks units of several weights, and pattern "
-                f"{self.pattern.label} has single ones: use budget: global"
-            )
-        for number, penalty in enumerate(self.penalties):
-            if isinstance(penalty, ScorePenalty) and not self.score.learned:
-                raise ValueError(f"penalties.{number} is on learned scores: use score: learned")
-            if isinstance(penalty, RatioPenalty) and not self.budget.learned:
-                raise ValueError(
-                    f"penalties.{number} is on learned ratios: use budget: learned_ratio"
-                )
-        return self
+    def with_examples(self, examples: int | None) -> Recipe:
+        """The recipe with the number of training examples where a penalty lacks it."""
+        if examples is None:
+            return self
+        penalties = tuple(penalty.with_examples(examples) for penalty in self.penalties)
+        return self.model_copy(update={"penalties": penalties})
 
-    def _check_keeps_zeros(self) -> None:
-        """A score of two values cuts only where the zeros are counted, all of them together."""
-        wanted = {
-            "schedule": (self.schedule.found, "found"),
-            "budget": (self.budget == Global(), "global"),
-            "mask": (self.mask == Project(hold=True), "{kind: project, hold: true}"),
-            "pattern": (isinstance(self.pattern, Unstructured), "unstructured"),
-        }
-        for part, (holds, fix) in wanted.items():
-            if not holds:
-                raise ValueError(
-                    f"score: present keeps a model's zeros, weight by weight: use {part}: {fix} "
-                    "with it"
-                )
+    def fit(self, model: nn.Module, total_steps: int, examples: int | None = None) -> Fitted:
+        """The recipe for a training of a model, nothing left open.
 
-    def resolve(self, model: nn.Module) -> tuple[Selection, tuple[Units, ...]]:
+        Args:
+            model: The model that will be trained, wrapped or not, with the weights it starts from.
+            total_steps: Optimizer steps of the training.
+            examples: Number of training examples, for recipes with a prior on the weights.
+
+        Raises:
+            ValueError: It cannot work in so many steps, the scope or the pattern does not fit the
+                model, or its schedule takes the sparsity from the model and does not find it.
+        """
+        recipe = self.with_examples(examples)
+        recipe.check(total_steps)
+        selection, groups = recipe.lay_units(model)
+        return Fitted(recipe.for_weights(selection), selection, groups)
+
+    def lay_units(self, model: nn.Module) -> tuple[Selection, tuple[UnitGroup, ...]]:
         """The prunable weights of a model, and the units that decisions are about.
 
         Raises:
             ValueError: The scope or the pattern does not fit the model.
         """
         selection = self.scope.resolve(model)
-        _check_ranks(selection)
+        _check_precision(selection)
         structures = coupled_structures(model) if self.pattern.coupled else ()
         self.pattern.check_roles({site.role for site in selection.sites})
-        units = self.pattern.arrange(dict(enumerate(selection.sites)), structures)
-        self._check_units(units)
-        covered = sorted({site for made in units for site in made.sites})
-        if len(covered) == len(selection.sites):
-            return selection, units
-        reason = f"pattern {self.pattern.label} does not cover it"
-        places = {old: new for new, old in enumerate(covered)}
-        return (
-            selection.without(set(range(len(selection.sites))) - set(covered), reason),
-            tuple(made.moved(places) for made in units),
-        )
+        groups = self.pattern.arrange(selection.sites, structures)
+        self._check_penalties(groups)
+        covered = {site for group in groups for site in group.sites}
+        rest = {place for place, site in enumerate(selection.sites) if site not in covered}
+        if rest:
+            reason = f"pattern {self.pattern.label} does not cover it"
+            selection = selection.without(rest, reason)
+        return selection, groups
 
-    def _check_units(self, units: tuple[Units, ...]) -> None:
-        kinds = tuple(dict.fromkeys(made.kind for made in units))
-        for number, penalty in enumerate(self.penalties):
-            for kind in penalty.units if isinstance(penalty, ScorePenalty) else ():
-                if kind not in kinds:
-                    raise ValueError(
-                        f"penalties.{number}.units: pattern {self.pattern.label} has no units of "
-                        f"the kind {kind!r}; it has {', '.join(kinds)}"
-                    )
-
-    def with_examples(self, examples: int) -> Recipe:
-        """The recipe with the number of training examples where a penalty lacks it."""
-        penalties = tuple(penalty.with_examples(examples) for penalty in self.penalties)
-        return self.model_copy(update={"penalties": penalties})
-
-    def with_zeros(self, selection: Selection) -> Recipe:
-        """The recipe with the sparsity of the weights selected, where its schedule finds it there.
+    def for_weights(self, selection: Selection) -> Recipe:
+        """The recipe with the schedule for the zeros that the selected weights have now.
 
         Raises:
             ValueError: They are dense, or less sparse than they must be.
         """
-        if not isinstance(self.schedule, Found):
+        if not self.schedule.from_model:
             return self
         zeros = sum(count_zeros(site.parameter) for site in selection.sites)
-        schedule = self.schedule.taken(zeros, selection.prunable)
+        schedule = self.schedule.resolve(zeros, selection.prunable)
         return self.model_copy(update={"schedule": schedule})
+
+    def _check_penalties(self, groups: tuple[UnitGroup, ...]) -> None:
+        patterns = tuple(dict.fromkeys(group.pattern for group in groups))
+        for number, penalty in enumerate(self.penalties):
+            for pattern in penalty.units if isinstance(penalty, ScorePenalty) else ():
+                if pattern not in patterns:
+                    raise ValueError(
+                        f"penalties.{number}.units: pattern {self.pattern.label} has no units of "
+                        f"the kind {pattern!r}; it has {', '.join(patterns)}"
+                    )
 
     @property
     def bytes_per_weight(self) -> int:
@@ -194,10 +151,23 @@ class Recipe(Part):
         if self.pattern.pools:
             shared = {*self.score.per_unit, *self.mask.per_unit}
             names = [name for name in names if name not in shared]
-        return 4 * len(names) + 1
+        return 4 * (len(names) + self.mask.latent) + 1
 
 
-def _check_ranks(selection: Selection) -> None:
+@dataclass(frozen=True)
+class Fitted:
+    """A recipe for one training of one model.
+
+    ``recipe`` is complete, ``selection`` the prunable weights, ``groups`` the units over them that
+    decisions are about.
+    """
+
+    recipe: Recipe
+    selection: Selection
+    groups: tuple[UnitGroup, ...]
+
+
+def _check_precision(selection: Selection) -> None:
     """Refuse scores of two precisions: in one ranking, a threshold would be two numbers."""
     double = [site.parameter.dtype == torch.float64 for site in selection.sites]
     if any(double) and not all(double):

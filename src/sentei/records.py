@@ -34,10 +34,11 @@ class SiteRecord(Record):
 class UnitsRecord(Record):
     """Heads, neurons, blocks, ... of one place, and how many of them were pruned.
 
-    Under an N:M pattern, whose ``kind`` is ``2:4`` or such, a unit is one weight.
+    ``pattern`` is the label of theirs, such as ``head`` or ``32x32``. Under an N:M pattern a unit
+    is one weight.
     """
 
-    kind: str
+    pattern: str
     name: str
     layer: int | None
     units: int

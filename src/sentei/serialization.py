@@ -144,7 +144,7 @@ def _kind_first(data: Any) -> Any:
 
 def explain(error: ValidationError) -> str:
     """What is wrong with a declaration, in one line: path, value, reason of each mistake."""
-    return messages.explain(error, lambda key: _settings())
+    return messages.explain(error, lambda path: _settings())
 
 
 def _settings() -> list[str]:

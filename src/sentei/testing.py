@@ -45,12 +45,12 @@ class Network(nn.Module):
 def make_sparse_(model: nn.Module, recipe: Recipe) -> None:
     """Zero the smallest weights of a model that ``recipe`` expects to be sparse already.
 
-    That is so where the schedule takes the sparsity that it finds (``schedule.found``): the model
+    That is so where the schedule takes its sparsity from the model (``schedule.from_model``), which
     gets the least that it asks for. For other recipes nothing is done.
     """
-    if not recipe.schedule.found:
+    if not recipe.schedule.from_model:
         return
-    sites = recipe.resolve(model)[0].sites
+    sites = recipe.scope.resolve(model).sites
     weights = torch.cat([site.parameter.view(-1) for site in sites]).abs()
     order = weights.argsort(stable=True)
     keep = torch.ones_like(weights, dtype=torch.bool)
@@ -178,9 +178,15 @@ def check_zero_sparsity(method: Method) -> None:
     _expect(_same(sparse.weights(), dense.weights()), method, "sparsity 0 must change nothing")
 
 
+def _exact(recipe: Recipe, training: Training, sparsity: float) -> int:
+    """Weights in round(n s) units, which are of one size here."""
+    groups = recipe.lay_units(training.model)[1]
+    return round(sum(group.count for group in groups) * sparsity) * groups[0].weights
+
+
 def check_counts(method: Method) -> None:
-    """Every decision prunes what it records, round(n s) weights where it has settled, and only
-    inside the scope. Where the sparsity is found, one decision is enough to keep it.
+    """Every decision prunes what it records, round(n s) units where it has settled, and only
+    inside the scope. Where the sparsity is the model's, one decision is enough to keep it.
     """
     recipe = _small(method)
     training = Training(recipe)
@@ -194,23 +200,23 @@ def check_counts(method: Method) -> None:
         seen += 1
         update = pruner.updates[-1]
         target = recipe.schedule.at(step, STEPS)
-        wanted = round(pruner.prunable * target) if update.settled else update.pruned
+        exact = _exact(recipe, training, target) if update.settled else update.pruned
         kept = sum(int(mask.sum()) for mask in pruner.masks.values())
         zeros = round(pruner.sparsity * pruner.prunable)
         _expect(update.step == step, method, "a decision must be recorded at its step")
         counts = (update.pruned, pruner.prunable - kept, zeros)
         _expect(
-            counts == (wanted,) * 3,
+            counts == (exact,) * 3,
             method,
-            f"step {step} must prune exactly {wanted} weights (recorded, masked, zero: {counts})",
+            f"step {step} must prune exactly {exact} weights (recorded, masked, zero: {counts})",
         )
-    least = 1 if recipe.schedule.found else 3
+    least = 1 if recipe.schedule.from_model else 3
     _expect(seen >= least, method, f"the schedule must decide {least} times or more")
     scope = set(pruner.masks)
     outside = {n: p for n, p in training.weights().items() if n not in scope}
     _expect(all(bool((p != 0).all()) for p in outside.values()), method, "zeros outside the scope")
-    report = training.finish()
-    _expect(report.pruned == round(0.7 * report.prunable), method, "the final count must be exact")
+    exact = _exact(recipe, training, 0.7)
+    _expect(training.finish().pruned == exact, method, "the final count must be exact")
 
 
 def check_finish(method: Method) -> None:
@@ -346,17 +352,20 @@ def check_bytes(method: Method) -> None:
 def check_early_stop(method: Method) -> None:
     """Training that stops early is pruned to the final count: with a warning, if it was not there.
 
-    A sparsity that was found is there from the start.
+    A sparsity that is the model's own is there from the start.
     """
     recipe = _small(method)
     training = Training(recipe).run(STEPS // 2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         report = training.finish()
-    _expect(report.pruned == round(0.7 * report.prunable), method, "stopping early must stay exact")
-    told = any(issubclass(warning.category, SenteiWarning) for warning in caught)
+    exact = _exact(recipe, training, 0.7)
+    _expect(report.pruned == exact, method, "stopping early must stay exact")
+    warned = any(issubclass(warning.category, SenteiWarning) for warning in caught)
     _expect(
-        told != recipe.schedule.found, method, "stopping early must warn, if it changes weights"
+        warned != recipe.schedule.from_model,
+        method,
+        "stopping early must warn, if it changes weights",
     )
 
 

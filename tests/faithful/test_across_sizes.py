@@ -150,14 +150,15 @@ LEARNED = [
 def test_a_fixed_count_is_of_weights_and_keeps_what_each_size_had_learned(chosen):
     run = Run(chosen)
     run.steps(17)
-    engine = run.pruner._engine
+    state = run.pruner.state_dict()
     # Rows of 8 are to go first, and rows of 20 to stay.
     if chosen.budget.learned:
-        engine.budget["sigma"].add_(torch.tensor([-3.0, 0.0, 3.0]) * engine.budget["temperature"])
+        budget = state["budget"]
+        budget["sigma"].add_(torch.tensor([-3.0, 0.0, 3.0]) * budget["temperature"])
     else:
-        for ranked, shift in zip(engine.ranked, (-9.0, 0.0, 9.0), strict=True):
-            ranked.memory["score"].add_(shift)
-            ranked.memory["exp_avg"].zero_()
+        for memory, shift in zip(state["units"].values(), (-9.0, 0.0, 9.0), strict=True):
+            memory["score"].add_(shift)
+            memory["exp_avg"].zero_()
     run.steps(STEPS - 17)
     report = run.pruner.finish()
     assert report.updates[-1].settled
@@ -172,9 +173,9 @@ def test_what_a_fixed_count_keeps_is_open():
     """More gates had shut than the count allows: those that count as kept give something."""
     run = Run(sentei.l0(0.5, pattern="row", settle=0.25))
     run.steps(17)
-    for ranked in run.pruner._engine.ranked:
-        ranked.memory["score"].fill_(-4.0)
-        ranked.memory["exp_avg"].zero_()
+    for memory in run.pruner.state_dict()["units"].values():
+        memory["score"].fill_(-4.0)
+        memory["exp_avg"].zero_()
     run.steps(STEPS - 17)
     latent = {name: m["latent"].clone() for name, m in run.pruner.state_dict()["memory"].items()}
     report = run.pruner.finish()

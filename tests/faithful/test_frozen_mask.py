@@ -63,7 +63,7 @@ def test_it_is_the_loop_that_multiplies_by_the_mask():
     assert same(dict(model.named_parameters()), dict(reference.named_parameters()))
     report = pruner.finish()
     assert report.pruned == round(0.6 * 1024) and report.target == report.pruned / 1024
-    assert report.recipe["schedule"] == {"kind": "found", "sparsity": 614 / 1024}
+    assert report.recipe["schedule"] == {"kind": "existing", "sparsity": 614 / 1024}
 
 
 def test_zeros_stay_and_nothing_else_is_pruned_at_any_step():
@@ -149,7 +149,7 @@ def test_weights_loaded_after_the_pruner_was_made_are_refused():
         "budget=uniform",
         "budget.compat=true",
         "mask.hold=false",
-        "mask=latent",
+        "mask=straight_through",
         "schedule={kind: cubic, sparsity: 0.5}",
         "pattern=row",
     ],
@@ -161,6 +161,6 @@ def test_parts_that_would_prune_more_are_refused(setting):
 
 def test_masks_stand_with_any_score_where_the_schedule_finds_the_sparsity():
     """``schedule: found`` is a part like any: it keeps a sparsity, another score chooses where."""
-    recipe = serialization.override(sentei.magnitude(0.5), ["schedule={kind: found}"])
+    recipe = serialization.override(sentei.magnitude(0.5), ["schedule={kind: existing}"])
     training = Training(serialization.override(recipe, ["schedule.sparsity=0.5"])).run()
     assert training.finish().pruned == 512

@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from sentei.parts.masks import HardConcrete, Latent
-from sentei.parts.part import Moment
-from sentei.parts.penalties import ExcessRatio, ExpectedL0, ScoreL1
+from sentei.methods.l0 import ExpectedL0, HardConcrete
+from sentei.methods.leap import ExcessRatio
+from sentei.parts.masks import StraightThrough
+from sentei.parts.penalties import ScoreL1
+from sentei.parts.progress import Progress
 
 SIZE = 4000
 
 
 def moment(sparsity=0.8, reached=0.0):
-    return Moment(step=5, total=100, sparsity=sparsity, final=0.8, reached=reached, ramp=0.5)
+    return Progress(step=5, total=100, sparsity=sparsity, final=0.8, reached=reached, ramp=0.5)
 
 
 def draw(*, scale=1.0, seed=0) -> Tensor:
@@ -26,14 +28,14 @@ def same(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("surrogate", ["straight_through", "sigmoid"])
+@pytest.mark.parametrize("surrogate", ["identity", "sigmoid"])
 def test_latent(surrogate):
     """The loss g . (latent x gate), with the surrogate for a gate where scores are concerned."""
-    mask = Latent(surrogate=surrogate)
+    mask = StraightThrough(surrogate=surrogate)
     g, latent, score = draw(seed=1), draw(seed=2), draw(seed=3, scale=3.0)
     keep = score > 0.5
     by_score = score.clone().requires_grad_()
-    gate = by_score if surrogate == "straight_through" else torch.sigmoid(by_score)
+    gate = by_score if surrogate == "identity" else torch.sigmoid(by_score)
     (g * latent * gate).sum().backward()
     out = torch.full((SIZE,), 7.0, dtype=torch.float64)
     mask.score_gradient_(out, g, latent, {"score": score}, False)
@@ -81,8 +83,8 @@ def test_expected_l0(ends):
     noise, weight, one = torch.empty(SIZE, dtype=torch.float64), draw(), torch.ones(SIZE).double()
     drawn = []
     for step in range(50):
-        mask.draw_(noise, step, 0)
-        mask.sample_(weight, one, {"score": score, "noise": noise})
+        mask.draw_({"noise": noise}, step, 0)
+        mask.sample_(weight, one, one.bool(), {"score": score, "noise": noise})
         drawn.append((weight > 0).double().mean().item())
     assert sum(drawn) / 50 == pytest.approx(opened.mean().item(), abs=5e-3)
 

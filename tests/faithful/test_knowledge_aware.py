@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sentei
-from sentei.parts.schedule import Stages
+from sentei.methods.knowledge_aware import Stages
 from sentei.testing import Training
 
 

@@ -36,7 +36,7 @@ def recipe(coefficient, **more):
 
 
 def draws(run):
-    return [held.memory["noise"].clone() for held in run.pruner._engine.held]
+    return [memory["noise"].clone() for memory in run.pruner.state_dict()["memory"].values()]
 
 
 @pytest.mark.parametrize("coefficient", [0.0, 10.0])

@@ -81,7 +81,7 @@ def test_equals_an_autograd_gated_network_at_every_step():
         warmup=WARMUP / STEPS,
         cooldown=COOLDOWN / STEPS,
     )
-    run = ours(sentei.override(recipe, ["mask=latent"]))
+    run = ours(sentei.override(recipe, ["mask=straight_through"]))
     reference = Reference(0.7)
     revived, before = 0, dict.fromkeys(run.pruner.masks, torch.tensor(True))
     for _ in range(STEPS):

@@ -9,7 +9,8 @@ import torch
 
 import sentei
 from helpers.gated import STEPS, Gated, StraightThrough, close, expect_same, ours, top
-from sentei.parts.penalties import ExcessRatio, ScoreL1
+from sentei.methods.leap import ExcessRatio
+from sentei.parts.penalties import ScoreL1
 
 
 class Leap(Gated):

@@ -10,8 +10,8 @@ import torch
 
 import sentei
 from helpers.gated import STEPS, ours
-from sentei.parts.part import Moment
-from sentei.parts.penalties import MixtureGaussian
+from sentei.methods.mgpp import MixtureGaussian
+from sentei.parts.progress import Progress
 from sentei.testing import Training
 
 # (lambda, spike, slab) of the authors' scripts, lambda before and after annealing where it is.
@@ -28,8 +28,8 @@ PRIORS = [
 ]
 
 
-def moment(ramp: float) -> Moment:
-    return Moment(step=1, total=100, sparsity=0.0, final=0.8, reached=0.0, ramp=ramp)
+def moment(ramp: float) -> Progress:
+    return Progress(step=1, total=100, sparsity=0.0, final=0.8, reached=0.0, ramp=ramp)
 
 
 def pull(prior: MixtureGaussian, weights: list[float], ramp=0.0, dtype=torch.float64):

@@ -8,8 +8,8 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
+from sentei.methods.platon import Uncertainty
 from sentei.parts.schedule import Cubic
-from sentei.parts.scores import Uncertainty
 
 STEPS, WARMUP, COOLDOWN = 200, 20, 80
 LEARNING_RATE = 5e-3  # high, so that many pruned weights come back

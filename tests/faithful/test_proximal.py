@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import sentei
-from sentei.parts.part import Moment
-from sentei.parts.penalties import ReweightedL1
+from sentei.methods.proximal import ReweightedL1
+from sentei.parts.progress import Progress
 from sentei.testing import Training
 
-NOW = Moment(step=1, total=10, sparsity=0.0, final=0.5, reached=0.0, ramp=0.0)
+NOW = Progress(step=1, total=10, sparsity=0.0, final=0.5, reached=0.0, ramp=0.0)
 
 
 def shrunk(weights, *, lr, coefficient, epsilon, dtype=torch.float64):

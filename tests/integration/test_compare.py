@@ -24,10 +24,9 @@ from typer.testing import CliRunner
 from sentei import SenteiWarning, cli
 from sentei import report as reports
 from sentei.cli import progress
-from sentei.compare import begin as beginnings
-from sentei.compare import child, run
-from sentei.compare.claims import Claims, open_storage
-from sentei.compare.work import Worker
+from sentei.compare import child, execute
+from sentei.compare.folder import begin
+from sentei.compare.worker import Worker
 from sentei.run.settings import Settings
 
 FAST = {"epochs": 3, "learning_rate": 1e-2, "precision": "fp32", "evaluations": 1, "checkpoints": 2}
@@ -171,7 +170,6 @@ def test_one_worker_gets_the_same_numbers(finished, tmp_path):
 def test_what_is_done_is_not_done_again(finished):
     file, out, _ = finished
     reports = {path: path.stat().st_mtime_ns for path in out.rglob("report.json")}
-    (out / "claims.log").unlink()  # results do not hang on the storage
     for arguments in ([], [file], ["--report"]):
         done = compare(*arguments, "--out", out)
         assert done.exit_code == 0 and begun(done.stderr) == [], done.output
@@ -270,10 +268,8 @@ def interrupted(small, tmp_path_factory):
     second.communicate(timeout=120)
     assert not (out / "runs/words/dense/seed1/report.json").exists()
 
-    comparison, steps = beginnings.begin(None, out), Began()
-    storage = open_storage(comparison.storage)
-    claims = Claims(storage, comparison.name, comparison.grid.cells, 2.0)
-    third = Worker(comparison.grid, claims, watch=lambda prepared: [steps])
+    steps = Began()
+    third = Worker(begin(None, out), patience=2.0, watch=lambda prepared: [steps])
     assert third.work()
     return out, first, stopped, steps.steps
 
@@ -294,9 +290,25 @@ def test_a_killed_workers_run_is_taken_over_from_its_checkpoint(interrupted):
 def test_what_was_stopped_and_killed_ends_in_the_same_bits(interrupted, tmp_path):
     out = interrupted[0]
     ours = out / "runs/words/dense/seed1"
-    run.run_here(tmp_path / "whole", Settings.read(ours / "run.yaml"), lambda prepared: ())
+    execute.run_here(tmp_path / "whole", Settings.read(ours / "run.yaml"), lambda prepared: ())
     a, b = (load_file(f / "model/model.safetensors") for f in (ours, tmp_path / "whole"))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_stopped_workers_run_is_taken_over_and_stays_the_others(small, tmp_path):
+    """It wakes up in the middle of a training that another has finished meanwhile."""
+    file, out = write(small(settings=LONG), tmp_path), tmp_path / "out"
+    stopped = process(file, "--out", out, "--patience", 2)
+    wait_for(lambda: checkpoints(out))
+    stopped.send_signal(signal.SIGSTOP)
+    done = compare(file, "--out", out, "--patience", 2)
+    assert done.exit_code == 0 and "runs/words/dense/seed1" in begun(done.stderr), done.output
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    stopped.send_signal(signal.SIGCONT)
+    _, told = stopped.communicate(timeout=300)
+    assert stopped.returncode == 0 and "another process may have taken" in " ".join(told.split())
+    assert begun(told) == ["runs/words/dense/seed1"]
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
 
 
 def test_a_run_in_a_process_of_its_own(interrupted, small, tmp_path):
@@ -384,21 +396,27 @@ def test_bad_options(small, data, tiny_model, tmp_path):
     assert done.exit_code == 2 and "the folder is not empty" in done.stderr
 
 
-def test_workers_cannot_keep_their_claims_in_different_places(finished, tmp_path):
-    _, out, _ = finished
-    done = compare("--out", out, "--storage", tmp_path / "another.log")
-    assert done.exit_code == 2 and "keep their claims in claims.log" in done.stderr
-    assert not (tmp_path / "another.log").exists()
-
-
-def test_without_optuna(small, tmp_path, monkeypatch):
-    ours = [f"sentei.compare.{name}" for name in ("claims", "begin", "search", "work")]
-    for name in [*ours, *(name for name in sys.modules if name.startswith("optuna."))]:
+def test_ranges_without_optuna(small, distinct, tmp_path, monkeypatch):
+    for name in [
+        name for name in sys.modules if name.startswith(("sentei.compare.ranges", "optuna."))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    done = compare(write(small(), tmp_path), "--out", tmp_path / "out")
+    plan = small(settings=distinct)
+    plan["search"] = {"settings": {"learning_rate": {"low": 1e-4, "high": 1e-2}}, "trials": 2}
+    done = compare(write(plan, tmp_path), "--out", tmp_path / "out")
     assert done.exit_code == 2 and "pip install 'sentei[search]'" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_all_but_ranges_without_optuna(finished, monkeypatch):
+    _, out, _ = finished
+    ours = [name for name in sys.modules if name.startswith(("sentei.compare.", "optuna."))]
+    for name in ours:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    done = compare("--out", out)
+    assert done.exit_code == 0 and "runs are done" in done.output, done.output
 
 
 # -------------------------------------------------------------------------------------- search
@@ -425,11 +443,11 @@ def test_search(small, distinct, tmp_path, monkeypatch):
     def prepare(settings):
         prepared = run_prepare(settings)
         corpus = prepared.corpus
-        seen.append((settings.holdout, set(corpus.train.texts), set(corpus.evaluation.texts)))
+        seen.append((settings.task.holdout, set(corpus.train.texts), set(corpus.evaluation.texts)))
         return prepared
 
-    run_prepare = run.prepare
-    monkeypatch.setattr(run, "prepare", prepare)
+    run_prepare = execute.prepare
+    monkeypatch.setattr(execute, "prepare", prepare)
     plan = small(settings={**distinct, "dense_epochs": 1})
     plan["search"] = {"settings": {"learning_rate": [1e-4, 1e-2]}, "part": 0.25}
     file, out = write(plan, tmp_path), tmp_path / "out"
@@ -453,7 +471,7 @@ def test_search(small, distinct, tmp_path, monkeypatch):
     values = [trial["value"] for trial in found["trials"]]
     best = found["trials"][values.index(max(values))]["values"]
     pruned = Settings.read(out / "runs/words/magnitude/0.8/seed1/run.yaml")
-    assert found["chosen"] == best == {"learning_rate": pruned.learning_rate}
-    assert pruned.holdout is None
-    assert Settings.read(out / "runs/words/dense/seed1/run.yaml").learning_rate == 1e-2
+    assert found["chosen"] == best == {"learning_rate": pruned.training.learning_rate}
+    assert pruned.task.holdout is None
+    assert Settings.read(out / "runs/words/dense/seed1/run.yaml").training.learning_rate == 1e-2
     assert not list(out.glob("search/words/magnitude/*/*/model"))

@@ -19,11 +19,10 @@ from transformers import (
 from typer.testing import CliRunner
 
 from sentei import cli
-from sentei.data.table import Layout
 from sentei.distill.augment import replaceable
 from sentei.run.augment import MaskedLM, Neighbours, whole_words
 from sentei.shrink import save, shrink
-from sentei.tasks.texts import load_training
+from sentei.tasks.classification import Classification
 
 WORDS = [
     "good",
@@ -195,8 +194,8 @@ def test_a_file_without_a_header_is_read_with_the_same_options(model, tmp_path):
     options = ["--no-header", "--text-column", 4, "--label-column", 2]
     done = run("augment", "--model", model, "--train", train, *options, "--out", out)
     assert done.exit_code == 0, done.output
-    layout = Layout(header=False, text_column="4", label_column="2")
-    examples = load_training(out, layout)
+    columns = {"text_column": "4", "label_column": "2"}
+    examples = Classification(train=out, header=False, **columns).load_training()
     assert examples.texts[0] == "the film was bad" and examples.label_names == ("no", "yes")
     assert len(examples.texts) > 2
 

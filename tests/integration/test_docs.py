@@ -25,7 +25,8 @@ import sentei
 from sentei import methods
 from sentei.cli import app
 from sentei.cli.options import make_settings
-from sentei.run.settings import Settings, make_recipe
+from sentei.run.options import places
+from sentei.run.recipes import make_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -87,8 +88,7 @@ def test_every_command_parses(page):
                 raise AssertionError(f"{page.name}: {line}: {error}") from error
             continue
         if complete and "model" in found and "overrides" in found and not found.get("resume"):
-            given = {name: found[name] for name in Settings.model_fields if found.get(name)}
-            given.pop("recipe", None)
+            given = {name: found[name] for name in places() if found.get(name)}
             parts = (found["method"], found["sparsity"], None, found["overrides"])
             make_settings(given, *parts)
 

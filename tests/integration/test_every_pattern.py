@@ -62,7 +62,7 @@ def test_pattern(method, pattern, model):
     if method.name in ("leap", "l0") and pattern == "2:4":
         pytest.skip("refused, see test_patterns")
     recipe = fitted(method, 0.5)
-    if recipe.schedule.found:
+    if recipe.schedule.from_model:
         with pytest.raises(ValueError, match="weight by weight: use pattern: unstructured"):
             serialization.override(recipe, [f"pattern={pattern!r}"])
         return
@@ -74,21 +74,21 @@ def test_pattern(method, pattern, model):
     run.steps(13, STEPS)
     report = run.pruner.finish()
     for units in report.units:
-        assert units.kind in pattern.split("+")
+        assert units.pattern in pattern.split("+")
     excess = report.updates[-1].pruned - report.prunable / 2
     learned, unlike = (
         hasattr(recipe.budget, "settle"),
         pattern in ("row", "column") or "+" in pattern,
     )
     if learned and unlike:  # how much each kind and size keeps is learned
-        assert 0 <= excess < max(made.weights for made in run.pruner._engine.units)
+        assert 0 <= excess < max(group.weights for group in recipe.lay_units(run.model)[1])
     else:
         assert excess == 0
         assert report.sparsity == 0.5 or method.name == "proximal"  # whose zeros may be more
     by_kind = {}
     for units in report.units:
-        pruned, count = by_kind.get(units.kind, (0, 0))
-        by_kind[units.kind] = pruned + units.pruned, count + units.units
+        pruned, count = by_kind.get(units.pattern, (0, 0))
+        by_kind[units.pattern] = pruned + units.pruned, count + units.units
     assert (learned and unlike) or all(p == count // 2 for p, count in by_kind.values())
     assert set(by_kind) == set(pattern.split("+"))
 

@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 
 from sentei import auto, cli, serialization
 from sentei.records import PruningReport, SiteRecord, UnitsRecord
+from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
 from sentei.run.run import prune
 from sentei.run.settings import Settings
 from sentei.run.training import Interrupted
 from sentei.run.verify import _claims
-from sentei.tasks import kinds
+from sentei.tasks.classification import Classification
 
 FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
 
@@ -38,9 +39,8 @@ def sentei(*arguments: object):
 
 def settings(model: Path, data: dict[str, Path], **changes: object) -> Settings:
     recipe = serialization.to_dict(auto(every=2, window=2))
-    return Settings(
-        model=str(model), train=data["train"], eval=data["eval"], recipe=recipe, **changes
-    )
+    files = {"train": data["train"], "eval": data["eval"]}
+    return settings_from({"model": str(model), **files, **changes}, recipe)
 
 
 def classifier(tiny_model: Path, folder: Path, names: list[str]) -> Path:
@@ -200,8 +200,7 @@ def test_a_task_reads_its_own_split_of_a_saved_dataset(tiny_model, tmp_path):
     saved = datasets.DatasetDict({name: part(word) for name, word in parts.items()})
     saved.save_to_disk(tmp_path / "saved")
     for task, word in (("mnli", "film"), ("mnli_mismatched", "book")):
-        asked = Settings(model=str(tiny_model), task=task, train=tmp_path / "saved", recipe={})
-        _, evaluation = kinds.of(asked).load()
+        _, evaluation = Classification(dataset=task, train=tmp_path / "saved").load(seed=42)
         assert set(evaluation.texts) == {word}
 
 

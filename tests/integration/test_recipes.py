@@ -28,8 +28,8 @@ import sentei
 from sentei import methods
 from sentei.cli import app
 from sentei.parts.budget import AcrossSizes
-from sentei.run.settings import Settings
-from sentei.tasks.catalogue import TASKS
+from sentei.run.options import places, settings_from
+from sentei.tasks.catalogue import DATASETS
 from sentei.testing import make_sparse_
 
 ROOT = Path(__file__).parents[2]
@@ -136,16 +136,16 @@ def test_the_command_in_the_header_can_be_typed(file):
     assert ROOT / found["recipe"] == file
     task, name = found["task"], name_of(file)
     assert task == name["task"]
-    assert task in TASKS
+    assert task in DATASETS
     assert found["model"].endswith(name["model"]) or found["model"].startswith("runs/")
     assert bool(found["teacher"]) == (sentei.load(file).distill is not None)
-    given = {key: found[key] for key in Settings.model_fields if found.get(key) is not None}
-    settings = Settings(**given | {"recipe": sentei.recipe.to_dict(sentei.load(file))})
+    given = {key: found[key] for key in places() if found.get(key) is not None}
+    training = settings_from(given, sentei.serialization.to_dict(sentei.load(file))).training
     steps = re.search(r"^steps: .*?(\d+)\)? x (\d+) = ", text, re.M)
     if steps and total_steps(file):
-        assert settings.epochs == int(steps[2])
+        assert training.epochs == int(steps[2])
     if batches := re.search(r"^steps: ceil\(\d+ / (\d+)\)", text, re.M):
-        assert settings.batch_size == int(batches[1])
+        assert training.batch_size == int(batches[1])
 
 
 @BY_FILE

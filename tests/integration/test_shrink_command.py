@@ -283,14 +283,15 @@ def test_the_texts_of_a_run_are_a_vocabulary(small, data, tmp_path):
 
 
 def test_a_run_of_another_kind_has_no_such_texts(run):
-    from sentei.run.settings import Settings, make_recipe
+    from sentei.run.options import settings_from
+    from sentei.run.recipes import make_recipe
     from sentei.serialization import to_dict
 
     text = run / "text.txt"
     text.write_text("the film was good\n" * 200)
     recipe = to_dict(make_recipe("magnitude", 0.5, None, []))
-    settings = Settings(model="any", kind="language", train=text, recipe=recipe)
-    settings.write(run / "run.yaml")
+    options = {"model": "any", "kind": "language", "train": text}
+    settings_from(options, recipe).write(run / "run.yaml")
     found = command(run, "--vocabulary", "run")
     assert found.exit_code == 2 and "is a run of --kind language" in found.stderr
 

@@ -67,7 +67,7 @@ def test_transfer(task, upstream, tmp_path):
     assert report["dense"] is None and report["sparse"]["accuracy"] > 0.7
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
     found = report["pruning"]["pruned"] / report["pruning"]["prunable"]
-    assert recipe["schedule"] == {"kind": "found", "sparsity": found}
+    assert recipe["schedule"] == {"kind": "existing", "sparsity": found}
 
     done = sentei("verify", out, "--sparsity", 0.699)
     assert done.exit_code == 0 and "FAILS" not in done.output, done.output

@@ -10,11 +10,16 @@ from pydantic import ValidationError
 
 import sentei
 from sentei.methods import known
-from sentei.parts.budget import LearnedRatio, Uniform
-from sentei.parts.masks import HardConcrete, Latent, Project
-from sentei.parts.penalties import ExcessRatio, ExpectedL0, MixtureGaussian, ReweightedL1, ScoreL1
+from sentei.methods.l0 import ExpectedL0, HardConcrete
+from sentei.methods.leap import ExcessRatio, LearnedRatio
+from sentei.methods.mgpp import MixtureGaussian
+from sentei.methods.platon import Uncertainty
+from sentei.methods.proximal import ReweightedL1
+from sentei.parts.budget import Uniform
+from sentei.parts.masks import Project, StraightThrough
+from sentei.parts.penalties import ScoreL1
 from sentei.parts.schedule import Cubic
-from sentei.parts.scores import Learned, Magnitude, Smoothed, SquaredSensitivity, Uncertainty
+from sentei.parts.scores import Learned, Magnitude, Smoothed, SquaredSensitivity
 from sentei.recipe import Recipe
 from sentei.serialization import dump, load, override, to_dict
 
@@ -208,14 +213,16 @@ def made(**parts):
 REFUSED = {
     "a learned score without its gradient": (
         {"score": Learned()},
-        "a learned score needs the mask's gradient, which mask: latent forms; mask is project",
+        "a learned score needs the mask's gradient, which mask: straight_through forms; mask is "
+        "project",
     ),
     "a learned budget without its gradient": (
         {"budget": LearnedRatio()},
-        "a learned budget needs the mask's gradient, which mask: latent forms; mask is project",
+        "a learned budget needs the mask's gradient, which mask: straight_through forms; mask is "
+        "project",
     ),
     "gradients of weights that the mask has changed": (
-        {"score": Uncertainty(), "mask": Latent()},
+        {"score": Uncertainty(), "mask": StraightThrough()},
         "use score.iterate=old with it",
     ),
     "a gate without log-odds": (
@@ -224,15 +231,15 @@ REFUSED = {
     ),
     "a penalty on scores that are not learned": (
         {"penalties": (ReweightedL1(), ScoreL1(coefficient=1))},
-        "penalties.1 is on learned scores: use score: learned",
+        "penalty score_l1 is on learned scores: use score: learned",
     ),
     "a penalty on gates that are not learned": (
         {"penalties": (ExpectedL0(coefficient=1),)},
-        "penalties.0 is on learned scores: use score: learned",
+        "penalty expected_l0 is on learned scores: use score: learned",
     ),
     "a penalty on ratios that are not learned": (
-        {"score": Learned(), "mask": Latent(), "penalties": (ExcessRatio(),)},
-        "penalties.0 is on learned ratios: use budget: learned_ratio",
+        {"score": Learned(), "mask": StraightThrough(), "penalties": (ExcessRatio(),)},
+        "penalty excess_ratio is on learned ratios: use budget: learned_ratio",
     ),
 }
 
@@ -259,14 +266,14 @@ def to_dict_of(part):
 @pytest.mark.parametrize(
     "parts",
     [
-        {"score": Learned(), "mask": Latent()},
+        {"score": Learned(), "mask": StraightThrough()},
         {"score": Learned(), "mask": HardConcrete(), "budget": LearnedRatio()},
-        {"budget": LearnedRatio(), "mask": Latent(), "penalties": (ExcessRatio(),)},
-        {"score": Uncertainty(iterate="old"), "mask": Latent()},
+        {"budget": LearnedRatio(), "mask": StraightThrough(), "penalties": (ExcessRatio(),)},
+        {"score": Uncertainty(iterate="old"), "mask": StraightThrough()},
         {"score": Uncertainty(), "penalties": (MixtureGaussian(), ReweightedL1())},
         {
             "score": Learned(),
-            "mask": Latent(surrogate="sigmoid"),
+            "mask": StraightThrough(surrogate="sigmoid"),
             "penalties": (MixtureGaussian(examples=9), ScoreL1(coefficient=2, follow=False)),
         },
     ],
@@ -323,7 +330,7 @@ def test_override_of_penalties(settings, penalties):
         ("penalties.0=reweighted", r"penalties\.0.*did you mean 'reweighted_l1'\?"),
         ("penalties=reweighted_l1", "penalties='reweighted_l1'"),
         ("penalties.0.kind=score_l1", "coefficient is missing"),
-        ("penalties.0={kind: score_l1, coefficient: 1}", "penalties.0 is on learned scores"),
+        ("penalties.0={kind: score_l1, coefficient: 1}", "penalty score_l1 is on learned scores"),
     ],
 )
 def test_wrong_overrides_of_penalties(setting, message):

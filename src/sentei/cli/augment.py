@@ -29,7 +29,7 @@ from sentei.cli.options import make_settings, with_settings
     "seed",
 )
 def augment(
-    given: dict[str, Any],
+    options: dict[str, Any],
     *,
     out: Annotated[Path, typer.Option(help="File to write, .jsonl; must not exist.")],
     lm: Annotated[
@@ -52,14 +52,14 @@ def augment(
     from sentei.run.augment import write
 
     quiet_transformers()
-    if "model" not in given and lm:
-        given["model"] = lm
-    settings = make_settings(given, None, None, None, None)
+    if "model" not in options and lm:
+        options["model"] = lm
+    settings = make_settings(options)
     if out.suffix not in (".jsonl", ".ndjson"):
         raise ValueError(f"--out {out}: JSON lines are written; name a .jsonl file")
     with Progress(console=errors, transient=True, disable=json) as bar:
         task = bar.add_task("examples", total=None)
-        found = write(
+        written = write(
             settings,
             out,
             lm=lm,
@@ -69,11 +69,11 @@ def augment(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if json:
-        show_json(dataclasses.asdict(found))
+        show_json(dataclasses.asdict(written))
         return
     output.print(
-        f"{out}: {found.rows:,} rows, {found.originals:,} of them the originals; "
-        f"columns {', '.join(found.columns)}.\n"
+        f"{out}: {written.rows:,} rows, {written.originals:,} of them the originals; "
+        f"columns {', '.join(written.columns)}.\n"
         "Copies of a text resemble it: give prune an --eval file, so that none is measured on.",
         soft_wrap=True,
     )

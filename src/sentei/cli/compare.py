@@ -26,24 +26,21 @@ from sentei.cli.options import with_settings
 from sentei.records import Comparison
 from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
-from sentei.run.settings import Settings
+from sentei.run.options import places
 
 if TYPE_CHECKING:
-    from sentei.compare.cells import Grid
     from sentei.compare.plan import Plan
-    from sentei.compare.work import Event, Progress
+    from sentei.compare.runs import Runs
+    from sentei.compare.worker import Event, Tally
 
-SETTINGS = tuple(
-    name
-    for name in Settings.model_fields
-    if name not in ("recipe", "seed", "teacher_cache", "holdout")
-)
+SETTINGS = tuple(name for name in places() if name not in ("seed", "teacher_cache", "holdout"))
+"""All but those that a plan has words of its own for; of seeds it takes several."""
 
 
 @verb
 @with_settings(*SETTINGS)
 def compare(
-    given: dict[str, Any],
+    options: dict[str, Any],
     *,
     plan: Annotated[Path | None, typer.Argument(help="Plan (YAML) instead of options.")] = None,
     methods: Annotated[
@@ -72,16 +69,12 @@ def compare(
             help="Make only these runs and what they need: 'TASK/RECIPE/0.9/seed1', '*/0.9/*'."
         ),
     ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(help="Workers' claims: database URL or file [default: claims.log in --out]."),
-    ] = None,
     launch: Annotated[
         str | None,
         typer.Option(help="Start every run with this, such as 'accelerate launch --multi_gpu'."),
     ] = None,
     patience: Annotated[
-        float, typer.Option(min=1, help="Seconds of silence after which a worker is held dead.")
+        float, typer.Option(min=1, help="Seconds of silence after which a run is taken over.")
     ] = 120.0,
     wait: Annotated[
         bool,
@@ -102,8 +95,8 @@ def compare(
     Start it again to go on, and start more of it, on any machine that sees the folder, to go
     faster: no run is made twice. A plan file says more than options can: tasks, and searches.
     """
-    from sentei.compare.cells import Grid
     from sentei.compare.plan import load
+    from sentei.compare.runs import Runs
 
     several = {
         "method": methods,
@@ -113,20 +106,20 @@ def compare(
         "seed": seeds,
         "baseline": baseline,
     }
-    asked = _plan(plan, given, {name: value for name, value in several.items() if value})
+    declared = _plan(plan, options, {name: value for name, value in several.items() if value})
     if report:
-        if asked:
+        if declared:
             raise ValueError("--report tells what is in --out: leave out the plan and its options")
-        _show(Grid(load(out / "plan.yaml"), out), json)
+        _show(Runs(load(out / "plan.yaml"), out), json)
         return
-    _work(asked, out, only, storage, launch, patience, wait, keep, json)
+    _work(declared, out, only, launch, patience, wait, keep, json)
 
 
-def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> Plan | None:
+def _plan(file: Path | None, options: dict[str, Any], several: dict[str, Any]) -> Plan | None:
     """The plan asked for; None where only a folder is named, which has one."""
     from sentei.compare.plan import load
 
-    typed = [name.replace("_", "-") for name in (*given, *several)]
+    typed = [name.replace("_", "-") for name in (*options, *several)]
     if file and typed:
         raise ValueError(f"--{typed[0]}: {file} says it all; set it there, or leave the file out")
     if file:
@@ -135,19 +128,19 @@ def _plan(file: Path | None, given: dict[str, Any], several: dict[str, Any]) -> 
         return None
     if "method" not in several and "recipe" not in several:
         raise ValueError("--method is missing: name what to compare, once for each")
-    entry = {"set": several.get("set", []), "teacher": given.pop("teacher", None)}
-    found = {name: {"method": name, **entry} for name in several.get("method", [])}
+    entry = {"set": several.get("set", []), "teacher": options.pop("teacher", None)}
+    entries = {name: {"method": name, **entry} for name in several.get("method", [])}
     for path in several.get("recipe", []):
-        if path.stem in found:
+        if path.stem in entries:
             raise ValueError(f"--recipe {path}: {path.stem} is there twice; name them in a plan")
-        found[path.stem] = {"recipe": str(path), **entry}
-    if "model" not in given:
+        entries[path.stem] = {"recipe": str(path), **entry}
+    if "model" not in options:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
-    source = given.get("task") or Path(given.get("train", "data")).stem
+    source = options.get("task") or Path(options.get("train", "data")).stem
     task = re.sub(r"[^A-Za-z0-9]+", "-", source).strip("-") or "data"
     data = {
-        "tasks": {task: {name: _plain(value) for name, value in given.items()}},
-        "recipes": found,
+        "tasks": {task: {name: _plain(value) for name, value in options.items()}},
+        "recipes": entries,
         "sparsities": several.get("sparsity", [0.8]),
         "seeds": several.get("seed", [42]),
     }
@@ -164,7 +157,6 @@ def _work(
     plan: Plan | None,
     out: Path,
     only: list[str] | None,
-    storage: str | None,
     launch: str | None,
     patience: float,
     wait: bool,
@@ -172,21 +164,18 @@ def _work(
     json: bool,
 ) -> None:
     from sentei.cli.progress import ProgressBar
-    from sentei.compare.begin import begin
-    from sentei.compare.claims import Claims, StorageError, masked, open_storage
-    from sentei.compare.work import Worker
+    from sentei.compare.folder import begin
+    from sentei.compare.worker import Worker
     from sentei.models.quiet import quiet_transformers
     from sentei.run.training import Interrupted
 
     quiet_transformers()
-    begun = begin(plan, out, storage)
-    grid = begun.grid
-    claims = Claims(open_storage(begun.storage), begun.name, grid.cells, patience)
+    runs = begin(plan, out)
     worker = Worker(
-        grid,
-        claims,
-        only=grid.wanted(only) if only else None,
-        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.metrics[0])],
+        runs,
+        only=runs.select(only) if only else None,
+        patience=patience,
+        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.headline)],
         tell=(lambda event: None) if json else _tell,
         launch=launch,
         wait=wait,
@@ -200,62 +189,57 @@ def _work(
         if json:
             show_json({"interrupted": "stopped; all that is done is kept", "resume": go_on})
         else:
-            _write(grid)
+            _write(runs)
             warn(f"Stopped; what is done is kept. Go on with: {go_on}")
         raise typer.Exit(INTERRUPTED) from None
-    except StorageError as error:
-        raise OSError(
-            f"the claims in {masked(begun.storage)} cannot be reached ({error}); what is done is "
-            f"kept: go on with sentei compare --out {out}"
-        ) from error
-    _show(grid, json)
-    failed = not complete and any(cell.error_file.is_file() for cell in grid.cells.values())
+    _show(runs, json)
+    failed = not complete and any(run.error_file.is_file() for run in runs.values())
     if failed:
         raise typer.Exit(FAILURE)
 
 
-def _show(grid: Grid, json: bool) -> None:
-    found = _write(grid)
+def _show(runs: Runs, json: bool) -> None:
+    comparison = _write(runs)
     if json:
-        show_json(found)
+        show_json(comparison)
         return
-    print_comparison(found, output)
-    output.print(f"\nThe page: {grid.out / 'compare.html'}")
+    print_comparison(comparison, output)
+    output.print(f"\nThe page: {runs.out / 'compare.html'}")
 
 
-def _write(grid: Grid) -> Comparison:
+def _write(runs: Runs) -> Comparison:
     from sentei.compare.collect import collect
 
-    found = collect(grid)
+    comparison = collect(runs)
     try:
-        write_comparison(found, grid.out)
+        write_comparison(comparison, runs.out)
     except ModuleNotFoundError as error:
-        warn(f"{error}; then write it with: sentei compare --out {grid.out} --report")
-    return found
+        warn(f"{error}; then write it with: sentei compare --out {runs.out} --report")
+    return comparison
 
 
 def _tell(event: Event) -> None:
-    where = f"[{event.progress.done}/{event.progress.total}]"
-    if event.kind == "wait":
+    where = f"[{event.tally.done}/{event.tally.total}]"
+    if event.what == "wait":
         errors.print(f"{where} waiting for other workers", markup=False)
         return
-    assert event.cell is not None
-    name = event.cell.name
-    if event.kind == "begin":
-        errors.print(f"{where} {name} ({_clock(event.progress)})", markup=False, soft_wrap=True)
+    assert event.run is not None
+    name = event.run.name
+    if event.what == "begin":
+        errors.print(f"{where} {name} ({_clock(event.tally)})", markup=False, soft_wrap=True)
     elif event.report is not None:
         metric = event.report.metric
         value = f"{metric} {event.report.sparse[metric]:.4f}"
         errors.print(f"{where} {name}: {value}", markup=False, soft_wrap=True)
-    elif event.kind == "failed":
+    elif event.what == "failed":
         warn(f"{where} {name} failed: {event.error}")
     else:
         warn(f"{where} {name}: {event.error}")
 
 
-def _clock(progress: Progress) -> str:
-    left = "" if progress.left is None else f", about {duration(progress.left)} left"
-    return f"{duration(progress.seconds)} so far{left}"
+def _clock(tally: Tally) -> str:
+    left = "" if tally.left is None else f", about {duration(tally.left)} left"
+    return f"{duration(tally.seconds)} so far{left}"
 
 
 @contextmanager

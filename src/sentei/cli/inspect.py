@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @verb
 @with_settings()
 def inspect(
-    given: dict[str, Any],
+    options: dict[str, Any],
     *,
     method: MethodOption = None,
     sparsity: SparsityOption = None,
@@ -50,83 +50,95 @@ def inspect(
 
     quiet_transformers()
     settings = make_settings(
-        given, method, sparsity, recipe, overrides, pattern, freeze_masks=freeze_masks
+        options, method, sparsity, recipe, overrides, pattern, freeze_masks=freeze_masks
     )
     if out:
         check_output(out)
     prepared = prepare(settings)
     if out:
         check_disk(prepared, out)
-    found = describe(prepared)
+    run = describe(prepared)
     if json:
-        show_json(found)
+        show_json(run)
         return
-    _print(found)
+    _print(run)
     if names:
-        for name in found.sites:
+        for name in run.sites:
             output.print(f"  {name}")
 
 
-def _print(found: Inspection) -> None:
-    output.print(f"[bold]{found.method}[/] on {found.model} ({found.model_type}), {found.task}")
+def _print(run: Inspection) -> None:
+    output.print(f"[bold]{run.method}[/] on {run.model} ({run.model_type}), {run.task}")
+    _print_weights(run)
+    _print_training(run)
+    output.print(_picture(run))
+    if run.teacher:
+        output.print(f"\nTeacher: {run.teacher.name}; {run.teacher.learns}")
+        for note in run.teacher.notes:
+            output.print(f"Note: {note}")
+    if run.untaught:
+        output.print(f"\nTeacher: none; {run.untaught}")
+    for note in run.notes:
+        output.print(f"Note: {note}", markup=False)
+    _print_bytes(run)
+
+
+def _print_weights(run: Inspection) -> None:
+    """What would be pruned, and what left alone."""
     output.print(
-        f"Would prune {percent(found.target)} of {count(found.prunable)} weights, "
-        f"{percent(found.target_all)} of all {count(found.parameters)} parameters.\n"
-        f"Chosen by {found.rule}."
+        f"Would prune {percent(run.target)} of {count(run.prunable)} weights, "
+        f"{percent(run.target_all)} of all {count(run.parameters)} parameters.\n"
+        f"Chosen by {run.rule}."
     )
-    if found.note:
-        output.print(f"Note: {found.note}")
+    if run.note:
+        output.print(f"Note: {run.note}")
 
     table = _table("prunable", "matrices", "shape", "weights")
-    for role in found.roles:
+    for role in run.roles:
         shapes = ", ".join("x".join(map(str, shape)) for shape in role.shapes)
         table.add_row(role.role, str(role.sites), shapes, f"{role.weights:,}")
     output.print(table)
 
     table = _table("left alone", "tensors", "weights", "such as")
-    for skipped in found.skipped:
+    for skipped in run.skipped:
         table.add_row(
             skipped.reason, str(skipped.tensors), f"{skipped.weights:,}", skipped.examples[0]
         )
     output.print(table)
 
-    labels = ", ".join(f"{label} {number:,}" for label, number in list(found.labels.items())[:8])
-    output.print(f"Training data:   {found.train_source}")
-    output.print(f"Evaluation data: {found.eval_source}")
-    if labels:
-        output.print(f"Labels:          {labels}{', ...' if len(found.labels) > 8 else ''}")
-    if found.features:
-        output.print(f"Training reads:  {found.features}")
-    if found.truncated is not None:
-        output.print(f"At the length limit: {percent(found.truncated)} of the training texts")
-    dense = f"{found.dense_steps:,} dense steps, then " if found.dense_steps else ""
-    output.print(
-        f"Training:        {dense}{found.steps:,} steps in {found.precision}, "
-        f"{found.updates:,} pruning decisions\n"
-    )
-    output.print(_picture(found))
-    if found.teacher:
-        output.print(f"\nTeacher: {found.teacher.name}; {found.teacher.learns}")
-        for note in found.teacher.notes:
-            output.print(f"Note: {note}")
-    if found.untaught:
-        output.print(f"\nTeacher: none; {found.untaught}")
-    for note in found.notes:
-        output.print(f"Note: {note}", markup=False)
 
-    memory = found.memory
+def _print_training(run: Inspection) -> None:
+    """The data, and how long the run would train on them."""
+    labels = ", ".join(f"{label} {number:,}" for label, number in list(run.labels.items())[:8])
+    output.print(f"Training data:   {run.train_source}")
+    output.print(f"Evaluation data: {run.eval_source}")
+    if labels:
+        output.print(f"Labels:          {labels}{', ...' if len(run.labels) > 8 else ''}")
+    if run.features:
+        output.print(f"Training reads:  {run.features}")
+    if run.truncated is not None:
+        output.print(f"At the length limit: {percent(run.truncated)} of the training texts")
+    dense = f"{run.dense_steps:,} dense steps, then " if run.dense_steps else ""
+    output.print(
+        f"Training:        {dense}{run.steps:,} steps in {run.precision}, "
+        f"{run.updates:,} pruning decisions\n"
+    )
+
+
+def _print_bytes(run: Inspection) -> None:
+    """Memory while training, and files."""
     table = _table("memory in training (activations on top)", "bytes")
     for what in ("weights", "gradients", "optimizer", "pruner", "teacher"):
-        if what != "teacher" or found.teacher:
-            table.add_row(what, size(getattr(memory, what)))
+        if what != "teacher" or run.teacher:
+            table.add_row(what, size(getattr(run.memory, what)))
     output.print(table)
     table = _table("weights on disk", "bytes")
-    table.add_row("plain safetensors, dense or sparse", size(found.sizes.dense_file))
-    table.add_row("bitmask and kept values", size(found.sizes.bitmask_same_dtype))
-    table.add_row("the same, everything in 16 bits", size(found.sizes.bitmask_half))
-    table.add_row("one checkpoint of this run", size(found.checkpoint_bytes))
-    if found.teacher and found.teacher.cache_bytes:
-        table.add_row("the teacher's answers to all texts", size(found.teacher.cache_bytes))
+    table.add_row("plain safetensors, dense or sparse", size(run.sizes.dense_file))
+    table.add_row("bitmask and kept values", size(run.sizes.bitmask_same_dtype))
+    table.add_row("the same, everything in 16 bits", size(run.sizes.bitmask_half))
+    table.add_row("one checkpoint of this run", size(run.checkpoint_bytes))
+    if run.teacher and run.teacher.cache_bytes:
+        table.add_row("the teacher's answers to all texts", size(run.teacher.cache_bytes))
     output.print(table)
 
 
@@ -138,17 +150,17 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _picture(found: Inspection, width: int = 64, height: int = 8) -> str:
+def _picture(run: Inspection, width: int = 64, height: int = 8) -> str:
     """The schedule: sparsity against steps, eight rows of blocks."""
     blocks = " ▁▂▃▄▅▆▇█"
-    last, top = len(found.schedule) - 1, found.target or 1.0
-    levels = [found.schedule[round(i * last / (width - 1))][1] / top for i in range(width)]
+    last, top = len(run.schedule) - 1, run.target or 1.0
+    levels = [run.schedule[round(i * last / (width - 1))][1] / top for i in range(width)]
     rows = []
     for row in range(height, 0, -1):
         cells = (round(min(max(level * height - row + 1, 0), 1) * 8) for level in levels)
-        label = percent(found.target) if row == height else ""
+        label = percent(run.target) if row == height else ""
         rows.append(f"{label:>8} |" + "".join(blocks[cell] for cell in cells))
-    steps = f"{found.steps:,} steps"
+    steps = f"{run.steps:,} steps"
     rows.append(f"{'0 %':>8} +" + "-" * width)
     rows.append(f"{'':>8}  step 0" + f"{steps:>{width - 6}}")
     return "\n".join(rows)

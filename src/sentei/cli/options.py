@@ -1,19 +1,18 @@
-"""Command-line options made from the run's settings: declared once, shared by verbs."""
+"""Command-line options made from a run's settings: declared once, shared by verbs."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sentei import serialization
-from sentei.run.settings import Settings, make_recipe
+from sentei.run.options import dashed, places, settings_from
+from sentei.run.settings import Settings
 
 MethodOption = Annotated[
     str | None, typer.Option(help="Pruning method, see `sentei methods` [default: auto].")
@@ -45,36 +44,37 @@ SetOption = Annotated[
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the options of these settings (all but the recipe if none is named).
+    """Give a verb the options of these settings, or of all.
 
-    The verb receives them as one argument ``given``: a dict of those the user typed, so that a
-    setting left out takes its default from :class:`~sentei.run.settings.Settings`.
+    The verb receives them as one argument ``options``: a dict of those the user typed, so that a
+    setting left out takes its default from where it is declared.
     """
-    chosen = names or tuple(name for name in Settings.model_fields if name != "recipe")
+    known = places()
+    chosen = names or tuple(known)
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())
-        options = [_parameter(name, Settings.model_fields[name]) for name in chosen]
+        parameters = [_parameter(name, known[name].info) for name in chosen]
 
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
             typed = {name: arguments.pop(name) for name in chosen}
-            function(given={k: v for k, v in typed.items() if v is not None}, **arguments)
+            function(options={k: v for k, v in typed.items() if v is not None}, **arguments)
 
-        own = [parameter for parameter in own if parameter.name != "given"]
-        run.__signature__ = inspect.Signature([*options, *own])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*options, *own]}
+        own = [parameter for parameter in own if parameter.name != "options"]
+        run.__signature__ = inspect.Signature([*parameters, *own])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*parameters, *own]}
         return run
 
     return decorate
 
 
 def make_settings(
-    given: dict[str, Any],
-    method: str | None,
-    sparsity: float | None,
-    recipe: Path | None,
-    overrides: list[str] | None,
+    options: Mapping[str, Any],
+    method: str | None = None,
+    sparsity: float | None = None,
+    recipe: Path | None = None,
+    overrides: list[str] | None = None,
     pattern: str | None = None,
     *,
     freeze_masks: bool = False,
@@ -84,7 +84,10 @@ def make_settings(
     Raises:
         ValueError: A value does not fit, or something necessary is missing; names the option.
     """
-    if "model" not in given:
+    from sentei import serialization
+    from sentei.run.recipes import make_recipe
+
+    if "model" not in options:
         raise ValueError("--model is missing: a name on the hub, a folder, or demo")
     if freeze_masks:
         for option, value in (("method", method), ("recipe", recipe), ("pattern", pattern)):
@@ -94,35 +97,38 @@ def make_settings(
                     f"{value}, or the flag"
                 )
         method = "frozen_mask"
-    teacher = "teacher" in given
+    teacher = "teacher" in options
     built = make_recipe(method, sparsity, recipe, overrides or [], pattern=pattern, teacher=teacher)
-    try:
-        return Settings(**given, recipe=serialization.to_dict(built))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        reason = first["msg"].removeprefix("Input ")
-        raise ValueError(f"{option} {first['input']}: {reason}") from None
+    return settings_from(options, serialization.to_dict(built))
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    kind = field.annotation
-    if kind is bool:
-        flags = [f"--{_dashed(name)}/--no-{_dashed(name)}"]
-    else:
-        flags = [f"--{_dashed(name)}"]
-        if get_origin(kind) is not None and all(isinstance(a, str) for a in get_args(kind)):
-            kind = str  # a choice: Settings says which, with the value in its error
-    text = field.description or ""
-    if not field.is_required() and field.default is not None and "default" not in text:
-        shown = str(field.default).lower() if kind is bool else field.default
+def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:
+    kind = _plain(info.annotation)
+    flag = dashed(name)
+    flags = [f"{flag}/{dashed(f'no_{name}')}" if kind is bool else flag]
+    text = info.description or ""
+    if not info.is_required() and info.default is not None and "default" not in text:
+        shown = str(info.default).lower() if kind is bool else info.default
         text = f"{text if text.endswith('...') else text.removesuffix('.')} [default: {shown}]."
     option = typer.Option(*flags, help=text, show_default=False)
-    optional = kind | None if kind is not None else kind
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[optional, option]
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
     )
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
+def _plain(annotation: Any) -> Any:
+    """What typer makes of an option's text: the type without None and metadata.
+
+    A choice is a text: the declaration says which there are, with the value in its error.
+    """
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return str
+    if isinstance(annotation, type):
+        return annotation
+    [inner] = (argument for argument in get_args(annotation) if argument is not type(None))
+    return _plain(inner)

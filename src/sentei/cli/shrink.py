@@ -12,29 +12,44 @@ from rich.table import Table
 from sentei.cli.app import JsonOption, output, show_json, verb
 from sentei.cli.options import with_settings
 from sentei.report.facts import count, percent
+from sentei.run.options import dashed, task_from
+from sentei.tasks.classification import Classification
 
 if TYPE_CHECKING:
-    from sentei.run.texts import Texts
-    from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
+    from sentei.run.shrink import Smaller
+    from sentei.run.vocabulary import Texts
+    from sentei.shrink import VocabularyReport
+
+
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder to write to. Without it nothing is written.")
+]
+StockOption = Annotated[
+    bool,
+    typer.Option(
+        "--stock",
+        help="Remove only what leaves a model that plain from_pretrained loads: of every layer "
+        "as many heads and neurons as all of them can spare, or none.",
+    ),
+]
+VocabularyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also remove the tokens that no text of this file uses, .txt (a text a line), "
+        ".csv, .tsv, .jsonl, .json or a folder of datasets.save_to_disk; say it again for "
+        "more. `run` is what the run was trained and evaluated on."
+    ),
+]
 
 
 @verb
 @with_settings("text_column", "pair_column", "encoding", "quoting", "delimiter", "header")
 def shrink(
-    given: dict[str, Any],
+    options: dict[str, Any],
     *,
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Without it nothing is written.")
-    ] = None,
-    stock: Annotated[
-        bool,
-        typer.Option(
-            "--stock",
-            help="Remove only what leaves a model that plain from_pretrained loads: of every layer "
-            "as many heads and neurons as all of them can spare, or none.",
-        ),
-    ] = False,
+    out: OutOption = None,
+    stock: StockOption = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also time both models on this machine.")
     ] = False,
@@ -42,14 +57,7 @@ def shrink(
         int, typer.Option(min=1, help="Tokens of the sequences that are counted and timed.")
     ] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in a timed forward pass.")] = 1,
-    vocabulary: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Also remove the tokens that no text of this file uses, .txt (a text a line), "
-            ".csv, .tsv, .jsonl, .json or a folder of datasets.save_to_disk; say it again for "
-            "more. `run` is what the run was trained and evaluated on."
-        ),
-    ] = None,
+    vocabulary: VocabularyOption = None,
     least: Annotated[
         int, typer.Option(min=1, help="How often a token must occur in these texts to stay.")
     ] = 1,
@@ -61,91 +69,61 @@ def shrink(
     other texts are then split into more and smaller ones. If there is nothing to remove, nothing is
     written.
     """
-    from transformers import AutoTokenizer
-
-    from sentei import shrink as shrinking
     from sentei.models.folder import check_free
     from sentei.models.quiet import quiet_transformers
+    from sentei.run.shrink import locate, shrink_folder
 
     quiet_transformers()
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
-    source = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    source = locate(folder)
     if out:
         check_free(out)
-    texts = _read(given, vocabulary or [], least, source)
-    model = shrinking.load(source)
-    smaller, report = shrinking.shrink(model, stock=stock, length=length)
-    tokenizer, words = None, None
-    if vocabulary:
-        smaller, tokenizer, words = shrinking.shrink_vocabulary(
-            smaller, AutoTokenizer.from_pretrained(source), texts, least=least
-        )
-        report = report.model_copy(update={"parameters_after": words.parameters_after})
-    removed = bool(report.removed or (words and words.removed))
-    latency = None
-    if measure and removed:
-        latency = shrinking.latency(model, smaller, batch=batch, length=length)
-    written = out if out and removed else None
-    if written:
-        shrinking.save(smaller, written, files=source, tokenizer=tokenizer)
+    smaller = shrink_folder(
+        source,
+        out,
+        stock=stock,
+        length=length,
+        batch=batch if measure else None,
+        texts=_read(options, vocabulary or [], least, source),
+        least=least,
+    )
     if json:
-        facts = report.model_dump(mode="json") | {"removed": report.removed}
-        if words:
-            facts["vocabulary"] = words.model_dump(mode="json") | {"removed": words.removed}
-        timed = latency.model_dump(mode="json") if latency else None
-        show_json(facts | {"latency": timed, "out": str(written) if written else None})
+        show_json(_facts(smaller))
     else:
-        _print(report, words, latency, out, stock)
+        _print(smaller, out, stock)
 
 
-def _read(given: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts:
-    from sentei.data.table import Layout
-    from sentei.run.texts import OF_RUN, read_texts, run_texts
+def _read(options: dict[str, Any], vocabulary: list[str], least: int, model: Path) -> Texts | None:
+    from sentei.run.vocabulary import vocabulary_texts
 
-    if not vocabulary and (given or least > 1):
-        option = next(iter(given), "least").replace("_", "-")
-        raise ValueError(f"--{option} says how --vocabulary is read, and that is not given")
-    layout, texts = Layout(**given), []
-    for name in vocabulary:
-        texts += run_texts(model) if name == OF_RUN else read_texts(Path(name), layout)
-    return texts
+    if not vocabulary:
+        if options or least > 1:
+            option = dashed(next(iter(options), "least"))
+            raise ValueError(f"{option} says how --vocabulary is read, and that is not given")
+        return None
+    return vocabulary_texts(vocabulary, task_from(Classification, options), model)
 
 
-def _print(
-    report: ShrinkReport,
-    words: VocabularyReport | None,
-    latency: LatencyRecord | None,
-    out: Path | None,
-    stock: bool,
-) -> None:
-    if not report.removed and not (words and words.removed):
+def _facts(smaller: Smaller) -> dict[str, Any]:
+    report, vocabulary, latency = smaller.report, smaller.vocabulary, smaller.latency
+    facts = report.model_dump(mode="json") | {"removed": report.removed}
+    if vocabulary:
+        facts["vocabulary"] = vocabulary.model_dump(mode="json") | {"removed": vocabulary.removed}
+    facts["latency"] = latency.model_dump(mode="json") if latency else None
+    return facts | {"out": str(smaller.out) if smaller.out else None}
+
+
+def _print(smaller: Smaller, out: Path | None, stock: bool) -> None:
+    report, vocabulary, latency = smaller.report, smaller.vocabulary, smaller.latency
+    if not smaller.removed:
         reason = "can go from every layer and be said in a config" if stock else "is wholly zero"
         output.print(
             f"Nothing to remove: no attention head and no neuron {reason}"
-            + (", and the texts use every token" if words else "")
+            + (", and the texts use every token" if vocabulary else "")
             + (f". {out} was not written." if out else "."),
             soft_wrap=True,
         )
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "before", "after", "of it"):
-        table.add_column(column, justify="left" if not column else "right")
-    rows = {
-        "attention heads": report.units("head"),
-        "neurons": report.units("neuron"),
-        **({"vocabulary": (words.tokens_before, words.tokens_after)} if words else {}),
-        "parameters": (report.parameters_before, report.parameters_after),
-        f"operations, {report.length} tokens": (report.flops_before, report.flops_after),
-    }
-    for name, (before, after) in rows.items():
-        table.add_row(name, count(before), count(after), percent(after, before))
-    if latency:
-        times = f"{latency.before:.2f} ms", f"{latency.after:.2f} ms"
-        table.add_row(
-            f"latency, batch {latency.batch}", *times, percent(latency.after, latency.before)
-        )
-    output.print(table)
+    output.print(_table(smaller))
     if latency:
         output.print(
             f"Latency: median of {latency.runs} runs in turns, {latency.length} tokens, "
@@ -154,8 +132,8 @@ def _print(
         )
     if report.folded:
         output.print(f"{count(report.folded)} of them gave a constant, which is now in a bias.")
-    if words:
-        output.print(_said(words), soft_wrap=True)
+    if vocabulary:
+        output.print(_in_words(vocabulary), soft_wrap=True)
     how = (
         "Plain from_pretrained loads it."
         if report.stock
@@ -164,14 +142,37 @@ def _print(
     output.print(f"{f'Written to {out}. ' if out else ''}{how}", soft_wrap=True)
 
 
-def _said(words: VocabularyReport) -> str:
+def _table(smaller: Smaller) -> Table:
+    """Before and after."""
+    report, vocabulary, latency = smaller.report, smaller.vocabulary, smaller.latency
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("", "before", "after", "of it"):
+        table.add_column(column, justify="left" if not column else "right")
+    rows = {"attention heads": report.units("head"), "neurons": report.units("neuron")}
+    if vocabulary:
+        rows["vocabulary"] = vocabulary.tokens_before, vocabulary.tokens_after
+    rows["parameters"] = report.parameters_before, report.parameters_after
+    rows[f"operations, {report.length} tokens"] = report.flops_before, report.flops_after
+    for name, (before, after) in rows.items():
+        table.add_row(name, count(before), count(after), percent(after, before))
+    if latency:
+        times = f"{latency.before:.2f} ms", f"{latency.after:.2f} ms"
+        table.add_row(
+            f"latency, batch {latency.batch}", *times, percent(latency.after, latency.before)
+        )
+    return table
+
+
+def _in_words(vocabulary: VocabularyReport) -> str:
     """What went, and what it means for texts."""
     same = (
-        f"{count(words.changed)} of the {count(words.texts)} texts are split otherwise than before"
-        if words.changed
-        else f"The {count(words.texts)} texts are split as before"
+        f"{count(vocabulary.changed)} of the {count(vocabulary.texts)} texts are split otherwise "
+        "than before"
+        if vocabulary.changed
+        else f"The {count(vocabulary.texts)} texts are split as before"
     )
+    dropped = percent(vocabulary.removed, vocabulary.rows_before)
     return (
-        f"{percent(words.removed, words.rows_before)} of the embedding's rows are dropped. {same}; "
-        "texts with other words are split into more and smaller tokens."
+        f"{dropped} of the embedding's rows are dropped. {same}; texts with other words are split "
+        "into more and smaller tokens."
     )

@@ -41,6 +41,6 @@ def verify(
             output.print("No report.json here, so no claims but those of the command line.")
         for one in checks:
             mark = "[green]holds[/]" if one.holds else "[bold red]FAILS[/]"
-            output.print(f"{mark}  {one.claim}: {one.found}", soft_wrap=True)
+            output.print(f"{mark}  {one.claim}: {one.evidence}", soft_wrap=True)
     if not all(one.holds for one in checks):
         raise typer.Exit(FAILURE)

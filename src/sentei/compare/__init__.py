@@ -1,8 +1,8 @@
 """Comparisons: recipes x sparsities x seeds x tasks, by any number of workers.
 
-plan.py        what is compared: a declaration            cells.py   the runs it asks for
-begin.py       the folder they share                      claims.py  who runs what, through Optuna
-work.py        a worker: claim, run, go on                run.py     one run, here or launched
-search.py      values tried, and the best of them         choices.py what may be tried
-collect.py     from folders to results                    statistics.py
+plan.py      what is compared: a declaration      choices.py     what a search may choose
+runs.py      the runs that a plan asks for        folder.py      what its workers share
+worker.py    takes a run, makes it, goes on       execute.py     one run, here or launched
+search.py    values tried, the best of them       ranges.py      values drawn by Optuna
+collect.py   from folders to results              summaries.py   means, differences, the front
 """

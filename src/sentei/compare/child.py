@@ -9,7 +9,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from sentei.compare.run import INTERRUPTED, run_here
+from sentei.compare.execute import INTERRUPTED, run_here
 from sentei.models.quiet import quiet_transformers
 from sentei.run.settings import Settings
 from sentei.run.training import Interrupted
@@ -20,7 +20,7 @@ def main(folder: Path) -> int:
     threading.Thread(target=_listen, daemon=True).start()
     quiet_transformers()
     try:
-        run_here(folder, Settings.read(folder / "run.yaml"), lambda prepared: ())
+        run_here(folder, Settings.read(folder / "run.yaml"))
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
@@ -33,7 +33,7 @@ def main(folder: Path) -> int:
 def _listen() -> None:
     """Stop with a checkpoint when the worker says so, and at once when it is gone.
 
-    It holds the claim on this run: without it, another will run it.
+    It holds the lease of this run: without it, another will run it.
     """
     while os.read(0, 1):
         os.kill(os.getpid(), signal.SIGINT)

@@ -9,24 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from sentei import serialization
-from sentei.run.settings import Settings
+from sentei.run.options import OptionError, flat, names_of, settings_from
+from sentei.run.settings import Settings, Training
 
-TRAINING: Final = (
-    "epochs",
-    "batch_size",
-    "accumulate",
-    "group_by_length",
-    "learning_rate",
-    "lr_warmup",
-    "weight_decay",
-    "clip",
-    "precision",
-    "evaluations",
-    "checkpoints",
-)
+SHARED: Final = ("seed", "dense_epochs")
+"""Settings of training that all recipes of a task have in common: a plan lists several seeds, and
+all start from one dense model."""
+
+TRAINING: Final = tuple(name for name in names_of(Training) if name not in SHARED)
 """Settings in which the recipes of a comparison may differ; the others say what the task is."""
 
 Scalar = bool | int | float | str | None
@@ -82,7 +75,7 @@ Space = Mapping[str, Values]
 """Settings of :data:`TRAINING` and paths in a recipe, and what may be chosen for each."""
 
 
-def grid(space: Space, limit: int | None) -> list[dict[str, Scalar]] | None:
+def combinations(space: Space, limit: int | None) -> list[dict[str, Scalar]] | None:
     """Every combination of the values, in order; of more than ``limit`` so many, drawn evenly.
 
     Returns:
@@ -91,11 +84,11 @@ def grid(space: Space, limit: int | None) -> list[dict[str, Scalar]] | None:
     if not all(choice.values for choice in space.values()):
         return None
     products = itertools.product(*(choice.values for choice in space.values()))
-    combinations = [dict(zip(space, chosen, strict=True)) for chosen in products]
-    if limit is None or limit >= len(combinations):
-        return combinations
-    drawn = random.Random(0).sample(range(len(combinations)), limit)
-    return [combinations[number] for number in sorted(drawn)]
+    every = [dict(zip(space, values, strict=True)) for values in products]
+    if limit is None or limit >= len(every):
+        return every
+    drawn = random.Random(0).sample(range(len(every)), limit)
+    return [every[number] for number in sorted(drawn)]
 
 
 def count(space: Space, limit: int | None) -> int:
@@ -115,11 +108,12 @@ def apply(settings: Settings, chosen: Mapping[str, Scalar]) -> Settings:
     """
     plain = {name: value for name, value in chosen.items() if name in TRAINING}
     changes = [f"{path}={spell(value)}" for path, value in chosen.items() if path not in TRAINING]
-    recipe = serialization.to_dict(serialization.override(settings.load_recipe(), changes))
+    recipe = serialization.override(serialization.load(settings.recipe), changes)
+    options = {**flat(settings.model_dump()), **plain}
     try:
-        return Settings.model_validate({**settings.model_dump(), **plain, "recipe": recipe})
-    except ValidationError as error:
-        raise ValueError(serialization.explain(error)) from None
+        return settings_from(options, serialization.to_dict(recipe))
+    except OptionError as error:
+        raise ValueError(error.as_setting) from None
 
 
 def paths(place: Any, prefix: str = "") -> Iterator[str]:

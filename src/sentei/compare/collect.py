@@ -8,22 +8,22 @@ from typing import Literal
 
 from sentei import report as reports
 from sentei._version import VERSION
-from sentei.compare.cells import RUNS, Cell, Grid, Tuning
+from sentei.compare.runs import RUNS, Run, Runs, Search
 from sentei.compare.summaries import differences, summaries
 from sentei.records import Comparison, RunEntry, RunReport, SearchEntry, TrialEntry
 
 
-def collect(grid: Grid) -> Comparison:
+def collect(runs: Runs) -> Comparison:
     """The results so far; reads nothing but the comparison's folder.
 
     Raises:
         ValueError: A report is damaged or of another version.
     """
-    cells = [cell for cell in grid.cells.values() if _shown(cell)]
-    reported = {cell.name: reports.read(cell.folder) for cell in cells if cell.done}
-    runs = [_run(cell, reported.get(cell.name)) for cell in cells]
-    plan = grid.plan
-    metrics = {cell.task: reported[cell.name].metric for cell in cells if cell.name in reported}
+    shown = [run for run in runs.values() if _is_shown(run)]
+    reported = {run.name: reports.read(run.folder) for run in shown if run.done}
+    entries = [_entry(run, reported.get(run.name)) for run in shown]
+    plan = runs.plan
+    metrics = {run.task: reported[run.name].metric for run in shown if run.name in reported}
     environments = {
         json.dumps({name: value for name, value in report.environment.items() if name != "command"})
         for report in reported.values()
@@ -34,33 +34,33 @@ def collect(grid: Grid) -> Comparison:
         title=f"{', '.join(plan.recipes)} on {', '.join(plan.tasks)}",
         baseline=plan.baseline,
         metrics=metrics,
-        runs=tuple(runs),
+        runs=tuple(entries),
         summaries=tuple(
-            summaries(runs, metrics, plan.baseline, lambda run: _chosen(grid, run.folder))
+            summaries(entries, metrics, plan.baseline, lambda entry: _chosen(runs, entry.folder))
         ),
-        differences=tuple(differences(runs, metrics, plan.baseline, plan.sparsities)),
-        searches=tuple(_search(grid, tuning) for tuning in grid.tunings.values()),
+        differences=tuple(differences(entries, metrics, plan.baseline, plan.sparsities)),
+        searches=tuple(_search(runs, search) for search in runs.searches.values()),
         plan=plan.model_dump(mode="json"),
         environments=tuple(json.loads(text) for text in sorted(environments)),
     )
 
 
-def _shown(cell: Cell) -> bool:
+def _is_shown(run: Run) -> bool:
     """Trials are shown with their searches, and the model they start from only where it failed."""
-    if cell.name.startswith(RUNS):
+    if run.name.startswith(RUNS):
         return True
-    return cell.role == "start" and not cell.done and cell.error_file.is_file()
+    return run.role == "start" and not run.done and run.error_file.is_file()
 
 
-def _run(cell: Cell, report: RunReport | None) -> RunEntry:
-    error = _error(cell) if report is None else None
+def _entry(run: Run, report: RunReport | None) -> RunEntry:
+    error = _error(run) if report is None else None
     entry = RunEntry(
-        task=cell.task,
-        recipe=cell.recipe,
-        sparsity=cell.sparsity,
-        seed=cell.seed,
+        task=run.task,
+        recipe=run.recipe,
+        sparsity=run.sparsity,
+        seed=run.seed,
         state="failed" if error else "missing",
-        folder=cell.name,
+        folder=run.name,
         error=error,
     )
     if report is None:
@@ -77,32 +77,31 @@ def _run(cell: Cell, report: RunReport | None) -> RunEntry:
     )
 
 
-def _error(cell: Cell) -> str | None:
+def _error(run: Run) -> str | None:
     """The sentence that a failed run left, above its traceback."""
-    if not cell.error_file.is_file():
+    if not run.error_file.is_file():
         return None
-    return cell.error_file.read_text("utf-8").partition("\n")[0]
+    return run.error_file.read_text("utf-8").partition("\n")[0]
 
 
-def _chosen(grid: Grid, name: str) -> dict[str, object]:
-    cell = grid.cells[name]
-    tuning = grid.tunings.get(cell.search or "")
-    return dict(tuning.chosen() or {}) if tuning else {}
+def _chosen(runs: Runs, name: str) -> dict[str, object]:
+    search = runs.searches.get(runs[name].search or "")
+    return dict(search.chosen() or {}) if search else {}
 
 
-def _search(grid: Grid, tuning: Tuning) -> SearchEntry:
-    assert grid.plan.search is not None
+def _search(runs: Runs, search: Search) -> SearchEntry:
+    assert runs.plan.search is not None
     return SearchEntry(
-        task=tuning.task,
-        recipe=tuning.recipe,
-        sparsity=tuning.sparsity,
-        part=grid.plan.search.part,
-        chosen=tuning.chosen(),
-        trials=tuple(_trial(trial) for trial in tuning.trials),
+        task=search.task,
+        recipe=search.recipe,
+        sparsity=search.sparsity,
+        part=runs.plan.search.part,
+        chosen=search.chosen(),
+        trials=tuple(_trial(trial) for trial in search.trials),
     )
 
 
-def _trial(trial: Cell) -> TrialEntry:
+def _trial(trial: Run) -> TrialEntry:
     values, error = trial.drawn()["values"], _error(trial)
     if not trial.done:
         state: Literal["failed", "missing"] = "failed" if error else "missing"

@@ -6,10 +6,9 @@ and every recipe all its values, so that a changed default never rewrites an old
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,10 +17,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
+from sentei.data import hub
+from sentei.messages import did_you_mean, explain
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
 from sentei.records import REFERENCES
-from sentei.run.settings import Settings, make_recipe
+from sentei.run.options import OptionError, flat, places, settings_from
+from sentei.run.recipes import make_recipe
+from sentei.run.settings import Settings
 
 ELSEWHERE: Final = {
     "recipe": "they are listed under `recipes`",
@@ -32,7 +35,7 @@ ELSEWHERE: Final = {
 }
 """Settings of a run that are no settings of a task, and why."""
 
-OF_A_TASK: Final = tuple(name for name in Settings.model_fields if name not in ELSEWHERE)
+OF_A_TASK: Final = tuple(name for name in places() if name not in ELSEWHERE)
 
 
 class Entry(Declaration):
@@ -52,7 +55,7 @@ class Entry(Declaration):
     """Training settings in which this recipe differs from its task."""
 
 
-class Search(Declaration):
+class SearchPlan(Declaration):
     """A search of a few settings, made for each task and recipe before its runs."""
 
     settings: dict[str, Values] = Field({})
@@ -71,7 +74,7 @@ class Search(Declaration):
     """Search once, at this sparsity [default: at each]."""
 
     @model_validator(mode="after")
-    def _fits(self) -> Search:
+    def _fits(self) -> SearchPlan:
         everything = {**self.settings, **self.set}
         if not everything:
             raise ValueError("nothing to choose: list values under search.settings or search.set")
@@ -99,7 +102,7 @@ class Plan(Declaration):
     baseline: str
     """The recipe that paired differences are against."""
 
-    search: Search | None = None
+    search: SearchPlan | None = None
     """What to choose before; None chooses nothing."""
 
     def space(self, recipe: str) -> Space:
@@ -107,8 +110,8 @@ class Plan(Declaration):
         if self.search is None:
             return {}
         known = set(paths(self.recipes[recipe].recipe))
-        there = {path: choice for path, choice in self.search.set.items() if path in known}
-        return {**self.search.settings, **there}
+        having = {path: choice for path, choice in self.search.set.items() if path in known}
+        return {**self.search.settings, **having}
 
     def dump(self) -> str:
         """The plan as YAML, complete; :func:`load` takes it back."""
@@ -127,7 +130,7 @@ class Plan(Declaration):
             if len(set(numbers)) < len(numbers):
                 raise ValueError(f"{kind}: one of {list(numbers)} is there twice")
         if self.baseline not in self.recipes:
-            near = _nearest(self.baseline, self.recipes)
+            near = did_you_mean(self.baseline, self.recipes)
             raise ValueError(f"baseline={self.baseline!r}: no such recipe{near}")
         for name, entry in self.recipes.items():
             self._check_entry(name, entry)
@@ -143,16 +146,18 @@ class Plan(Declaration):
                     "dense_epochs, or name a fine-tuned model"
                 )
 
-    def _check_search(self, search: Search) -> None:
-        _known(search.settings, "search.settings", TRAINING)
+    def _check_search(self, search: SearchPlan) -> None:
+        _check_names(search.settings, "search.settings", TRAINING)
         for path in search.set:
             having = [name for name in self.recipes if path in self.space(name)]
             if not having:
                 every = {p for entry in self.recipes.values() for p in paths(entry.recipe)}
-                raise ValueError(f"search.set.{path}: no recipe has this{_nearest(path, every)}")
+                raise ValueError(
+                    f"search.set.{path}: no recipe has this{did_you_mean(path, every)}"
+                )
         for name, entry in self.recipes.items():
             for task, settings in self.tasks.items():
-                run = _settings({**settings, **entry.settings, "recipe": entry.recipe}, {})
+                run = settings_from({**settings, **entry.settings}, entry.recipe)
                 for key, choice in self.space(name).items():
                     for value in choice.ends:
                         try:
@@ -189,41 +194,42 @@ def load(source: Path | Mapping[str, Any]) -> Plan:
     try:
         return Plan.model_validate(_complete(data, folder))
     except ValidationError as error:
-        raise ValueError(f"{origin}: {_explain(error)}") from None
+        raise ValueError(f"{origin}: {explain(error, _keys)}") from None
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
 
 
 def _complete(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What people write, with everything said. What is not as expected is left to the model."""
-    found = dict(data)
-    common = _mapping(found.pop("settings", None), "settings", OF_A_TASK)
-    if isinstance(found.get("tasks"), Mapping):
-        found["tasks"] = {
+    """What people write, with every default. What is not as expected is left to the model."""
+    plan = dict(data)
+    common = _mapping(plan.pop("settings", None), "settings", OF_A_TASK)
+    if isinstance(plan.get("tasks"), Mapping):
+        plan["tasks"] = {
             str(name): _task(task, f"tasks.{name}", common, folder)
-            for name, task in found["tasks"].items()
+            for name, task in plan["tasks"].items()
         }
-    if isinstance(found.get("recipes"), list):
-        found["recipes"] = {str(name): None for name in found["recipes"]}
-    if isinstance(found.get("recipes"), Mapping):
-        found["recipes"] = {
-            str(name): _entry(entry, str(name), folder) for name, entry in found["recipes"].items()
+    if isinstance(plan.get("recipes"), list):
+        plan["recipes"] = {str(name): None for name in plan["recipes"]}
+    if isinstance(plan.get("recipes"), Mapping):
+        plan["recipes"] = {
+            str(name): _entry(entry, str(name), folder) for name, entry in plan["recipes"].items()
         }
-        found.setdefault("baseline", next(iter(found["recipes"]), ""))
-    return found
+        plan.setdefault("baseline", next(iter(plan["recipes"]), ""))
+    return plan
 
 
 def _task(task: Any, where: str, common: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     own = _mapping(task, where, OF_A_TASK)
-    given = {**common, **own}
-    if "model" not in given:
+    values = {**common, **own}
+    if "model" not in values:
         raise ValueError(f"{where}.model is missing: name one here or under `settings`")
     for name in ("train", "eval"):
-        if given.get(name):
-            given[name] = _place(given[name], folder)
-    given["model"] = _place_of_model(given["model"], folder)
-    settings = _settings(given, {where: own, "settings": common})
-    return settings.model_dump(mode="json", exclude=set(ELSEWHERE))
+        if values.get(name):
+            values[name] = _place_of_data(values[name], folder)
+    values["model"] = _place_of_model(values["model"], folder)
+    settings = _settings(values, {where: own, "settings": common})
+    options = flat(settings.model_dump(mode="json"))
+    return {name: value for name, value in options.items() if name not in ELSEWHERE}
 
 
 def _entry(entry: Any, name: str, folder: Path) -> Any:
@@ -232,9 +238,9 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
         entry = {"method": name}
     if isinstance(entry, str):
         entry = {"recipe" if entry.endswith((".yaml", ".yml")) else "method": entry}
-    given = _mapping(entry, where, ("method", "set", *Entry.model_fields))
-    method, source = given.pop("method", None), given.pop("recipe", None)
-    changes, teacher = given.pop("set", None) or [], given.get("teacher")
+    values = _mapping(entry, where, ("method", "set", *Entry.model_fields))
+    method, source = values.pop("method", None), values.pop("recipe", None)
+    changes, teacher = values.pop("set", None) or [], values.get("teacher")
     if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
         raise ValueError(f"{where}.set: expected a list of path=value, found {changes!r}")
     if bool(method) == bool(source):
@@ -250,25 +256,24 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if teacher and recipe.distill is None:
-        raise ValueError(f"{where}.teacher={teacher}: the recipe was told to learn from none")
+        raise ValueError(f"{where}.teacher={teacher}: the recipe learns from none")
     if teacher and teacher != "dense":
-        given["teacher"] = _place_of_model(teacher, folder)
-    own = _mapping(given.get("settings"), f"{where}.settings", TRAINING)
-    checked = _settings({"model": "", **own}, {f"{where}.settings": own})
-    given["settings"] = {key: getattr(checked, key) for key in own}
-    return {"recipe": serialization.to_dict(recipe), **given}
+        values["teacher"] = _place_of_model(teacher, folder)
+    own = _mapping(values.get("settings"), f"{where}.settings", TRAINING)
+    settings = _settings({"model": "", **own}, {f"{where}.settings": own})
+    values["settings"] = {key: flat(settings.model_dump())[key] for key in own}
+    return {"recipe": serialization.to_dict(recipe), **values}
 
 
-def _settings(given: Mapping[str, Any], origins: Mapping[str, Mapping[str, Any]]) -> Settings:
+def _settings(values: Mapping[str, Any], origins: Mapping[str, Mapping[str, Any]]) -> Settings:
     """The settings, checked; ``origins`` says which mapping of the plan each came from."""
     try:
-        return Settings.model_validate({"recipe": {}, **given})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        where = next((place for place, keys in origins.items() if name in keys), "settings")
-        reason = first["msg"].removeprefix("Input ")
-        raise ValueError(f"{where}.{name}={first['input']}: {reason}") from None
+        return settings_from(values, {})
+    except OptionError as error:
+        origin = next((place for place, keys in origins.items() if error.name in keys), None)
+        if origin:
+            raise ValueError(f"{origin}.{error.as_setting}") from None
+        raise ValueError(f"{next(iter(origins))}: {error.as_setting}") from None
 
 
 def _mapping(value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
@@ -276,12 +281,12 @@ def _mapping(value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: expected keys and values, found {value!r}")
-    _known(value, where, known)
+    _check_names(value, where, known)
     return dict(value)
 
 
-def _known(given: Mapping[str, Any], where: str, known: Collection[str]) -> None:
-    for name in given:
+def _check_names(names: Iterable[str], where: str, known: Collection[str]) -> None:
+    for name in names:
         if name in known:
             continue
         if name in ELSEWHERE:
@@ -291,11 +296,17 @@ def _known(given: Mapping[str, Any], where: str, known: Collection[str]) -> None
                 f"{where}.{name}: the same for all recipes, or there is nothing to compare; set it "
                 "with the task"
             )
-        raise ValueError(f"unknown setting {where}.{name}{_nearest(str(name), known)}")
+        raise ValueError(f"unknown setting {where}.{name}{did_you_mean(str(name), known)}")
 
 
 def _place(path: Any, folder: Path) -> str:
     return os.path.abspath(folder / str(path))
+
+
+def _place_of_data(name: Any, folder: Path) -> str:
+    """A file or folder by its place; a dataset on the hub as it is."""
+    of_hub = hub.parse(str(name)) and not (folder / str(name)).exists()
+    return str(name) if of_hub else _place(name, folder)
 
 
 def _place_of_model(name: Any, folder: Path) -> str:
@@ -303,33 +314,11 @@ def _place_of_model(name: Any, folder: Path) -> str:
     return _place(name, folder) if (folder / str(name)).is_dir() else str(name)
 
 
-def _explain(error: ValidationError) -> str:
-    return "; ".join(_explain_one(dict(detail)) for detail in error.errors(include_url=False))
-
-
-def _explain_one(detail: Mapping[str, Any]) -> str:
-    path = ".".join(str(step) for step in detail["loc"])
-    if detail["type"] == "missing":
-        return f"{path} is missing"
-    if detail["type"] == "extra_forbidden":
-        known = [*_declared(detail["loc"]).model_fields, "settings"]
-        return f"unknown setting {path}{_nearest(str(detail['loc'][-1]), known)}"
-    reason = re.sub(r"^(Value error|Input),? ", "", detail["msg"])
-    value = detail["input"]
-    if not path or isinstance(value, Mapping | Declaration):
-        return f"{path}: {reason}".removeprefix(": ")
-    return f"{path}={value!r}: {reason}"
-
-
-def _declared(path: tuple[int | str, ...]) -> type[Declaration]:
-    """What declares the keys beside the last of a path."""
+def _keys(path: tuple[int | str, ...]) -> list[str]:
+    """What may stand in the place of the last key of a path."""
+    declared: type[Declaration] = Entry
     if len(path) == 1:
-        return Plan
-    if path[0] == "search":
-        return Search if len(path) == 2 else Values
-    return Entry
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        declared = Plan
+    elif path[0] == "search":
+        declared = SearchPlan if len(path) == 2 else Values
+    return [*declared.model_fields, "settings"]

@@ -4,39 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn
 
-from sentei.data.formats import Format
 from sentei.messages import did_you_mean, listing, short
-
-Problem = Literal["classification", "regression"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout(Format):
-    """How labelled text is laid out in files; the same for training and evaluation.
-
-    Columns are header names, keys of JSON objects, or "1", "2", ... where there is no header.
-    Without a ``text_column`` the columns are searched for the usual names of a text or a pair.
-
-    Raises:
-        ValueError: If a value is not one of those documented.
-    """
-
-    text_column: str | None = None
-    pair_column: str | None = None
-    """The second text, for tasks over pairs of texts."""
-    label_column: str = "label"
-    problem: Problem = "classification"
-
-    def __post_init__(self) -> None:
-        if self.problem not in get_args(Problem):
-            raise ValueError(
-                f"problem is {self.problem!r}: it must be classification or regression."
-            )
-        if self.pair_column is not None and self.text_column is None:
-            raise ValueError("--pair-column needs --text-column beside it.")
-        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -97,6 +67,21 @@ class Table:
             ValueError: A sheet has no such column.
         """
         return [cell for sheet in self.sheets for cell in sheet.column(name, option)]
+
+    def texts(self, name: str, option: str) -> list[str]:
+        """The texts of a column; ``option`` is what would choose another.
+
+        Raises:
+            ValueError: A sheet has no such column, or a cell holds no text.
+        """
+        texts = list[str]()
+        for row, cell in enumerate(self.column(name, option)):
+            if cell is None:
+                self.fail(row, f"there is no value in column {name!r}; add it or take the row out.")
+            if not isinstance(cell, str):
+                self.fail(row, f"column {name!r} holds {short(cell)}, which is not a text.")
+            texts.append(cell)
+        return texts
 
     def labels(self, name: str, option: str) -> list[object]:
         """The cells of a column, the names of classes in place of their numbers; None for -1.

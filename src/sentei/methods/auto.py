@@ -19,9 +19,7 @@ from collections.abc import Mapping
 
 from sentei.methods.method import Method
 from sentei.methods.platon import platon
-from sentei.parts.distillation import Distillation
-from sentei.parts.patterns import Pattern
-from sentei.parts.scope import Scope
+from sentei.parts import Distillation, Pattern, Scope
 from sentei.recipe import Recipe
 
 
@@ -56,7 +54,7 @@ def auto(
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
-    made = platon(
+    pruning = platon(
         sparsity,
         warmup=warmup,
         cooldown=cooldown,
@@ -73,7 +71,7 @@ def auto(
         regression="alone",
         required=False,
     )
-    return Recipe(**{**dict(made), "method": "auto", "dropout": dropout, "distill": teacher})
+    return Recipe(**{**dict(pruning), "method": "auto", "dropout": dropout, "distill": teacher})
 
 
 METHOD = Method(

@@ -23,16 +23,56 @@ training and not one stage before. They train at a constant learning rate on aug
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Uniform
-from sentei.parts.distillation import Distillation
-from sentei.parts.masks import Project
-from sentei.parts.patterns import Pattern
-from sentei.parts.schedule import Stages
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Magnitude
+from sentei.parts import Distillation, Magnitude, Pattern, Project, Schedule, Scope, Uniform
 from sentei.recipe import Recipe
+
+
+class Stages(Schedule):
+    """The cubic ramp in a number of equal stages: s = s_T (1 - (1 - c / C)^3) after stage c of C.
+
+    Stages end evenly over training, the last with its last step. (SparseBERT's code, which stops
+    one stage, a millionth of the target, short.)
+    """
+
+    kind: Literal["stages"] = "stages"
+
+    stages: int = Field(100, ge=1)
+    """C: number of decisions."""
+
+    cooldown: float = Field(0.0, ge=0, lt=1)
+    """Fraction of training after the last stage, spent at the final sparsity."""
+
+    def at(self, step: int, total: int) -> float:
+        """Sparsity of the stages ended by ``step``."""
+        stage = self._stage(step, total)
+        return self.sparsity * (1 - (1 - stage / self.stages) ** 3)
+
+    def ramp(self, step: int, total: int) -> float:
+        """Place of ``step`` before the end of the last stage."""
+        return step / self._end(total)
+
+    def is_update(self, step: int, total: int) -> bool:
+        """Where a stage ends."""
+        return self._stage(step, total) > self._stage(step - 1, total)
+
+    def check(self, total: int) -> None:
+        """Refuse fewer steps than stages."""
+        if self._end(total) < self.stages:
+            raise ValueError(
+                f"schedule.stages={self.stages}: more than the {self._end(total)} steps to prune "
+                "in; train longer or use fewer stages"
+            )
+
+    def _stage(self, step: int, total: int) -> int:
+        return min(max(step, 0) * self.stages // self._end(total), self.stages)
+
+    def _end(self, total: int) -> int:
+        return total - round(self.cooldown * total)
 
 
 def knowledge_aware(

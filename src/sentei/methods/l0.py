@@ -26,18 +26,156 @@ accumulated micro-batches see the same gates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Threshold
-from sentei.parts.learning import Adam
-from sentei.parts.masks import HardConcrete
-from sentei.parts.patterns import Pattern
-from sentei.parts.penalties import ExpectedL0
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Learned
+from sentei.parts import (
+    Adam,
+    Cubic,
+    Latent,
+    Learned,
+    Memory,
+    Pattern,
+    Progress,
+    Scope,
+    ScorePenalty,
+    Threshold,
+    push_down_,
+)
 from sentei.recipe import Recipe
+from sentei.tensors import product_
+
+
+class HardConcrete(Latent):
+    """Gates between 0 and 1 around the mask: stochastic in training, deterministic otherwise.
+
+    Louizos et al. 2018, arXiv 1712.01312, eq. 10 to 12: with ``low`` -0.1 and ``high`` 1.1 the gate
+    is min(1, max(0, s (high - low) + low)).
+
+    The module holds the deterministic weights except in forward passes in training mode. Once a
+    budget has fixed the count, gates are deterministic in training too.
+    """
+
+    kind: Literal["hard_concrete"] = "hard_concrete"
+    stochastic: ClassVar[bool] = True
+    memory: ClassVar[tuple[str, ...]] = ("noise",)
+    per_unit: ClassVar[tuple[str, ...]] = ("noise",)
+
+    low: float = Field(-0.1, lt=0)
+    """Lower end of the stretched gate."""
+
+    high: float = Field(1.1, gt=1)
+    """Upper end of the stretched gate."""
+
+    temperature: float = Field(2 / 3, gt=0)
+    """Of the stochastic gate."""
+
+    seed: int = 0
+    """Of the draws."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Log-odds and noise."""
+        return ("score", "noise")
+
+    def fits(self, recipe: Any) -> None:
+        """Beside learned scores, and a pattern that shuts what they shut."""
+        if not recipe.score.learned:
+            raise ValueError(
+                "mask: hard_concrete is a gate over learned scores: use score: learned"
+            )
+        if recipe.pattern.fixed:
+            raise ValueError(
+                f"pattern {recipe.pattern.label} keeps the best of every few, open or shut, and "
+                "mask: hard_concrete shuts gates by their own log-odds: use another pattern, or "
+                "another method"
+            )
+        super().fits(recipe)
+
+    def draw_(self, memory: Memory, step: int, number: int) -> None:
+        """Noise log(u / (1 - u)), u uniform, seeded by the arguments alone."""
+        noise = memory["noise"]
+        generator = torch.Generator(noise.device)
+        generator.manual_seed(((self.seed * 1_000_003 + step) * 10_007 + number) % 2**63)
+        noise.uniform_(generator=generator).clamp_(1e-4, 1 - 1e-4).logit_()
+
+    def score_gradient_(
+        self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
+    ) -> None:
+        """Through the gate: g x latent x d gate / d S."""
+        s = self._sigmoid(memory, sampled)
+        stretched = s * (self.high - self.low) + self.low
+        slope = s * (1 - s) * (self.high - self.low)
+        if sampled:
+            slope /= self.temperature
+        product_(out, gradient, dense)
+        out.mul_(slope).mul_((stretched >= 0) & (stretched <= 1))
+
+    def weight_gradient_(
+        self, gradient: Tensor, keep: Tensor, memory: Memory, sampled: bool
+    ) -> None:
+        """The gradient x gate."""
+        gradient.mul_(self._gate(memory, True) if sampled else self._final_gate(keep, memory))
+
+    def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
+        """Latent x deterministic gate."""
+        weight.copy_(dense * self._final_gate(keep, memory))
+
+    def samples(self, settled: bool) -> bool:
+        """Until a budget has fixed the count."""
+        return not settled
+
+    def sample_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
+        """Latent x stochastic gate."""
+        weight.copy_(dense * self._gate(memory, True))
+
+    def settle_(self, keep: Tensor, memory: Memory) -> None:
+        """Open to a tenth what a fixed count keeps and its own log-odds shut.
+
+        A tenth is about what such a gate has been in training, where a draw opens it now and then.
+        At 0 it would count as kept, give nothing and learn nothing.
+        """
+        tenth = (0.1 - self.low) / (self.high - self.low)
+        shut = memory["score"] <= math.log(-self.low / self.high)
+        memory["score"].masked_fill_(keep & shut, math.log(tenth / (1 - tenth)))
+
+    def _sigmoid(self, memory: Memory, sampled: bool) -> Tensor:
+        if sampled:
+            return torch.sigmoid((memory["score"] + memory["noise"]) / self.temperature)
+        return torch.sigmoid(memory["score"])
+
+    def _gate(self, memory: Memory, sampled: bool) -> Tensor:
+        return (self._sigmoid(memory, sampled) * (self.high - self.low) + self.low).clamp_(0, 1)
+
+    def _final_gate(self, keep: Tensor, memory: Memory) -> Tensor:
+        """Zero where the mask is, and there only, however rounding falls at the boundary."""
+        return self._gate(memory, False).clamp_(min=1e-6).mul_(keep)
+
+
+class ExpectedL0(ScorePenalty):
+    """The expected fraction of open gates: Louizos et al. 2018, arXiv 1712.01312, eq. 12."""
+
+    kind: Literal["expected_l0"] = "expected_l0"
+
+    low: float = Field(-0.1, lt=0)
+    """Lower end of the stretched gate, as the mask's."""
+
+    high: float = Field(1.1, gt=1)
+    """Upper end of the stretched gate, as the mask's."""
+
+    temperature: float = Field(2 / 3, gt=0)
+    """Of the stochastic gate, as the mask's."""
+
+    def add_(self, gradient: Tensor, score: Tensor, share: float, progress: Progress) -> None:
+        """Push every log-odds down."""
+        shift = self.temperature * math.log(-self.low / self.high)
+        push_down_(gradient, score, shift, self.strength(progress) * share)
 
 
 def l0(

@@ -29,19 +29,159 @@ learned; ``settle=None`` leaves it as it comes, a little above the target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts.budget import LearnedRatio
-from sentei.parts.learning import Adam
-from sentei.parts.masks import Latent
-from sentei.parts.patterns import Pattern
-from sentei.parts.penalties import ExcessRatio, ScoreL1
-from sentei.parts.schedule import Constant
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Learned, Magnitude
+from sentei.parts import (
+    Adam,
+    Constant,
+    Learned,
+    Magnitude,
+    Pattern,
+    Progress,
+    Quota,
+    RatioPenalty,
+    Scope,
+    ScoreL1,
+    Settling,
+    StraightThrough,
+    each_place,
+    unlike,
+)
 from sentei.recipe import Recipe
+
+
+class LearnedRatio(Settling):
+    """A kept ratio for every site, k = sigmoid(sigma / temperature), with sigma learned: LEAP.
+
+    Each site keeps its ceil(k n) best. The gradient of sigma is straight-through: the sum of the
+    mask's gradient over what is kept; penalties on the ratio reach it through the sigmoid. Settled,
+    all sigma / temperature are moved by the same amount to meet the count.
+    """
+
+    kind: Literal["learned_ratio"] = "learned_ratio"
+    learned: ClassVar[bool] = True
+
+    temperature: float | None = Field(None, gt=0)
+    """Divides sigma. None chooses the one with which steps of Adam's size lead every ratio from its
+    start to the target in the first ``travel`` of training."""
+
+    travel: float = Field(0.5, gt=0, le=1)
+    """Fraction of training for that way, where the temperature is chosen."""
+
+    initial: float = 5.0
+    """sigma / temperature at the start: 5 keeps 0.9933 of a site (the code: 10, 0.99995)."""
+
+    optimizer: Adam = Adam()
+    """Trains sigma."""
+
+    def start(self, sizes: Sequence[int], total: int, sparsity: float) -> dict[str, Tensor]:
+        """sigma, Adam's averages of it, and the temperature."""
+        temperature = self.temperature or self._temperature(total, sparsity)
+        sites = torch.ones(len(sizes), dtype=torch.float64)
+        return {
+            "sigma": sites * (self.initial * temperature),
+            "sigma_exp_avg": torch.zeros_like(sites),
+            "sigma_exp_avg_sq": torch.zeros_like(sites),
+            "temperature": sites * temperature,
+        }
+
+    def ratios(self, state: Mapping[str, Tensor]) -> Tensor:
+        """K of every site, (sites,)."""
+        return torch.sigmoid(state["sigma"] / state["temperature"])
+
+    def learn_(
+        self, state: Mapping[str, Tensor], mask: Tensor, ratio: Tensor, progress: Progress
+    ) -> None:
+        """Step sigma."""
+        k = self.ratios(state)
+        gradient = mask + ratio * k * (1 - k) / state["temperature"]
+        averages = state["sigma_exp_avg"], state["sigma_exp_avg_sq"]
+        self.optimizer.step_(state["sigma"], gradient, *averages, progress)
+
+    def split(
+        self,
+        sizes: Sequence[int],
+        progress: Progress,
+        state: Mapping[str, Tensor],
+        weights: Sequence[int] = (),
+    ) -> tuple[Quota, ...]:
+        """One quota a site."""
+        if self.settled(progress):
+            weights = unlike(weights)
+            entries = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
+            ratios = _shifted(state["sigma"] / state["temperature"], entries, 1 - progress.sparsity)
+            return each_place(sizes, [1 - k for k in ratios], progress.sparsity, weights)
+        kept = [math.ceil(k * n) for k, n in zip(self.ratios(state).tolist(), sizes, strict=True)]
+        return tuple(Quota((i,), n - k) for i, (n, k) in enumerate(zip(sizes, kept, strict=True)))
+
+    def _temperature(self, total: int, sparsity: float) -> float:
+        """Adam moves sigma by about its learning rate a step, whatever the gradient's size."""
+        steps = range(1, max(round(self.travel * total), 1) + 1)
+        reach = sum(self.optimizer.lr_at(_at(step, total)) for step in steps)
+        way = self.initial - math.log((1 - sparsity) / sparsity) if sparsity else self.initial
+        return max(reach, self.optimizer.lr) / max(way, 1.0)
+
+
+def _at(step: int, total: int) -> Progress:
+    return Progress(step=step, total=total, sparsity=0.0, final=0.0, reached=0.0, ramp=0.0)
+
+
+def _shifted(logits: Tensor, sizes: Sequence[int], kept: float) -> list[float]:
+    """Ratios sigmoid(logits + d) with the one d that keeps ``kept`` of all weights."""
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    low, high = -60.0 - float(logits.max()), 60.0 - float(logits.min())
+    for _ in range(100):
+        middle = (low + high) / 2
+        share = float((torch.sigmoid(logits + middle) * weights).sum() / weights.sum())
+        low, high = (middle, high) if share < kept else (low, middle)
+    ratios: list[float] = torch.sigmoid(logits + high).tolist()
+    return ratios
+
+
+class ExcessRatio(RatioPenalty):
+    """coefficient (R - k)^2 while the remaining ratio R is above its target k: LEAP.
+
+    The adaptive coefficient counts as a constant; ``form="code"`` is MLPruning's, which falls to
+    ``near_minimum`` once (R - k)^2 < ``near``.
+    """
+
+    kind: Literal["excess_ratio"] = "excess_ratio"
+
+    form: Literal["paper", "code"] = "paper"
+    """Which of the two published coefficients."""
+
+    maximum: float = Field(160.0, gt=0)
+    """Coefficient at R = 1 (code: 20 000)."""
+
+    minimum: float = Field(10.0, gt=0)
+    """Least coefficient (code: 50)."""
+
+    near: float = Field(3e-4, ge=0)
+    """Code only: L below which the coefficient is ``near_minimum``."""
+
+    near_minimum: float = Field(10.0, gt=0)
+    """Code only: the coefficient there."""
+
+    def gradient(self, ratios: Tensor, sizes: Tensor, progress: Progress) -> Tensor:
+        """Of the term at the ratios; zero once the target is reached."""
+        share, target = sizes / sizes.sum(), 1 - progress.sparsity
+        excess = float((ratios * share).sum()) - target
+        if excess <= 0:
+            return torch.zeros_like(ratios)
+        return share * (2 * excess * self.coefficient(excess**2, target))
+
+    def coefficient(self, loss: float, target: float) -> float:
+        """The adaptive coefficient at L = ``loss``, for the target ratio ``target``."""
+        if self.form == "code" and loss < self.near:
+            return self.near_minimum
+        return max(self.maximum * loss / (1 - target) ** 2, self.minimum)
 
 
 def leap(
@@ -96,7 +236,7 @@ def leap(
             optimizer=Adam(lr=ratio_lr, beta2=ratio_beta2),
             settle=settle,
         ),
-        mask=Latent(),
+        mask=StraightThrough(),
         penalties=(excess, ScoreL1(coefficient=penalty, follow=False)) if penalty else (excess,),
     )
 

@@ -27,18 +27,87 @@ of far longer runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import Field
+from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Global
-from sentei.parts.masks import Project
-from sentei.parts.patterns import Pattern
-from sentei.parts.penalties import MixtureGaussian
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Magnitude
+from sentei.parts import Cubic, Global, Magnitude, Pattern, Progress, Project, Scope, WeightPenalty
 from sentei.recipe import Recipe
+
+
+class MixtureGaussian(WeightPenalty):
+    """The negative log of a mixture-Gaussian prior on every weight, divided by N: MGPP.
+
+    lambda falls on a line over the schedule's ramp, and the prior ends with it.
+    """
+
+    kind: Literal["mixture_gaussian"] = "mixture_gaussian"
+
+    slab_probability: float = Field(0.1, gt=0, lt=1)
+    """lambda: prior probability of the slab, until the ramp."""
+
+    spike: float = Field(1e-10, gt=0)
+    """Variance of the spike."""
+
+    slab: float = Field(0.05, gt=0)
+    """Variance of the slab."""
+
+    anneal: float = Field(0.001, gt=0, le=1)
+    """What lambda is multiplied by at the ramp's end; 1 leaves it constant."""
+
+    until: Literal["ramp", "end"] = "ramp"
+    """When the prior ends: with the ramp, or never."""
+
+    examples: int | None = Field(None, ge=1)
+    """N: number of training examples. None takes it from the training data."""
+
+    def with_examples(self, examples: int) -> Self:
+        """With N from the data, unless it is set."""
+        return self if self.examples else self.model_copy(update={"examples": examples})
+
+    def check(self) -> None:
+        """N must be known, and the spike narrower than the slab."""
+        if self.spike >= self.slab:
+            raise ValueError(
+                f"penalties: mixture_gaussian.spike={self.spike:g} must be below "
+                f"slab={self.slab:g}: both are variances"
+            )
+        if self.examples is None:
+            raise ValueError(
+                "penalties: mixture_gaussian needs the number of training examples: pass "
+                "Pruner(..., examples=len(dataset)), or set its examples"
+            )
+
+    def boundary(self, progress: Progress | None = None) -> float:
+        """The |w| at which spike and slab are equally probable."""
+        c1, c2 = self._constants(self._probability(progress) if progress else self.slab_probability)
+        return math.sqrt(-c1 / c2)
+
+    def add_(self, gradient: Tensor, weight: Tensor, progress: Progress, scratch: Tensor) -> None:
+        """Add the prior's pull."""
+        if self.until == "ramp" and progress.ramp > 1:
+            return
+        assert self.examples is not None
+        c1, c2 = self._constants(self._probability(progress))
+        # As a sigmoid: the exponential of c2 w^2 overflows for |w| > 1.3e-4.
+        scratch.copy_(weight).square_().mul_(-c2).sub_(c1).sigmoid_()
+        scratch.mul_(1 / self.spike - 1 / self.slab).add_(1 / self.slab).mul_(weight)
+        gradient.add_(scratch, alpha=1 / self.examples)
+
+    def _probability(self, progress: Progress) -> float:
+        passed = min(max(progress.ramp, 0.0), 1.0)
+        return self.slab_probability * (1 + (self.anneal - 1) * passed)
+
+    def _constants(self, probability: float) -> tuple[float, float]:
+        odds = math.log(probability / (1 - probability))
+        return (
+            odds + 0.5 * math.log(self.spike / self.slab),
+            0.5 / self.spike - 0.5 / self.slab,
+        )
 
 
 def mgpp(

@@ -31,14 +31,17 @@ from collections.abc import Mapping
 from typing import Literal
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Global, Uniform
-from sentei.parts.learning import Adam
-from sentei.parts.masks import Latent
-from sentei.parts.patterns import Pattern
-from sentei.parts.penalties import ScoreL1
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Learned
+from sentei.parts import (
+    Adam,
+    Cubic,
+    Global,
+    Learned,
+    Pattern,
+    Scope,
+    ScoreL1,
+    StraightThrough,
+    Uniform,
+)
 from sentei.recipe import Recipe
 
 
@@ -76,7 +79,7 @@ def movement(
             sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=every, cooldown_every=every
         ),
         budget=Uniform() if budget == "uniform" else Global(),
-        mask=Latent(),
+        mask=StraightThrough(),
         penalties=(ScoreL1(coefficient=penalty, follow=False),) if penalty else (),
     )
 

@@ -25,16 +25,42 @@ the gradient was taken (``iterate="old"``), the code the weight one step later (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Global
-from sentei.parts.masks import Project
-from sentei.parts.patterns import Pattern
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Uncertainty
+from sentei.parts import Cubic, Global, Memory, Pattern, Project, Scope, Windowed
 from sentei.recipe import Recipe
+
+
+class Uncertainty(Windowed):
+    """Smoothed importance times smoothed uncertainty: PLATON's upper confidence bound S.
+
+    arXiv 2206.12562, eq. 4 to 7; windows as in the authors' code. Averages start at 0, without bias
+    correction.
+    """
+
+    kind: Literal["uncertainty"] = "uncertainty"
+    memory: ClassVar[tuple[str, ...]] = ("window", "importance", "uncertainty")
+
+    beta1: float = Field(0.85, ge=0, lt=1)
+    """Weight of the past in the average of importance."""
+
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """Weight of the past in the average of uncertainty."""
+
+    def fold_(self, memory: Memory, mean: Tensor) -> None:
+        """Average importance, then the deviation from that average."""
+        memory["importance"].lerp_(mean, 1 - self.beta1)
+        deviation = mean.sub_(memory["importance"]).abs_()
+        memory["uncertainty"].lerp_(deviation, 1 - self.beta2)
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """Ibar * Ubar."""
+        return torch.mul(memory["importance"], memory["uncertainty"], out=out)
 
 
 def platon(
@@ -60,7 +86,7 @@ def platon(
         beta2: Weight of the past in smoothed uncertainty.
         window: Optimizer steps over which sensitivity is averaged before it is folded in.
         iterate: The weight that meets the gradient, see
-            :class:`~sentei.parts.scores.Windowed`.
+            :class:`~sentei.parts.Windowed`.
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity, deciding at every step.
         every: Optimizer steps between decisions on the ramp.

@@ -19,16 +19,46 @@ published description, coefficient and epsilon are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Global
-from sentei.parts.masks import Project
-from sentei.parts.patterns import Pattern
-from sentei.parts.penalties import ReweightedL1
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Magnitude
+from sentei.parts import (
+    Cubic,
+    Global,
+    Magnitude,
+    Pattern,
+    Progress,
+    Project,
+    ProximalPenalty,
+    Scope,
+)
 from sentei.recipe import Recipe
+
+
+class ReweightedL1(ProximalPenalty):
+    """Soft-thresholding, with a threshold that falls with the weight's size.
+
+    Reweighted at every step.
+    """
+
+    kind: Literal["reweighted_l1"] = "reweighted_l1"
+
+    coefficient: float = Field(1e-3, ge=0)
+    """Weight of the term."""
+
+    epsilon: float = Field(1e-2, gt=0)
+    """Keeps the threshold of the smallest weights finite."""
+
+    def shrink_(self, weight: Tensor, lr: float, progress: Progress, scratch: Tensor) -> None:
+        """Shrink towards zero."""
+        torch.abs(scratch.copy_(weight), out=scratch)
+        size = scratch.clone()
+        scratch.add_(self.epsilon).reciprocal_().mul_(-lr * self.coefficient).add_(size)
+        weight.copy_(scratch.clamp_(min=0).copysign_(weight))
 
 
 def proximal(

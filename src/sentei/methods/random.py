@@ -11,15 +11,37 @@ Cost: 5 bytes a weight (the draw in float32, the mask), no gradient read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Uniform
-from sentei.parts.masks import Project
-from sentei.parts.patterns import Pattern
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Random
+from sentei.parts import Cubic, Memory, Pattern, Project, Scope, Score, Uniform
 from sentei.recipe import Recipe
+
+
+class Random(Score):
+    """A number drawn once for every weight: what any method must beat."""
+
+    kind: Literal["random"] = "random"
+    memory: ClassVar[tuple[str, ...]] = ("draw",)
+
+    seed: int = 0
+    """Of the draw."""
+
+    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
+        """Draw, by site and seed."""
+        generator = torch.Generator(weight.device).manual_seed(self.seed * 10_007 + number)
+        memory["draw"].uniform_(generator=generator)
+
+    def changes_at(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """The draw."""
+        return memory["draw"]
 
 
 def random(

@@ -16,12 +16,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Global
-from sentei.parts.masks import Project
-from sentei.parts.patterns import Pattern
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Smoothed
+from sentei.parts import Cubic, Global, Pattern, Project, Scope, Smoothed
 from sentei.recipe import Recipe
 
 

@@ -25,14 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sentei.methods.method import Method
-from sentei.parts.budget import Threshold
-from sentei.parts.learning import Adam
-from sentei.parts.masks import Latent
-from sentei.parts.patterns import Pattern
-from sentei.parts.penalties import ScoreL1
-from sentei.parts.schedule import Cubic
-from sentei.parts.scope import Scope
-from sentei.parts.scores import Learned
+from sentei.parts import Adam, Cubic, Learned, Pattern, Scope, ScoreL1, StraightThrough, Threshold
 from sentei.recipe import Recipe
 
 
@@ -71,7 +64,7 @@ def soft_movement(
         score=Learned(optimizer=Adam(lr=score_lr)),
         schedule=Cubic(sparsity=sparsity, warmup=warmup, cooldown=cooldown, every=1),
         budget=Threshold(final=threshold, settle=settle),
-        mask=Latent(),
+        mask=StraightThrough(),
         penalties=(ScoreL1(coefficient=coefficient, follow=follow),),
     )
 

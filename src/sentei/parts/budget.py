@@ -1,6 +1,7 @@
 """How the sparsity is spread over the sites: which of them are ranked together, and where cut.
 
-To a budget a site is a number of entries to prune: weights, or whatever a pattern decides as one.
+To a budget there are *places*, each with so many entries to prune: the weights of a site, or the
+units that a pattern lays over one or several.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sentei.parts.learning import Adam
-from sentei.parts.part import Moment, Part
+from sentei.parts.part import Part
+from sentei.parts.progress import Progress
+from sentei.records import PruningReport
 
 State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Sites ranked together: prune the ``count`` lowest of all their scores.
+class Quota:
+    """Places ranked together: prune the ``count`` lowest of all their scores.
 
     ``strict`` prunes only what lies below the ``count``-th lowest score instead. With a
     ``threshold``, what scores no higher than it is pruned, and ``count`` is the most that may be.
@@ -31,7 +32,7 @@ class Group:
     few of the lowest are pruned as reach it.
     """
 
-    sites: tuple[int, ...]
+    places: tuple[int, ...]
     count: int
     strict: bool = False
     threshold: float | None = None
@@ -39,39 +40,84 @@ class Group:
 
 
 class Budget(Part):
-    """Splits the sites into groups, each with what to prune of it."""
+    """Splits the places into quotas, each with what to prune of it."""
 
     axis: ClassVar[str] = "budget"
 
     learned: ClassVar[bool] = False
-    """Whether it learns from the gradients of the mask."""
+    """Whether it learns from the gradients of the mask, until it has settled: then it has
+    :meth:`learn_`."""
 
-    def mixes(self, moment: Moment) -> bool:
+    emergent: ClassVar[bool] = False
+    """Whether training finds the count, until it has settled."""
+
+    def fits(self, recipe: Any) -> None:
+        """Beside a latent mask, where it is learned."""
+        if self.learned and not recipe.mask.latent:
+            raise ValueError(
+                "a learned budget needs the mask's gradient, which mask: straight_through forms; "
+                f"mask is {recipe.mask.label}"
+            )
+
+    def mixes(self, progress: Progress) -> bool:
         """Whether units of all kinds and sizes are counted together, by their weights."""
         return False
 
     def start(self, sizes: Sequence[int], total: int, sparsity: float) -> dict[str, Tensor]:
-        """Its state before the first step: tensors of shape (sites,), float64, on the CPU.
+        """Its state before the first step: tensors of shape (places,), float64, on the CPU.
 
         ``total`` is the length of training in optimizer steps, ``sparsity`` its final target.
         """
         return {}
 
-    def settled(self, moment: Moment) -> bool:
-        """Whether the count is exact: round(all weights x ``moment.sparsity``)."""
+    def settled(self, progress: Progress) -> bool:
+        """Whether the count is exact: round(all weights x ``progress.sparsity``)."""
         return True
+
+    def ratios(self, state: State) -> Tensor | None:
+        """The kept ratio of every place, (places,), where they are learned; else None."""
+        return None
+
+    def learn_(self, state: State, mask: Tensor, ratio: Tensor, progress: Progress) -> None:
+        """Train the state, in place.
+
+        Args:
+            state: From :meth:`start`.
+            mask: For every place, the sum of the mask's gradient over what is kept, (places,).
+            ratio: Gradient of the penalties at the ratios, (places,).
+            progress: Where training is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not learn")
+
+    def reached(self, report: PruningReport) -> bool:
+        """Whether a finished pruning has removed as much as was asked for.
+
+        Counted as it was decided: in units of each pattern where there are units, else in weights.
+        """
+        counts, spare = [(report.prunable, report.pruned)], self.spare(len(report.units))
+        if report.units:
+            patterns = sorted({record.pattern for record in report.units})
+            alike = [[r for r in report.units if r.pattern == pattern] for pattern in patterns]
+            counts = [(sum(r.units for r in rs), sum(r.pruned for r in rs)) for rs in alike]
+            # Units of unlike sizes are counted, and rounded, apart.
+            spare += len({record.units for record in report.units}) - 1
+        return all(pruned + spare >= round(total * report.target) for total, pruned in counts)
+
+    def spare(self, places: int) -> int:
+        """How many entries fewer than round(all x sparsity) may be pruned over so many places."""
+        return 0
 
     @abstractmethod
     def split(
-        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
-    ) -> tuple[Group, ...]:
-        """Groups for sites of ``sizes`` entries.
+        self, sizes: Sequence[int], progress: Progress, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Quota, ...]:
+        """Quotas for places of ``sizes`` entries.
 
         Args:
-            sizes: Entries of every site.
-            moment: Where training is.
-            state: From :meth:`start`, of these sites.
-            weights: Weights of an entry of every site, where it mixes them; empty: those are alike.
+            sizes: Entries of every place.
+            progress: Where training is.
+            state: From :meth:`start`, of these places.
+            weights: Weights of an entry of every place, where it mixes them; empty: all alike.
         """
 
 
@@ -85,12 +131,16 @@ class Global(Budget):
     the k-th lowest, which prunes k - 1 weights, fewer with ties, and none when k scores are 0."""
 
     def split(
-        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
-    ) -> tuple[Group, ...]:
-        """One group of everything."""
-        wanted = sum(sizes) * moment.sparsity
-        count = int(wanted) if self.compat else round(wanted)
-        return (Group(tuple(range(len(sizes))), count, strict=self.compat),)
+        self, sizes: Sequence[int], progress: Progress, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Quota, ...]:
+        """One quota of everything."""
+        share = sum(sizes) * progress.sparsity
+        count = int(share) if self.compat else round(share)
+        return (Quota(tuple(range(len(sizes))), count, strict=self.compat),)
+
+    def spare(self, places: int) -> int:
+        """The one that the authors' code leaves."""
+        return int(self.compat)
 
 
 class AcrossSizes(Budget):
@@ -102,15 +152,27 @@ class AcrossSizes(Budget):
 
     kind: Literal["across_sizes"] = "across_sizes"
 
-    def mixes(self, moment: Moment) -> bool:
+    def fits(self, recipe: Any) -> None:
+        """Single weights are all of one size."""
+        if not recipe.pattern.pools:
+            raise ValueError(
+                f"budget: across_sizes ranks units of several weights, and pattern "
+                f"{recipe.pattern.label} has single ones: use budget: global"
+            )
+
+    def reached(self, report: PruningReport) -> bool:
+        """In weights."""
+        return report.pruned >= round(report.prunable * report.target)
+
+    def mixes(self, progress: Progress) -> bool:
         """Always."""
         return True
 
     def split(
-        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
-    ) -> tuple[Group, ...]:
-        """One group of everything."""
-        return (_everything(sizes, moment, weights),)
+        self, sizes: Sequence[int], progress: Progress, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Quota, ...]:
+        """One quota of everything."""
+        return (everything(sizes, progress, weights),)
 
 
 class Uniform(Budget):
@@ -127,21 +189,27 @@ class Uniform(Budget):
     For heads, neurons, rows, ...: 8, 16 or 64 suit the hardware."""
 
     def split(
-        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
-    ) -> tuple[Group, ...]:
-        """One group per site."""
+        self, sizes: Sequence[int], progress: Progress, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Quota, ...]:
+        """One quota a place."""
         if self.multiple > 1:
-            counts = [size - self._kept(size, moment.sparsity) for size in sizes]
-            return tuple(Group((i,), count) for i, count in enumerate(counts))
-        return _per_site(sizes, [moment.sparsity] * len(sizes), moment.sparsity)
+            counts = [size - self._kept(size, progress.sparsity) for size in sizes]
+            return tuple(Quota((i,), count) for i, count in enumerate(counts))
+        return each_place(sizes, [progress.sparsity] * len(sizes), progress.sparsity)
+
+    def spare(self, places: int) -> int:
+        """A multiple rounds in every place."""
+        return places * self.multiple if self.multiple > 1 else 0
 
     def _kept(self, size: int, sparsity: float) -> int:
         nearest = round(size * (1 - sparsity) / self.multiple) * self.multiple
         return min(max(nearest, self.multiple), size) if sparsity else size
 
 
-class Emergent(Budget):
+class Settling(Budget):
     """A budget whose count comes out of training, until it settles."""
+
+    emergent: ClassVar[bool] = True
 
     settle: float | None = Field(0.1, ge=0, le=1)
     """Fraction of training, at its end, in which the count is exactly the one asked for, in the
@@ -150,18 +218,23 @@ class Emergent(Budget):
     exceed the count by less than one; where a pattern has single weights beside units, each kind is
     counted by itself."""
 
-    def mixes(self, moment: Moment) -> bool:
+    def mixes(self, progress: Progress) -> bool:
         """Once it has settled: what was learned says how much each kind and size keeps."""
-        return self.settled(moment)
+        return self.settled(progress)
 
-    def settled(self, moment: Moment) -> bool:
+    def settled(self, progress: Progress) -> bool:
         """Whether the end has come near enough."""
         if self.settle is None:
             return False
-        return moment.step >= moment.total - round(self.settle * moment.total)
+        return progress.step >= progress.total - round(self.settle * progress.total)
+
+    def reached(self, report: PruningReport) -> bool:
+        """In weights, over all sizes; or by itself, where single weights stand beside units."""
+        by_weights = report.pruned >= round(report.prunable * report.target)
+        return by_weights or super().reached(report)
 
 
-class Threshold(Emergent):
+class Threshold(Settling):
     """A given threshold on the scores: soft movement pruning, l0.
 
     What scores no higher is pruned. Settled, the threshold is where it must be for the count.
@@ -192,137 +265,47 @@ class Threshold(Emergent):
         return self
 
     def split(
-        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
-    ) -> tuple[Group, ...]:
-        """One group per site, with the same threshold; settled, one group of everything."""
-        if self.settled(moment):
-            return (_everything(sizes, moment, _unlike(weights)),)
-        threshold = self.final * (moment.sparsity / moment.final if self.rises else 1.0)
+        self, sizes: Sequence[int], progress: Progress, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Quota, ...]:
+        """One quota a place, with the same threshold; settled, one of everything."""
+        if self.settled(progress):
+            return (everything(sizes, progress, unlike(weights)),)
+        threshold = self.final * (progress.sparsity / progress.final if self.rises else 1.0)
         if self.sigmoid:
             threshold = math.log(threshold / (1 - threshold)) if threshold else -math.inf
         return tuple(
-            Group((i,), max(size - int(self.least * size) - 1, 0), threshold=threshold)
+            Quota((i,), max(size - int(self.least * size) - 1, 0), threshold=threshold)
             for i, size in enumerate(sizes)
         )
 
 
-class LearnedRatio(Emergent):
-    """A kept ratio for every site, k = sigmoid(sigma / temperature), with sigma learned: LEAP.
-
-    Each site keeps its ceil(k n) best. The gradient of sigma is straight-through: the sum of the
-    mask's gradient over what is kept; penalties on the ratio reach it through the sigmoid. Settled,
-    all sigma / temperature are moved by the same amount to meet the count. (arXiv 2105.14636; code
-    of its first version, yaozhewei/MLPruning at 5483912, which has no temperature.)
-    """
-
-    kind: Literal["learned_ratio"] = "learned_ratio"
-    learned: ClassVar[bool] = True
-
-    temperature: float | None = Field(None, gt=0)
-    """Divides sigma. None chooses the one with which steps of Adam's size lead every ratio from its
-    start to the target in the first ``travel`` of training."""
-
-    travel: float = Field(0.5, gt=0, le=1)
-    """Fraction of training for that way, where the temperature is chosen."""
-
-    initial: float = 5.0
-    """sigma / temperature at the start: 5 keeps 0.9933 of a site (the code: 10, 0.99995)."""
-
-    optimizer: Adam = Adam()
-    """Trains sigma."""
-
-    def start(self, sizes: Sequence[int], total: int, sparsity: float) -> dict[str, Tensor]:
-        """sigma, Adam's averages of it, and the temperature."""
-        temperature = self.temperature or self._temperature(total, sparsity)
-        sites = torch.ones(len(sizes), dtype=torch.float64)
-        return {
-            "sigma": sites * (self.initial * temperature),
-            "sigma_exp_avg": torch.zeros_like(sites),
-            "sigma_exp_avg_sq": torch.zeros_like(sites),
-            "temperature": sites * temperature,
-        }
-
-    def ratios(self, state: State) -> Tensor:
-        """K of every site, (sites,)."""
-        return torch.sigmoid(state["sigma"] / state["temperature"])
-
-    def learn_(self, state: State, mask: Tensor, ratio: Tensor, moment: Moment) -> None:
-        """Step sigma.
-
-        Args:
-            state: From :meth:`start`.
-            mask: For every site, the sum of the mask's gradient over what is kept, (sites,).
-            ratio: Gradient of the penalties at the ratios, (sites,).
-            moment: Where training is.
-        """
-        k = self.ratios(state)
-        gradient = mask + ratio * k * (1 - k) / state["temperature"]
-        averages = state["sigma_exp_avg"], state["sigma_exp_avg_sq"]
-        self.optimizer.step_(state["sigma"], gradient, *averages, moment)
-
-    def split(
-        self, sizes: Sequence[int], moment: Moment, state: State, weights: Sequence[int] = ()
-    ) -> tuple[Group, ...]:
-        """One group per site."""
-        if self.settled(moment):
-            weights = _unlike(weights)
-            held = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
-            ratios = _shifted(state["sigma"] / state["temperature"], held, 1 - moment.sparsity)
-            return _per_site(sizes, [1 - k for k in ratios], moment.sparsity, weights)
-        kept = [math.ceil(k * n) for k, n in zip(self.ratios(state).tolist(), sizes, strict=True)]
-        return tuple(Group((i,), n - k) for i, (n, k) in enumerate(zip(sizes, kept, strict=True)))
-
-    def _temperature(self, total: int, sparsity: float) -> float:
-        """Adam moves sigma by about its learning rate a step, whatever the gradient's size."""
-        steps = range(1, max(round(self.travel * total), 1) + 1)
-        reach = sum(self.optimizer.lr_at(_at(step, total)) for step in steps)
-        way = self.initial - math.log((1 - sparsity) / sparsity) if sparsity else self.initial
-        return max(reach, self.optimizer.lr) / max(way, 1.0)
-
-
-def _at(step: int, total: int) -> Moment:
-    return Moment(step=step, total=total, sparsity=0.0, final=0.0, reached=0.0, ramp=0.0)
-
-
-def _shifted(logits: Tensor, sizes: Sequence[int], kept: float) -> list[float]:
-    """Ratios sigmoid(logits + d) with the one d that keeps ``kept`` of all weights."""
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    low, high = -60.0 - float(logits.max()), 60.0 - float(logits.min())
-    for _ in range(100):
-        middle = (low + high) / 2
-        share = float((torch.sigmoid(logits + middle) * weights).sum() / weights.sum())
-        low, high = (middle, high) if share < kept else (low, middle)
-    ratios: list[float] = torch.sigmoid(logits + high).tolist()
-    return ratios
-
-
-def _unlike(weights: Sequence[int]) -> Sequence[int]:
+def unlike(weights: Sequence[int]) -> Sequence[int]:
     """The weights of entries, or none where all have as many: entries are then counted exactly."""
     return weights if len(set(weights)) > 1 else ()
 
 
-def _everything(sizes: Sequence[int], moment: Moment, weights: Sequence[int]) -> Group:
-    """One group of all sites, counted by weights where those of an entry are given."""
-    held = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
-    count = round(sum(held) * moment.sparsity)
-    return Group(tuple(range(len(sizes))), count, of_weights=bool(weights))
+def everything(sizes: Sequence[int], progress: Progress, weights: Sequence[int]) -> Quota:
+    """One quota of all places, counted by weights where those of an entry are given."""
+    entries = [n * w for n, w in zip(sizes, weights, strict=True)] if weights else sizes
+    count = round(sum(entries) * progress.sparsity)
+    return Quota(tuple(range(len(sizes))), count, of_weights=bool(weights))
 
 
-def _per_site(
+def each_place(
     sizes: Sequence[int], pruned: Sequence[float], sparsity: float, weights: Sequence[int] = ()
-) -> tuple[Group, ...]:
-    """One group per site that prunes its fraction, with an exact sum: round(sum x sparsity).
+) -> tuple[Quota, ...]:
+    """One quota a place that prunes its fraction, with an exact sum: round(sum x sparsity).
 
     Of entries with unlike ``weights`` as few more are pruned as reach it.
     """
     each = weights or [1] * len(sizes)
-    wanted = [size * share for size, share in zip(sizes, pruned, strict=True)]
-    counts = [min(int(share), size) for share, size in zip(wanted, sizes, strict=True)]
+    shares = [size * share for size, share in zip(sizes, pruned, strict=True)]
+    counts = [min(int(share), size) for share, size in zip(shares, sizes, strict=True)]
     missing = round(sum(n * w for n, w in zip(sizes, each, strict=True)) * sparsity)
     missing -= sum(n * w for n, w in zip(counts, each, strict=True))
-    for i in sorted(range(len(sizes)), key=lambda i: counts[i] - wanted[i]):
+    for i in sorted(range(len(sizes)), key=lambda i: counts[i] - shares[i]):
         if missing <= 0:
             break
         counts[i] += 1
         missing -= each[i]
-    return tuple(Group((i,), count) for i, count in enumerate(counts))
+    return tuple(Quota((i,), count) for i, count in enumerate(counts))

@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, tensor
 from torch.optim.adamw import adamw
 
-from sentei.parts.part import Moment, Part
+from sentei.parts.part import Part
+from sentei.parts.progress import Progress
 
 
 class Adam(Part):
@@ -35,14 +36,14 @@ class Adam(Part):
     eps: float = Field(1e-8, gt=0)
     """Added to the root of that average."""
 
-    def lr_at(self, moment: Moment) -> float:
+    def lr_at(self, progress: Progress) -> float:
         """Learning rate of the step being taken."""
-        warm, passed = round(self.warmup * moment.total), moment.step - 1
+        warm, passed = round(self.warmup * progress.total), progress.step - 1
         if passed < warm:
             return self.lr * passed / warm
         if self.decay == "none":
             return self.lr
-        return self.lr * max(moment.total - passed, 0) / max(moment.total - warm, 1)
+        return self.lr * max(progress.total - passed, 0) / max(progress.total - warm, 1)
 
     def step_(
         self,
@@ -50,7 +51,7 @@ class Adam(Part):
         gradient: Tensor,
         exp_avg: Tensor,
         exp_avg_sq: Tensor,
-        moment: Moment,
+        progress: Progress,
     ) -> None:
         """Move ``value`` against ``gradient`` (all of one shape and dtype), in place."""
         adamw(
@@ -59,12 +60,12 @@ class Adam(Part):
             [exp_avg],
             [exp_avg_sq],
             [],
-            [tensor(float(moment.step - 1), device=value.device)],
+            [tensor(float(progress.step - 1), device=value.device)],
             fused=True,
             amsgrad=False,
             beta1=self.beta1,
             beta2=self.beta2,
-            lr=self.lr_at(moment),
+            lr=self.lr_at(progress),
             weight_decay=0.0,
             eps=self.eps,
             maximize=False,

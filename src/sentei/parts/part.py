@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
 from pydantic_core import PydanticCustomError
 
 from sentei.messages import did_you_mean
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where training is: what the engine tells parts whose work depends on it.
-
-    ``step`` of ``total`` is the optimizer step being taken, from 1. ``sparsity`` is what the
-    schedule asks of the decision in force (before the optimizer's step) or being made (after it),
-    ``final`` what it asks at the end, ``reached`` what the latest decision pruned. ``ramp`` is the
-    place of ``step`` on the schedule's ramp: 0 at its start, 1 at its end, below and above outside.
-    """
-
-    step: int
-    total: int
-    sparsity: float
-    final: float
-    reached: float
-    ramp: float
 
 
 class Part(BaseModel):
@@ -56,6 +37,20 @@ class Part(BaseModel):
         """The mapping or kind that an axis's own short spelling stands for."""
         return value
 
+    @property
+    def label(self) -> str:
+        """What people call it: its kind in recipes."""
+        kind: str = type(self).model_fields["kind"].default
+        return kind
+
+    def fits(self, recipe: Any) -> None:
+        """Look at the other parts of the :class:`~sentei.recipe.Recipe` that this one stands in.
+
+        Raises:
+            ValueError: There is one that it cannot stand beside; says which would do.
+        """
+        return None
+
     @model_validator(mode="wrap")
     @classmethod
     def _choose_kind(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -81,3 +76,13 @@ def _leaves(cls: type[Part]) -> Iterator[type[Any]]:
         if "kind" in part.model_fields:
             yield part
         yield from _leaves(part)
+
+
+def parts_of(part: Part) -> Iterator[Part]:
+    """Every part inside a part, however deep."""
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Part):
+                yield one
+                yield from parts_of(one)

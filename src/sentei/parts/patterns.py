@@ -10,32 +10,29 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sentei.families import Structure
+from sentei.families import Slice, Structure
 from sentei.messages import did_you_mean
 from sentei.parts.part import Part
 from sentei.parts.site import Site
 
 Reduce = Literal["mean", "sum", "max", "min"]
-Sites = Mapping[int, Site]
-"""Sites by their place in the list of all."""
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiling:
     """What units own of one site: tiles of ``rows`` x ``columns``, row by row of the tiles.
 
     They cover the entries [``start``, ``stop``) along ``dim`` and all of the other dimension.
-    ``site`` is the site's place in the list of all.
     """
 
-    site: int
+    site: Site
     dim: int
     start: int
     stop: int
@@ -56,20 +53,21 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Units:
+class UnitGroup:
     """Units of one make in one place: ``count`` of them, each of ``weights`` weights.
 
-    ``kind`` names the pattern: units are ranked with those of the same kind and size only. ``name``
-    is the site or the module they lie in. Where ``weights`` is 1, unit i is entry i of the one
-    site; ``n_m`` then says that of every M entries N are kept.
+    ``pattern`` is the label of theirs: units are ranked with those of the same pattern and size
+    only, unless a budget mixes them. ``name`` is the site or the module that they lie in. Where
+    ``weights`` is 1, unit i is entry i of the one site; ``n_m`` then says that of every M entries N
+    are kept.
     """
 
-    kind: str
+    pattern: str
     name: str
     layer: int | None
     count: int
     weights: int
-    tiles: tuple[Tiles, ...]
+    tilings: tuple[Tiling, ...]
     reduce: Reduce = "mean"
     n_m: tuple[int, int] | None = None
 
@@ -79,18 +77,13 @@ class Units:
         return self.weights > 1
 
     @property
-    def sites(self) -> tuple[int, ...]:
+    def sites(self) -> tuple[Site, ...]:
         """The sites that they lie in, each once."""
-        return tuple(dict.fromkeys(tiles.site for tiles in self.tiles))
+        return tuple(dict.fromkeys(tiling.site for tiling in self.tilings))
 
-    def moved(self, places: Mapping[int, int]) -> Units:
-        """The same units where the list of sites has changed: old place to new."""
-        tiles = tuple(replace(tiles, site=places[tiles.site]) for tiles in self.tiles)
-        return replace(self, tiles=tiles)
-
-    def pool(self, values: Mapping[int, Tensor], reduce: Reduce) -> Tensor:
+    def pool(self, values: Mapping[Site, Tensor], reduce: Reduce) -> Tensor:
         """Values of the units, (count,), from those of the weights, by site."""
-        views = [tiles.view(values[tiles.site]) for tiles in self.tiles]
+        views = [tiling.view(values[tiling.site]) for tiling in self.tilings]
         if reduce in ("max", "min"):
             pick = torch.amax if reduce == "max" else torch.amin
             return pick(torch.stack([pick(view, (1, 3)).flatten() for view in views]), 0)
@@ -113,19 +106,18 @@ class Pattern(Part):
     pools: ClassVar[bool] = True
     """Whether its units are more than single weights."""
 
+    fixed: ClassVar[bool] = False
+    """Whether it fixes how much of every matrix is kept."""
+
     @abstractmethod
-    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
         """The units of ``sites``; a site that none of them covers is not pruned.
 
         Raises:
             ValueError: A site cannot be divided so, or there is nothing to lay units over.
         """
-
-    @property
-    def label(self) -> str:
-        """What people call it."""
-        kind: str = type(self).model_fields["kind"].default
-        return kind
 
     def check(self, sparsity: float) -> None:
         """Raise ValueError when the final sparsity is one that the pattern cannot have."""
@@ -155,9 +147,11 @@ class Unstructured(Pattern):
     kind: Literal["unstructured"] = "unstructured"
     pools: ClassVar[bool] = False
 
-    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
         """One weight a unit."""
-        return tuple(_singles(self.label, number, site) for number, site in sites.items())
+        return tuple(_singles(self.label, site) for site in sites)
 
 
 class NM(Pattern):
@@ -169,6 +163,7 @@ class NM(Pattern):
 
     kind: Literal["n_m"] = "n_m"
     pools: ClassVar[bool] = False
+    fixed: ClassVar[bool] = True
 
     keep: int = Field(2, ge=1)
     """N: weights kept in a group."""
@@ -181,6 +176,14 @@ class NM(Pattern):
         """N:M."""
         return f"{self.keep}:{self.of}"
 
+    def fits(self, recipe: Any) -> None:
+        """Nothing is left for a budget to learn."""
+        if recipe.budget.learned:
+            raise ValueError(
+                f"pattern {self.label} fixes how much of every matrix is kept: there is nothing "
+                f"for budget: {recipe.budget.label} to learn"
+            )
+
     def check(self, sparsity: float) -> None:
         """N:M is one sparsity only."""
         if self.keep >= self.of:
@@ -192,10 +195,12 @@ class NM(Pattern):
                 f"not {sparsity:.12g}"
             )
 
-    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
         """One weight a unit."""
-        for site in sites.values():
-            inputs = _matrix(self, site)[1]
+        for site in sites:
+            inputs = matrix_shape(self, site)[1]
             if site.transposed:
                 raise ValueError(
                     f"pattern {self.label}: {site.name} is stored (in, out), and the weights of "
@@ -206,10 +211,7 @@ class NM(Pattern):
                     f"pattern {self.label}: {site.name} has {inputs} inputs, which {self.of} does "
                     "not divide; leave it out with scope.exclude"
                 )
-        return tuple(
-            _singles(self.label, number, site, (self.keep, self.of))
-            for number, site in sites.items()
-        )
+        return tuple(_singles(self.label, site, (self.keep, self.of)) for site in sites)
 
 
 class Grouped(Pattern):
@@ -231,17 +233,26 @@ class Grouped(Pattern):
                     f"there are {', '.join(sorted(known))}{hint}"
                 )
 
-    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
         """The units of the sites with its roles."""
-        chosen = {n: site for n, site in sites.items() if not self.roles or site.role in self.roles}
+        chosen = [site for site in sites if not self.roles or site.role in self.roles]
         if not chosen:
-            known = ", ".join(sorted({site.role for site in sites.values()})) or "nothing"
-            wanted = f" with the roles {', '.join(self.roles)}" if self.roles else ""
-            raise ValueError(f"pattern {self.label}: no site{wanted}; left for it is {known}")
-        return self._arrange(chosen, structures)
+            known = ", ".join(sorted({site.role for site in sites})) or "nothing"
+            roles = f" with the roles {', '.join(self.roles)}" if self.roles else ""
+            raise ValueError(f"pattern {self.label}: no site{roles}; left for it is {known}")
+        return self.group(chosen, structures)
 
     @abstractmethod
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]: ...
+    def group(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
+        """The units of sites, at least one, all of its roles.
+
+        Raises:
+            ValueError: A site cannot be divided so.
+        """
 
 
 class Block(Grouped):
@@ -260,16 +271,19 @@ class Block(Grouped):
         """Rows x columns."""
         return f"{self.rows}x{self.columns}"
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
-        for site in sites.values():
-            shape = _matrix(self, site)
+    def group(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
+        """Blocks over whole sites."""
+        for site in sites:
+            shape = matrix_shape(self, site)
             outputs, inputs = shape[::-1] if site.transposed else shape
             if outputs % self.rows or inputs % self.columns:
                 raise ValueError(
                     f"pattern {self.label}: {site.name} is {outputs} x {inputs}, which such blocks "
                     "do not divide; choose others, or leave it out with scope.exclude"
                 )
-        return _tiled(self, sites, self.rows, self.columns)
+        return tiled(self, sites, self.rows, self.columns)
 
 
 class Row(Grouped):
@@ -277,8 +291,11 @@ class Row(Grouped):
 
     kind: Literal["row"] = "row"
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
-        return _tiled(self, sites, 1, None)
+    def group(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
+        """Rows of whole sites."""
+        return tiled(self, sites, 1, None)
 
 
 class Column(Grouped):
@@ -286,8 +303,11 @@ class Column(Grouped):
 
     kind: Literal["column"] = "column"
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
-        return _tiled(self, sites, None, 1)
+    def group(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
+        """Columns of whole sites."""
+        return tiled(self, sites, None, 1)
 
 
 class _Coupled(Grouped):
@@ -295,44 +315,48 @@ class _Coupled(Grouped):
 
     coupled: ClassVar[bool] = True
 
-    def _arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
-        places = {site.name: number for number, site in sites.items()}
-        found = []
+    def group(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
+        """The structures of the model that lie in the sites."""
+        by_name = {site.name: site for site in sites}
+        groups = []
         for structure in structures:
             names = [piece.parameter for piece in structure.weights]
-            inside = [name for name in names if name in places]
+            inside = [name for name in names if name in by_name]
             if structure.unit != self.label or not inside:
                 continue
-            if missing := [name for name in names if name not in places]:
+            if missing := [name for name in names if name not in by_name]:
                 raise ValueError(
                     f"pattern {self.label}: {missing[0]} goes with {inside[0]} and is not in the "
                     "scope: include both or neither"
                 )
-            tiles = []
-            for piece in structure.weights:
-                place = places[piece.parameter]
-                shape = list(_matrix(self, sites[place]))
-                shape[piece.dim] = piece.width
-                stop = piece.offset + piece.width * structure.units
-                tiles.append(Tiles(place, piece.dim, piece.offset, stop, *shape))
-            weights = sum(t.rows * t.columns for t in tiles)
-            found.append(
-                Units(
-                    kind=self.label,
+            tilings = tuple(
+                self._tiling(by_name[p.parameter], p, structure) for p in structure.weights
+            )
+            groups.append(
+                UnitGroup(
+                    pattern=self.label,
                     name=structure.name,
                     layer=structure.layer,
                     count=structure.units,
-                    weights=weights,
-                    tiles=tuple(tiles),
+                    weights=sum(tiling.rows * tiling.columns for tiling in tilings),
+                    tilings=tilings,
                     reduce=self.reduce,
                 )
             )
-        if not found:
-            one = next(iter(sites.values())).name
+        if not groups:
             raise ValueError(
-                f"pattern {self.label}: the scope ({one} and {len(sites) - 1} more) holds none"
+                f"pattern {self.label}: the scope ({sites[0].name} and {len(sites) - 1} more) "
+                "holds none"
             )
-        return tuple(found)
+        return tuple(groups)
+
+    def _tiling(self, site: Site, piece: Slice, structure: Structure) -> Tiling:
+        shape = list(matrix_shape(self, site))
+        shape[piece.dim] = piece.width
+        stop = piece.offset + piece.width * structure.units
+        return Tiling(site, piece.dim, piece.offset, stop, *shape)
 
 
 class Head(_Coupled):
@@ -372,6 +396,11 @@ class Hybrid(Pattern):
         return all(part.pools for part in self.parts)
 
     @property
+    def fixed(self) -> bool:  # type: ignore[override]
+        """Whether any of them is."""
+        return any(part.fixed for part in self.parts)
+
+    @property
     def label(self) -> str:
         """Theirs, joined."""
         return "+".join(part.label for part in self.parts)
@@ -386,15 +415,16 @@ class Hybrid(Pattern):
         for part in self.parts:
             part.check_roles(known)
 
-    def arrange(self, sites: Sites, structures: Sequence[Structure]) -> tuple[Units, ...]:
+    def arrange(
+        self, sites: Sequence[Site], structures: Sequence[Structure]
+    ) -> tuple[UnitGroup, ...]:
         """Those of its parts."""
-        left, found = dict(sites), list[Units]()
+        left, groups = list(sites), list[UnitGroup]()
         for part in self.parts:
-            taken = part.arrange(left, structures)
-            covered = {tiles.site for units in taken for tiles in units.tiles}
-            left = {number: site for number, site in left.items() if number not in covered}
-            found += taken
-        return tuple(found)
+            groups += part.arrange(left, structures)
+            covered = {site for group in groups for site in group.sites}
+            left = [site for site in left if site not in covered]
+        return tuple(groups)
 
 
 def protect_(scores: Tensor, keep: int, of: int) -> None:
@@ -409,29 +439,41 @@ def protect_(scores: Tensor, keep: int, of: int) -> None:
     groups.masked_fill_(ahead.sum(2) < keep, torch.inf)
 
 
-def _singles(kind: str, number: int, site: Site, n_m: tuple[int, int] | None = None) -> Units:
+def _singles(label: str, site: Site, n_m: tuple[int, int] | None = None) -> UnitGroup:
+    whole = Tiling(site, 0, 0, site.parameter.shape[0], 1, 1)
     count = site.parameter.numel()
-    whole = Tiles(number, 0, 0, site.parameter.shape[0], 1, 1)
-    return Units(kind, site.name, site.layer, count, 1, (whole,), n_m=n_m)
+    return UnitGroup(label, site.name, site.layer, count, 1, (whole,), n_m=n_m)
 
 
-def _tiled(
-    pattern: Grouped, sites: Sites, outputs: int | None, inputs: int | None
-) -> tuple[Units, ...]:
-    """Tiles over whole sites; None is all of a site's."""
-    found = []
-    for number, site in sites.items():
-        shape = _matrix(pattern, site)
+def tiled(
+    pattern: Grouped, sites: Sequence[Site], outputs: int | None, inputs: int | None
+) -> tuple[UnitGroup, ...]:
+    """Units that are tiles of so many outputs x inputs over whole sites; None is all of a site's.
+
+    Raises:
+        ValueError: A site is no matrix.
+    """
+    groups = []
+    for site in sites:
+        shape = matrix_shape(pattern, site)
         rows, columns = (inputs, outputs) if site.transposed else (outputs, inputs)
-        tiles = Tiles(number, 0, 0, shape[0], rows or shape[0], columns or shape[1])
-        weights = tiles.rows * tiles.columns
+        tiling = Tiling(site, 0, 0, shape[0], rows or shape[0], columns or shape[1])
+        weights = tiling.rows * tiling.columns
         count = site.parameter.numel() // weights
-        kind, reduce = pattern.label, pattern.reduce
-        found.append(Units(kind, site.name, site.layer, count, weights, (tiles,), reduce))
-    return tuple(found)
+        groups.append(
+            UnitGroup(
+                pattern.label, site.name, site.layer, count, weights, (tiling,), pattern.reduce
+            )
+        )
+    return tuple(groups)
 
 
-def _matrix(pattern: Pattern, site: Site) -> tuple[int, int]:
+def matrix_shape(pattern: Pattern, site: Site) -> tuple[int, int]:
+    """The shape of a site that must be a matrix.
+
+    Raises:
+        ValueError: It is none.
+    """
     shape = tuple(site.parameter.shape)
     if len(shape) != 2:
         raise ValueError(

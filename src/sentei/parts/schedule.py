@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -25,8 +25,9 @@ class Schedule(Part):
 
     axis: ClassVar[str] = "schedule"
 
-    found: ClassVar[bool] = False
-    """Whether the sparsity is the one that the model has when pruning begins."""
+    from_model: ClassVar[bool] = False
+    """Whether the sparsity is the one that the model has when pruning begins: then
+    :meth:`resolve` takes it from there."""
 
     sparsity: Sparsity
     """Final sparsity: the fraction of prunable weights removed at the end, in [0, 1)."""
@@ -48,6 +49,14 @@ class Schedule(Part):
     @abstractmethod
     def check(self, total: int) -> None:
         """Raise ValueError when the schedule cannot run in ``total`` steps."""
+
+    def resolve(self, zeros: int, weights: int) -> Self:
+        """The schedule for a model with so many zeros among its prunable weights.
+
+        Raises:
+            ValueError: The model has other zeros than it needs.
+        """
+        return self
 
     def first_update(self, total: int) -> int:
         """The first step that decides."""
@@ -136,49 +145,6 @@ class Cubic(Schedule):
         return round(self.warmup * total), total - round(self.cooldown * total)
 
 
-class Stages(Schedule):
-    """The cubic ramp in a number of equal stages: s = s_T (1 - (1 - c / C)^3) after stage c of C.
-
-    Stages end evenly over training, the last with its last step. (SparseBERT's code, which stops
-    one stage, a millionth of the target, short.)
-    """
-
-    kind: Literal["stages"] = "stages"
-
-    stages: int = Field(100, ge=1)
-    """C: number of decisions."""
-
-    cooldown: float = Field(0.0, ge=0, lt=1)
-    """Fraction of training after the last stage, spent at the final sparsity."""
-
-    def at(self, step: int, total: int) -> float:
-        """Sparsity of the stages ended by ``step``."""
-        stage = self._stage(step, total)
-        return self.sparsity * (1 - (1 - stage / self.stages) ** 3)
-
-    def ramp(self, step: int, total: int) -> float:
-        """Place of ``step`` before the end of the last stage."""
-        return step / self._end(total)
-
-    def is_update(self, step: int, total: int) -> bool:
-        """Where a stage ends."""
-        return self._stage(step, total) > self._stage(step - 1, total)
-
-    def check(self, total: int) -> None:
-        """Refuse fewer steps than stages."""
-        if self._end(total) < self.stages:
-            raise ValueError(
-                f"schedule.stages={self.stages}: more than the {self._end(total)} steps to prune "
-                "in; train longer or use fewer stages"
-            )
-
-    def _stage(self, step: int, total: int) -> int:
-        return min(max(step, 0) * self.stages // self._end(total), self.stages)
-
-    def _end(self, total: int) -> int:
-        return total - round(self.cooldown * total)
-
-
 class Constant(Schedule):
     """The final sparsity is asked for from the start: for budgets that find their own way there."""
 
@@ -211,58 +177,3 @@ class Constant(Schedule):
 
     def _start(self, total: int) -> int:
         return round(self.warmup * total)
-
-
-class Found(Schedule):
-    """The sparsity that the model has when pruning begins, at every step: nothing more is asked.
-
-    Decided at the first step and the last.
-    """
-
-    kind: Literal["found"] = "found"
-    found: ClassVar[bool] = True
-
-    sparsity: Sparsity | None = None  # type: ignore[assignment]
-    """The least that the model must have; what it has takes its place. None takes all but 0."""
-
-    def taken(self, zeros: int, weights: int) -> Found:
-        """The schedule for a model with so many zeros among its prunable weights.
-
-        Raises:
-            ValueError: The model is dense, less sparse than it must be, or all zeros.
-        """
-        if self.sparsity is None and zeros == 0:
-            raise ValueError(
-                f"schedule.kind=found: none of the {weights:,} prunable weights is zero, so there "
-                "is no sparsity to keep. Name a model that was pruned before, or a method that "
-                "prunes"
-            )
-        if zeros < round(weights * (self.sparsity or 0)):
-            raise ValueError(
-                f"schedule.sparsity={self.sparsity}: {zeros / weights:.4%} of the {weights:,} "
-                "prunable weights of this model are zero, which is less. Name the model that was "
-                "pruned so far, or leave the sparsity out to keep what is found"
-            )
-        if zeros == weights:
-            raise ValueError(
-                f"schedule.kind=found: all of the {weights:,} prunable weights are zero, and "
-                "nothing is left to train. Name another model"
-            )
-        return self.model_copy(update={"sparsity": zeros / weights})
-
-    def at(self, step: int, total: int) -> float:
-        """What was found."""
-        assert self.sparsity is not None
-        return self.sparsity
-
-    def ramp(self, step: int, total: int) -> float:
-        """Behind its end, always."""
-        return 1 + step / total
-
-    def is_update(self, step: int, total: int) -> bool:
-        """At the first step and the last."""
-        return step in (1, total)
-
-    def check(self, total: int) -> None:
-        """Any number of steps will do."""
-        return None

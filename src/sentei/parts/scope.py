@@ -104,25 +104,7 @@ class Scope(Part):
         if not self.include:
             _check_no_adapter(model, tree.names)
         self._check_patterns(tree)
-        if self.include:
-            rule = "include patterns " + ", ".join(map(repr, self.include))
-            chosen = {name for name in tree.names if _first_match(name, self.include)}
-        elif family:
-            rule = f"family preset {family.name}"
-            chosen = _preset(tree, family)
-        else:
-            known = f"no preset for model type {model_type}" if model_type else "no model type"
-            rule = f"{known}: every nn.Linear weight inside repeated blocks (nn.ModuleList)"
-            chosen = set(tree.linear_weights)
-            if not chosen:
-                raise ValueError(
-                    f"scope matched no weight: {known}, and no nn.Linear inside an nn.ModuleList. "
-                    f"Name the weights in scope.include. {tree.first_candidates}"
-                )
-        if self.biases:
-            rule += ", and their biases"
-            beside = {f"{name.removesuffix('.weight')}.bias" for name in chosen}
-            chosen |= beside & tree.names.keys()
+        chosen, rule = self._choose(tree, model_type, family)
         included = [entry for entry in tree.names.values() if entry.name in chosen]
         entries = [entry for entry in included if not _first_match(entry.name, self.exclude)]
         if not entries:
@@ -148,6 +130,31 @@ class Scope(Part):
             note=family.note if family else "",
             parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
+
+    def _choose(
+        self, tree: _Tree, model_type: str | None, family: Family | None
+    ) -> tuple[set[str], str]:
+        """The names of what is included, and what chose them."""
+        if self.include:
+            rule = "include patterns " + ", ".join(map(repr, self.include))
+            chosen = {name for name in tree.names if _first_match(name, self.include)}
+        elif family:
+            rule = f"family preset {family.name}"
+            chosen = _preset(tree, family)
+        else:
+            known = f"no preset for model type {model_type}" if model_type else "no model type"
+            rule = f"{known}: every nn.Linear weight inside repeated blocks (nn.ModuleList)"
+            chosen = set(tree.linear_weights)
+            if not chosen:
+                raise ValueError(
+                    f"scope matched no weight: {known}, and no nn.Linear inside an nn.ModuleList. "
+                    f"Name the weights in scope.include. {tree.first_candidates}"
+                )
+        if self.biases:
+            rule += ", and their biases"
+            beside = {f"{name.removesuffix('.weight')}.bias" for name in chosen}
+            chosen |= beside & tree.names.keys()
+        return chosen, rule
 
     def _check_patterns(self, tree: _Tree) -> None:
         for field, patterns, what in (
@@ -316,15 +323,15 @@ def _preset(tree: _Tree, family: Family) -> set[str]:
     chosen: set[str] = set()
     for entry in tree.names.values():
         if place := family.locate(entry.module):
-            found = blocks.setdefault(place.block, set())
+            roles = blocks.setdefault(place.block, set())
             if place.role and entry.leaf == "weight":
-                found.add(place.role)
+                roles.add(place.role)
                 chosen.add(entry.name)
     missing = [
         f"{block}.{module}.weight"
-        for block, found in blocks.items()
+        for block, roles in blocks.items()
         for role, module in family.roles.items()
-        if role not in found
+        if role not in roles
     ]
     if missing or not blocks:
         reason = f"it has no {_listed(missing)}" if blocks else f"it has no {family.block}"

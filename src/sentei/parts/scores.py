@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from sentei.parts.learning import Adam
-from sentei.parts.part import Moment, Part
+from sentei.parts.part import Part
+from sentei.parts.progress import Progress
 from sentei.tensors import product_
 
 Memory = Mapping[str, Tensor]
@@ -70,10 +71,23 @@ class Score(Part):
     """Whether it reads the gradient at every optimizer step."""
 
     learned: ClassVar[bool] = False
-    """Whether it is trained by the gradient of the mask, which a latent mask forms."""
+    """Whether it is trained by the gradient of the mask, which a latent mask forms: then it has
+    :meth:`learn_` and :meth:`unit_value`."""
+
+    def fits(self, recipe: Any) -> None:
+        """Beside a latent mask, where it is learned."""
+        if self.learned and not recipe.mask.latent:
+            raise ValueError(
+                "a learned score needs the mask's gradient, which mask: straight_through forms; "
+                f"mask is {recipe.mask.label}"
+            )
 
     def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
         """Give the memory of site ``number`` its first values; it holds zeros."""
+        return None
+
+    def start_units_(self, memory: Memory, number: int) -> None:
+        """The same for the memory that is per unit, of unit group ``number``."""
         return None
 
     @property
@@ -87,6 +101,10 @@ class Score(Part):
         """Take in step ``step`` (from 1); ``scratch`` is a free tensor of the same shape."""
         raise NotImplementedError(f"{type(self).__name__} does not observe")
 
+    def learn_(self, memory: Memory, gradient: Tensor, progress: Progress) -> None:
+        """Train on the gradient of the scores, of the memory's shape; free to be overwritten."""
+        raise NotImplementedError(f"{type(self).__name__} does not learn")
+
     def changes_at(self, step: int) -> bool:
         """Whether the scores after ``step`` may differ from those after the step before."""
         return True
@@ -99,6 +117,13 @@ class Score(Part):
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
         """The scores of ``weight``, written into ``out`` (same shape) or standing in memory."""
 
+    def unit_value(self, memory: Memory) -> Tensor:
+        """The scores that stand in memory, of units or of weights, in its shape; no copy.
+
+        For scores that are learned or have memory per unit.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps no scores of units")
+
 
 class Magnitude(Score):
     """|w|. Costs no memory and no gradient."""
@@ -108,48 +133,6 @@ class Magnitude(Score):
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
         """|w|."""
         return torch.abs(out.copy_(weight), out=out)
-
-
-class Random(Score):
-    """A number drawn once for every weight: what any method must beat."""
-
-    kind: Literal["random"] = "random"
-    memory: ClassVar[tuple[str, ...]] = ("draw",)
-
-    seed: int = 0
-    """Of the draw."""
-
-    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
-        """Draw, by site and seed."""
-        generator = torch.Generator(weight.device).manual_seed(self.seed * 10_007 + number)
-        memory["draw"].uniform_(generator=generator)
-
-    def changes_at(self, step: int) -> bool:
-        """Never."""
-        return False
-
-    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
-        """The draw."""
-        return memory["draw"]
-
-
-class Present(Score):
-    """1 for a weight that is not zero when pruning begins, 0 for one that is: the mask it has."""
-
-    kind: Literal["present"] = "present"
-    memory: ClassVar[tuple[str, ...]] = ("present",)
-
-    def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
-        """Look."""
-        memory["present"].copy_(weight != 0)
-
-    def changes_at(self, step: int) -> bool:
-        """Never."""
-        return False
-
-    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
-        """As it was."""
-        return memory["present"]
 
 
 class Learned(Score):
@@ -172,14 +155,22 @@ class Learned(Score):
 
     def start_(self, memory: Memory, weight: Tensor, number: int) -> None:
         """Every score to ``initial``."""
+        self.start_units_(memory, number)
+
+    def start_units_(self, memory: Memory, number: int) -> None:
+        """The same."""
         memory["score"].fill_(self.initial)
 
-    def learn_(self, memory: Memory, gradient: Tensor, moment: Moment) -> None:
+    def learn_(self, memory: Memory, gradient: Tensor, progress: Progress) -> None:
         """Step the scores."""
         averages = memory["exp_avg"], memory["exp_avg_sq"]
-        self.optimizer.step_(memory["score"], gradient, *averages, moment)
+        self.optimizer.step_(memory["score"], gradient, *averages, progress)
 
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
+        """The scores."""
+        return memory["score"]
+
+    def unit_value(self, memory: Memory) -> Tensor:
         """The scores."""
         return memory["score"]
 
@@ -261,31 +252,3 @@ class Smoothed(Windowed):
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
         """Smoothed importance."""
         return out.copy_(memory["importance"])
-
-
-class Uncertainty(Windowed):
-    """Smoothed importance times smoothed uncertainty: PLATON's upper confidence bound.
-
-    With I the signal's window mean: Ibar = beta1 Ibar + (1 - beta1) I, U = |I - Ibar| with the Ibar
-    just updated, Ubar = beta2 Ubar + (1 - beta2) U, score Ibar * Ubar. (arXiv 2206.12562, eq. 4 to
-    7; windows as in the authors' code. Averages start at 0, without bias correction.)
-    """
-
-    kind: Literal["uncertainty"] = "uncertainty"
-    memory: ClassVar[tuple[str, ...]] = ("window", "importance", "uncertainty")
-
-    beta1: float = Field(0.85, ge=0, lt=1)
-    """Weight of the past in the average of importance."""
-
-    beta2: float = Field(0.95, ge=0, lt=1)
-    """Weight of the past in the average of uncertainty."""
-
-    def fold_(self, memory: Memory, mean: Tensor) -> None:
-        """Average importance, then the deviation from that average."""
-        memory["importance"].lerp_(mean, 1 - self.beta1)
-        deviation = mean.sub_(memory["importance"]).abs_()
-        memory["uncertainty"].lerp_(deviation, 1 - self.beta2)
-
-    def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
-        """Ibar * Ubar."""
-        return torch.mul(memory["importance"], memory["uncertainty"], out=out)

@@ -1,4 +1,4 @@
-"""One prunable tensor, as scope, patterns and the engine know it."""
+"""One prunable tensor, as scope, patterns and the pruner know it."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from sentei.files import replacing
 
 State = dict[str, Any]
 
@@ -26,20 +27,16 @@ def write(state: Mapping[str, Any], path: str | Path) -> None:
     tensors: dict[str, Tensor] = {}
     plain = {}
     for key, value in state.items():
-        found = dict(_flatten(key, value))
-        if found:
-            tensors |= found
+        inside = dict(_flatten(key, value))
+        if inside:
+            tensors |= inside
         else:
             plain[key] = value
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        save_file(tensors, unfinished, metadata={"sentei": json.dumps(plain)})
-        os.replace(unfinished, path)
+        with replacing(Path(path)) as unfinished:
+            save_file(tensors, unfinished, metadata={"sentei": json.dumps(plain)})
     except SafetensorError as error:
         raise OSError(f"{path}: cannot write the pruner's state: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> State:

@@ -1,4 +1,4 @@
-"""Counts and histograms over tensors, in cache-sized pieces: what reports are made of."""
+"""Counts and histograms, in cache-sized pieces, and the report that they are."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sentei.records import Histogram
-from sentei.tensors import Scores, spans
+from sentei import serialization
+from sentei.pruning.decide import unit_scores
+from sentei.pruning.state import PruningState
+from sentei.records import Histogram, PruningReport, SiteRecord, UnitsRecord
+from sentei.tensors import Scores, count_zeros, spans
 
 BINS = 60
 
@@ -86,4 +89,59 @@ def _histogram(
         pruned=tuple(counts[1].tolist()),
         log10=log10,
         zeros=zeros,
+    )
+
+
+def summarize(state: PruningState, model: nn.Module) -> PruningReport:
+    """The report of a pruning that has come to its end; every number is counted in the weights.
+
+    Raises:
+        FloatingPointError: A prunable weight is NaN or infinite.
+    """
+    for site in state.selected:
+        if not torch.isfinite(site.parameter.data).all():
+            raise FloatingPointError(f"{site.name} holds NaN or infinite weights")
+    zeros = [count_zeros(site.parameter) for site in state.selected]
+    parameters = list(model.parameters())
+    weights, scores = histograms(
+        [site_state.weight for site_state in state.sites.values()],
+        [site_state.keep for site_state in state.sites.values()],
+        [unit_scores(state, place) for place in range(len(state.groups))] if state.sites else [],
+        [unit.keep for unit in state.units],
+    )
+    return PruningReport(
+        method=state.recipe.method,
+        recipe=serialization.to_dict(state.recipe),
+        step=state.step,
+        total_steps=state.total_steps,
+        target=state.recipe.schedule.sparsity,
+        prunable=state.prunable,
+        pruned=sum(zeros),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        zeros=sum(count_zeros(parameter) for parameter in parameters),
+        sites=tuple(
+            SiteRecord(
+                name=site.name,
+                layer=site.layer,
+                role=site.role,
+                shape=tuple(site.parameter.shape),
+                weights=site.parameter.numel(),
+                pruned=zero,
+            )
+            for site, zero in zip(state.selected, zeros, strict=True)
+        ),
+        units=tuple(
+            UnitsRecord(
+                pattern=unit.group.pattern,
+                name=unit.group.name,
+                layer=unit.group.layer,
+                units=unit.group.count,
+                pruned=unit.group.count - int(unit.keep.sum()),
+            )
+            for unit in state.units
+            if unit.group.pooled or unit.group.n_m
+        ),
+        updates=tuple(state.updates),
+        weight_histogram=weights,
+        score_histogram=scores,
     )

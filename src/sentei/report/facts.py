@@ -142,10 +142,10 @@ def unit_name(kind: str) -> str:
 
 
 def units_by_layer(units: Iterable[UnitsRecord]) -> dict[str, dict[int | None, Share]]:
-    """Units of every kind, by layer; what has no layer comes last."""
+    """Units of every pattern, by layer; what has no layer comes last."""
     shares: dict[str, dict[int | None, Share]] = {}
     for record in sorted(units, key=lambda record: (record.layer is None, record.layer or 0)):
-        layers = shares.setdefault(record.kind, {})
+        layers = shares.setdefault(record.pattern, {})
         sofar = layers.get(record.layer, Share(0, 0))
         layers[record.layer] = Share(sofar.weights + record.units, sofar.pruned + record.pruned)
     return shares

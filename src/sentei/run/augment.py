@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from sentei.data.table import Layout
 from sentei.distill.augment import Word, augment
+from sentei.files import replacing
 from sentei.models.inputs import positions
 from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks import texts as data
 from sentei.tasks.classification import Classification
-from sentei.tasks.texts import Examples
+from sentei.tasks.labelled_texts import LabelledTexts
 
 LM_BATCH = 32
 """Masked texts in a forward pass of the language model."""
@@ -56,8 +53,8 @@ class Neighbours:
         if not pieces or self.tokenizer.unk_token_id in pieces or not len(self.ids):
             return []
         near = self.vectors @ self.matrix[pieces].mean(0)
-        wanted = min(self.count + len(pieces) + 8, len(near))  # other cases of the word drop out
-        order = self.ids[near.topk(wanted).indices].tolist()
+        most = min(self.count + len(pieces) + 8, len(near))  # other cases of the word drop out
+        order = self.ids[near.topk(most).indices].tolist()
         return _others(word, [self.words[i] for i in order if i not in pieces], self.count)
 
 
@@ -92,16 +89,16 @@ class MaskedLM:
         mask = str(self.tokenizer.mask_token)
         if mask in text:
             return [[] for _ in words]
-        found = []
+        candidates = []
         for start in range(0, len(words), LM_BATCH):
             part = words[start : start + LM_BATCH]
             masked = [text[: word.start] + mask + text[word.end :] for word in part]
-            scores, there = self._scores(masked, text)
+            scores, whole = self._scores(masked, text)
             best = scores.topk(min(self.count + 1, int(self.allowed.sum()))).indices.tolist()
-            for word, order, seen in zip(part, best, there, strict=True):
-                near = [self.words[i] for i in order] if seen else []
-                found.append(_others(word.text, near, self.count))
-        return found
+            for word, order, seen in zip(part, best, whole, strict=True):
+                likely = [self.words[i] for i in order] if seen else []
+                candidates.append(_others(word.text, likely, self.count))
+        return candidates
 
     @torch.no_grad()
     def _scores(self, masked: list[str], text: str) -> tuple[Tensor, list[bool]]:
@@ -139,25 +136,11 @@ def candidates(
     """The language model's for words of one piece, nearest neighbours for others."""
 
     def choose(text: str, words: Sequence[Word]) -> list[list[str]]:
-        asked = [word for word in words if lm is not None and lm.knows(word.text)]
-        told = dict(zip(asked, lm(text, asked), strict=True)) if lm and asked else {}
-        return [told.get(word) or near(word.text) for word in words]
+        known = [word for word in words if lm is not None and lm.knows(word.text)]
+        likely = dict(zip(known, lm(text, known), strict=True)) if lm and known else {}
+        return [likely.get(word) or near(word.text) for word in words]
 
     return choose
-
-
-def training_examples(settings: Settings) -> Examples:
-    """All training examples that the settings name.
-
-    Raises:
-        ValueError: No source or an unusable one.
-    """
-    kind = kinds.of(settings)
-    if not isinstance(kind, Classification):
-        raise ValueError(f"--kind {kind.name}: only examples of classification are augmented")
-    if settings.train:
-        return data.load_training(settings.train, settings.layout())
-    return kind.load()[0]
 
 
 def write(
@@ -186,29 +169,28 @@ def write(
     """
     if out.exists():
         raise ValueError(f"--out {out}: it exists already; name another file, or remove it")
-    examples = training_examples(settings)
-    columns = _columns(settings.layout(), examples)
+    task = settings.task
+    if not isinstance(task, Classification):
+        raise ValueError(f"--kind {task.label}: only examples of classification are augmented")
+    examples = task.load_training()
+    columns = _columns(task, examples)
     near = Neighbours(settings.model, count)
     choose = candidates(MaskedLM(lm, count) if lm else None, near)
     pairs = examples.pairs
     rows = list(zip(examples.texts, pairs, strict=True) if pairs else zip(examples.texts))
+    seed = settings.training.seed
+    copied = augment(rows, choose, copies=copies, replace=replace, seed=seed)
     written = 0
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            made = augment(rows, choose, copies=copies, replace=replace, seed=settings.seed)
-            for done, (label, copied) in enumerate(zip(examples.labels, made, strict=True), 1):
-                names = examples.label_names
-                value = names[int(label)] if names else label
-                for texts in copied:
-                    row = dict(zip(columns, [*texts, value], strict=True))
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    written += 1
-                progress(done, len(rows))
-        os.replace(unfinished, out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(out) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        for done, (label, texts) in enumerate(zip(examples.labels, copied, strict=True), 1):
+            names = examples.label_names
+            value = names[int(label)] if names else label
+            for cells in texts:
+                row = dict(zip(columns, [*cells, value], strict=True))
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                written += 1
+            progress(done, len(rows))
     return Augmented(str(out), written, len(rows), columns)
 
 
@@ -220,25 +202,25 @@ def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     if not words:
         return {}
     again = tokenizer([f" {text}" for _, text in words], add_special_tokens=False)["input_ids"]
-    return {i: text for (i, text), found in zip(words, again, strict=True) if found == [i]}
+    return {i: text for (i, text), ids in zip(words, again, strict=True) if ids == [i]}
 
 
-def _others(word: str, found: Sequence[str], count: int) -> list[str]:
+def _others(word: str, candidates: Sequence[str], count: int) -> list[str]:
     """The first ``count`` that are another word, each once."""
-    other = dict.fromkeys(w for w in found if w.casefold() != word.casefold())
+    other = dict.fromkeys(w for w in candidates if w.casefold() != word.casefold())
     return list(other)[:count]
 
 
-def _columns(layout: Layout, examples: Examples) -> tuple[str, ...]:
+def _columns(task: Classification, examples: LabelledTexts) -> tuple[str, ...]:
     """The columns to write: those that were read, or names that are found again by themselves.
 
     Columns without a header keep their numbers, so that the same options read both files.
     """
-    if layout.text_column:
-        texts = [layout.text_column, *filter(None, [layout.pair_column])]
+    if task.text_column:
+        texts = [task.text_column, *filter(None, [task.pair_column])]
     else:
         texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
-    return (*texts, layout.label_column)
+    return (*texts, task.label_column or "label")
 
 
 def _load(model_class: Any, folder: str, option: str) -> Any:

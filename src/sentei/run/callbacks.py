@@ -11,16 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-import torch
-import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sentei.data.features import ByLength
 from sentei.distill import Distiller
+from sentei.distributed import anywhere, is_main
 from sentei.integrations.trainer import PruningCallback
 from sentei.records import EvalPoint, TrainPoint
-from sentei.run.settings import Settings
+from sentei.run.settings import Training
 
 SECONDS: Final = "seconds.txt"
 """File of a checkpoint with the time that training took until then."""
@@ -91,7 +90,7 @@ class Journal(TrainerCallback):
         self._begun = time.perf_counter()
         if state.global_step:
             self.before = read_seconds(_checkpoint(args, state) / SECONDS)
-        self.writes = state.is_world_process_zero
+        self.writes = is_main()
         if not self.writes:
             return
         if state.global_step and self.path.is_file():
@@ -161,8 +160,8 @@ class Milestones(TrainerCallback):
     is the checkpoint being written.
     """
 
-    def __init__(self, settings: Settings, decisions: Callable[[int, int], bool]) -> None:
-        self.settings = settings
+    def __init__(self, training: Training, decisions: Callable[[int, int], bool]) -> None:
+        self.training = training
         self.decisions = decisions
         self.evaluate_at: set[int] = set()
         self.save_at: set[int] = set()
@@ -173,18 +172,18 @@ class Milestones(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Choose the steps."""
-        evaluations = self.settings.evaluations
+        evaluations = self.training.evaluations
         self.evaluate_at = self._spread(evaluations, state.max_steps) if evaluations else set()
-        self.save_at = self._spread(self.settings.checkpoints, state.max_steps)
+        self.save_at = self._spread(self.training.checkpoints, state.max_steps)
 
     def _spread(self, times: int, total: int) -> set[int]:
         """``times`` steps, evenly, each moved to the decision before it if one is near."""
-        chosen = set()
+        steps = set()
         for number in range(1, times + 1):
-            wanted = round(total * number / times)
-            near = range(wanted, max(wanted - total // (2 * times), 0), -1)
-            chosen.add(next((step for step in near if self.decisions(step, total)), wanted))
-        return chosen | {total}
+            even = round(total * number / times)
+            near = range(even, max(even - total // (2 * times), 0), -1)
+            steps.add(next((step for step in near if self.decisions(step, total)), even))
+        return steps | {total}
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """Take a signal; a second one is not held back."""
@@ -197,7 +196,7 @@ class Milestones(TrainerCallback):
         """Save and stop, if asked to."""
         control.should_evaluate |= state.global_step in self.evaluate_at
         control.should_save |= state.global_step in self.save_at
-        self.interrupted = anywhere(self.interrupted, args)
+        self.interrupted = anywhere(self.interrupted, args.device)
         if self.interrupted and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
@@ -232,15 +231,6 @@ class Epochs(TrainerCallback):
                 listener.set_epoch(int(state.epoch or 0))
 
 
-def anywhere(flag: bool, args: TrainingArguments) -> bool:
-    """Whether a flag is up in any of the processes that train together: they must stop together."""
-    if args.world_size == 1:
-        return flag
-    up = torch.tensor(float(flag), device=args.device)
-    torch.distributed.all_reduce(up, torch.distributed.ReduceOp.MAX)
-    return bool(up)
-
-
 @contextmanager
 def stopping_at_ctrl_c(saving: Milestones) -> Iterator[None]:
     """Hand Ctrl-C to ``saving`` while training lasts."""
@@ -255,11 +245,11 @@ def stopping_at_ctrl_c(saving: Milestones) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def plain_metrics(found: dict[str, float]) -> dict[str, float]:
+def plain_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """Without the Trainer's prefix, clock and counters."""
     clock = ("runtime", "per_second", "epoch", "preparation_time")
     return {
         name.removeprefix("eval_"): float(value)
-        for name, value in found.items()
+        for name, value in metrics.items()
         if name.startswith("eval_") and not name.endswith(clock)
     }

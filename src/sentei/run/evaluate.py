@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from sentei.data.features import Features, check_positions
 from sentei.tasks.corpus import Corpus
+from sentei.tasks.task import mean_loss
 
 
 def evaluate(
@@ -24,7 +25,7 @@ def evaluate(
     Args:
         model: The model; it moves to the GPU if there is one.
         processor: What made its input.
-        corpus: The evaluation examples, and their kind of task.
+        corpus: The evaluation examples, and their task.
         features: The same examples made ready for the model.
         batch_size: Examples in a batch.
 
@@ -42,17 +43,17 @@ def metrics_of(
     model: PreTrainedModel, processor: Any, corpus: Corpus, features: Features, batch_size: int
 ) -> dict[str, float]:
     """The same where the model is, in the precision that it computes in."""
-    kind = corpus.kind
-    lengths = features.lengths if kind.any_order else None
+    task = corpus.task
+    lengths = features.lengths if task.any_order else None
     order = None if lengths is None else np.argsort(-lengths, kind="stable").tolist()
-    collator = kind.collator(processor)
+    collator = task.collator(processor)
     batches = DataLoader(features, batch_size=batch_size, sampler=order, collate_fn=collator)
     training = model.training
     model.eval()
-    said = [
-        kind.said(model, {name: v.to(model.device) for name, v in batch.items()}, processor)
+    predictions = [
+        task.predict(model, {name: v.to(model.device) for name, v in batch.items()}, processor)
         for batch in batches
     ]
     model.train(training)
-    loss = sum(one.loss * one.labels for one in said) / sum(one.labels for one in said)
-    return {"loss": loss, **kind.measure(said, corpus.evaluation, features)}
+    metrics = task.metrics(predictions, corpus.evaluation, features)
+    return {"loss": mean_loss(predictions), **metrics}

@@ -6,6 +6,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -14,10 +15,10 @@ from transformers import PreTrainedModel
 from sentei._version import VERSION
 from sentei.records import PruningReport, RunReport, SizeRecord, bitmask_bytes
 from sentei.run.callbacks import Journal
+from sentei.run.options import flat
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
-from sentei.run.settings import Settings
-from sentei.tasks.kinds import foreign
+from sentei.run.settings import Precision
 
 
 def describe_run(
@@ -40,17 +41,16 @@ def describe_run(
         sparse: Metrics of the model that was written.
         seconds: Of each phase.
     """
-    corpus, settings = prepared.corpus, prepared.settings
-    hidden = {"recipe", *foreign(type(corpus.kind))}
+    corpus = prepared.corpus
     return RunReport(
         sentei=VERSION,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        title=f"{prepared.model_name} on {corpus.task}",
+        title=f"{prepared.model_name} on {corpus.name}",
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
-        task=corpus.task,
+        task=corpus.name,
         problem=corpus.problem,
-        metric=corpus.metrics[0],
+        metric=corpus.headline,
         labels=corpus.train.label_names,
         train_examples=len(corpus.train),
         eval_examples=len(corpus.evaluation),
@@ -60,24 +60,29 @@ def describe_run(
         train=journal.train,
         evaluations=journal.evaluations,
         sizes=_sizes(pruning, prepared.model, out),
-        settings={
-            "training data": corpus.train.source,
-            "evaluation data": corpus.evaluation.source,
-            **settings.model_dump(mode="json", exclude=hidden, exclude_none=True),
-            **(
-                {"teacher": prepared.teacher.name, "learns": prepared.teacher.match.describe()}
-                if prepared.teacher
-                else {"teacher": f"none: {prepared.untaught}"}
-                if prepared.untaught
-                else {}
-            ),
-        },
-        environment=environment(settings),
+        settings=_settings(prepared),
+        environment=environment(prepared.settings.training.precision),
         seconds=seconds,
     )
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def _settings(prepared: Prepared) -> dict[str, Any]:
+    """What the run was asked to do, without what was left open, and what that came to."""
+    corpus, teacher = prepared.corpus, prepared.teacher
+    options = flat(prepared.settings.model_dump(mode="json"))
+    settings = {
+        "training data": corpus.train.source,
+        "evaluation data": corpus.evaluation.source,
+        **{name: value for name, value in options.items() if value is not None},
+    }
+    if teacher:
+        settings |= {"teacher": teacher.name, "learns": teacher.match.describe()}
+    elif prepared.untaught:
+        settings["teacher"] = f"none: {prepared.untaught}"
+    return settings
+
+
+def environment(wish: Precision) -> dict[str, str]:
     """What the run ran on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
@@ -88,7 +93,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "platform": platform.platform(),
         "device": device,
         "threads": str(torch.get_num_threads()),
-        "precision": precision(settings.precision),
+        "precision": precision(wish),
         "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
     }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sentei.models.loading import parameter_bytes
+from sentei.parts.schedule import Schedule
+from sentei.parts.scope import Selection
 from sentei.records import Record, SizeRecord, bitmask_bytes
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
@@ -42,6 +44,11 @@ class MemoryRecord(Record):
     optimizer: int
     pruner: int
     teacher: int
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint: weights, optimizer and pruner."""
+        return self.weights + self.optimizer + self.pruner
 
 
 class TeacherRecord(Record):
@@ -100,23 +107,19 @@ class Inspection(Record):
 def inspect(prepared: Prepared) -> Inspection:
     """Describe a prepared run."""
     selection, recipe, corpus = prepared.selection, prepared.recipe, prepared.corpus
-    total, schedule = prepared.total_steps, recipe.schedule
-    target, teacher = schedule.sparsity, prepared.teacher
-    kept = selection.prunable - round(selection.prunable * target)
-    dense = parameter_bytes(prepared.model)
-    pruner = selection.prunable * recipe.bytes_per_weight
-    bitmask, half = bitmask_bytes(dense, selection.parameters, selection.prunable, kept, 4)
+    total, schedule, memory = prepared.total_steps, recipe.schedule, _memory(prepared)
+    pruned = round(selection.prunable * schedule.sparsity)
     return Inspection(
         model=prepared.model_name,
         model_type=prepared.model.config.model_type,
         method=recipe.method,
-        task=corpus.task,
+        task=corpus.name,
         rule=selection.rule,
         note=selection.note,
         prunable=selection.prunable,
         parameters=selection.parameters,
-        target=target,
-        target_all=round(selection.prunable * target) / selection.parameters,
+        target=schedule.sparsity,
+        target_all=pruned / selection.parameters,
         roles=_roles(prepared),
         skipped=_skipped(prepared),
         sites=tuple(site.name for site in selection.sites),
@@ -125,38 +128,55 @@ def inspect(prepared: Prepared) -> Inspection:
         train_examples=len(corpus.train),
         eval_examples=len(corpus.evaluation),
         labels=corpus.train.counts(),
-        truncated=corpus.kind.truncated(prepared.train, prepared.processor),
+        truncated=corpus.task.truncated(prepared.train, prepared.processor),
         features=prepared.train.summary,
-        metric=corpus.metrics[0],
-        precision=precision(prepared.settings.precision),
+        metric=corpus.headline,
+        precision=precision(prepared.settings.training.precision),
         dense_steps=prepared.dense_steps,
         steps=total,
         updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),
-        schedule=tuple(
-            (step, schedule.at(step, total))
-            for step in sorted({round(total * i / 100) for i in range(101)})
-        ),
-        teacher=TeacherRecord(
-            name=teacher.name,
-            learns=teacher.match.describe(),
-            notes=teacher.notes,
-            cache_bytes=teacher.cache_bytes,
-        )
-        if teacher
-        else None,
+        schedule=_trajectory(schedule, total),
+        teacher=_teacher(prepared),
         untaught=prepared.untaught,
         notes=prepared.notes,
-        memory=MemoryRecord(
-            weights=dense,
-            gradients=dense,
-            optimizer=2 * dense,
-            pruner=pruner,
-            teacher=teacher.bytes if teacher else 0,
-        ),
-        sizes=SizeRecord(
-            dense_file=dense, sparse_file=dense, bitmask_same_dtype=bitmask, bitmask_half=half
-        ),
-        checkpoint_bytes=3 * dense + pruner,
+        memory=memory,
+        sizes=_sizes(selection, memory.weights, selection.prunable - pruned),
+        checkpoint_bytes=memory.checkpoint,
+    )
+
+
+def _trajectory(schedule: Schedule, total: int) -> tuple[tuple[int, float], ...]:
+    steps = sorted({round(total * i / 100) for i in range(101)})
+    return tuple((step, schedule.at(step, total)) for step in steps)
+
+
+def _memory(prepared: Prepared) -> MemoryRecord:
+    weights = parameter_bytes(prepared.model)
+    return MemoryRecord(
+        weights=weights,
+        gradients=weights,
+        optimizer=2 * weights,
+        pruner=prepared.selection.prunable * prepared.recipe.bytes_per_weight,
+        teacher=prepared.teacher.bytes if prepared.teacher else 0,
+    )
+
+
+def _teacher(prepared: Prepared) -> TeacherRecord | None:
+    teacher = prepared.teacher
+    if teacher is None:
+        return None
+    return TeacherRecord(
+        name=teacher.name,
+        learns=teacher.match.describe(),
+        notes=teacher.notes,
+        cache_bytes=teacher.cache_bytes,
+    )
+
+
+def _sizes(selection: Selection, weights: int, kept: int) -> SizeRecord:
+    bitmask, half = bitmask_bytes(weights, selection.parameters, selection.prunable, kept, 4)
+    return SizeRecord(
+        dense_file=weights, sparse_file=weights, bitmask_same_dtype=bitmask, bitmask_half=half
     )
 
 
@@ -168,10 +188,10 @@ def check_disk(prepared: Prepared, out: Path) -> None:
     Raises:
         ValueError: Too little is free; says how much is needed.
     """
-    dense = parameter_bytes(prepared.model)
-    pruner = prepared.selection.prunable * prepared.recipe.bytes_per_weight
-    _check_room(out, 3 * (3 * dense + pruner) + 2 * dense, "--out", "for its checkpoints")
-    folder = prepared.settings.teacher_cache
+    memory = _memory(prepared)
+    needed = 3 * memory.checkpoint + 2 * memory.weights
+    _check_room(out, needed, "--out", "for its checkpoints")
+    folder = prepared.settings.teacher.cache
     if folder and prepared.teacher:
         present = sum(file.stat().st_size for file in folder.glob("*.bin"))
         missing = prepared.teacher.cache_bytes - present

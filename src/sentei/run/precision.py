@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from sentei.run.settings import Precision
 
 
 def precision(wish: Precision) -> Literal["fp32", "bf16", "fp16"]:

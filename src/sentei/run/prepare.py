@@ -8,15 +8,15 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
+from sentei import serialization
 from sentei.data.features import Features
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
 from sentei.run import teacher as teachers
 from sentei.run.precision import precision
-from sentei.run.settings import Settings
+from sentei.run.settings import Settings, Training
 from sentei.run.teacher import Teacher
-from sentei.tasks import kinds
 from sentei.tasks.corpus import Corpus, load_corpus
 
 
@@ -50,7 +50,7 @@ class Prepared:
 
     def fresh_model(self) -> PreTrainedModel:
         """The model once more as it was before any training."""
-        set_seed(self.settings.seed)  # its head is drawn
+        set_seed(self.settings.training.seed)  # its head is drawn
         model, _ = load_model(self.folder, self.corpus.head)
         share_padding(model, self.processor)
         return model
@@ -62,35 +62,34 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
-    recipe, kind = settings.load_recipe(), kinds.of(settings)
-    kind.check_packages()
-    choice = teachers.choose_teacher(settings, recipe, kind)
+    recipe, task, training = serialization.load(settings.recipe), settings.task, settings.training
+    task.check_packages()
+    choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
     teachers.check_folders(choice, recipe, folder)
-    corpus, order = teachers.number_classes(load_corpus(settings), folder, choice)
+    corpus, order = teachers.number_classes(load_corpus(task, training.seed), folder, choice)
     choice = teachers.unless_labels_suffice(choice, settings, recipe, corpus)
     processor = corpus.load_processor(folder)
-    train = corpus.kind.features(corpus.train, processor, training=True)
+    train = corpus.training_features(processor, training.seed)
     evaluation = corpus.evaluation_features(processor)
-    total = optimizer_steps(len(train), settings.epochs, settings)
-    recipe = recipe.with_examples(len(train))
-    _check_steps(settings, recipe, corpus, train, total)
-    set_seed(settings.seed)
+    total = optimizer_steps(len(train), training.epochs, training)
+    _check_steps(training, recipe.with_examples(len(train)), corpus, train, total)
+    set_seed(training.seed)
     model, trained_head = load_model(folder, corpus.head)
     share_padding(model, processor)
     for features in (train, evaluation):
-        corpus.kind.check_model(model, features)
-    precision(settings.precision)
+        task.check_model(model, features)
+    precision(training.precision)
     labels = corpus.train.label_names
     names = saved_labels(folder) if labels else ()
     notes = teachers.assumed_names(settings.model, names, labels) if trained_head else ()
     if not trained_head:
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)
-    selection = recipe.resolve(model)[0]
     try:
-        recipe = recipe.with_zeros(selection)
+        fitted = recipe.fit(model, total, len(train))
     except ValueError as error:
         raise ValueError(f"--model {settings.model}: {error}") from None
+    recipe = fitted.recipe
     teacher = teachers.load_teacher(choice, settings, recipe, corpus, model, processor, train)
     return Prepared(
         settings=settings,
@@ -106,29 +105,29 @@ def prepare(settings: Settings) -> Prepared:
         untaught=choice.untaught,
         notes=notes,
         trained_head=trained_head,
-        selection=selection,
+        selection=fitted.selection,
         total_steps=total,
-        dense_steps=optimizer_steps(len(train), settings.dense_epochs, settings),
+        dense_steps=optimizer_steps(len(train), training.dense_epochs, training),
     )
 
 
-def optimizer_steps(features: int, epochs: float, settings: Settings) -> int:
+def optimizer_steps(features: int, epochs: float, training: Training) -> int:
     """Optimizer steps of ``epochs`` passes over ``features``, as the Trainer counts them."""
-    batches = math.ceil(features / settings.batch_size)
-    return math.ceil(epochs * max(math.ceil(batches / settings.accumulate), 1))
+    batches = math.ceil(features / training.batch_size)
+    return math.ceil(epochs * max(math.ceil(batches / training.accumulate), 1))
 
 
 def _check_steps(
-    settings: Settings, recipe: Recipe, corpus: Corpus, train: Features, total: int
+    training: Training, recipe: Recipe, corpus: Corpus, train: Features, total: int
 ) -> None:
     """Refuse settings of training that these data or this recipe cannot have."""
-    if settings.group_by_length and train.lengths is None:
+    if training.group_by_length and train.lengths is None:
         raise ValueError(
             f"--group-by-length: {corpus.problem} has inputs of one size; leave the option out"
         )
     recipe.check(total)
-    if recipe.schedule.found and settings.dense_epochs:
+    if recipe.schedule.from_model and training.dense_epochs:
         raise ValueError(
-            f"--dense-epochs {settings.dense_epochs:g}: dense training leaves no zeros, and the "
+            f"--dense-epochs {training.dense_epochs:g}: dense training leaves no zeros, and the "
             "recipe keeps those of --model; leave the option out"
         )

@@ -16,15 +16,18 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from transformers import PreTrainedModel, TrainerCallback
 
 from sentei import serialization
-from sentei.distributed import is_main
+from sentei.distill import Distiller
+from sentei.distributed import anywhere, is_main
 from sentei.integrations.trainer import STATE_FILE, PruningCallback
 from sentei.models.loading import load_model
 from sentei.records import RunReport
-from sentei.run.callbacks import SECONDS, Journal, anywhere, read_seconds
+from sentei.run.callbacks import SECONDS, Journal, read_seconds
 from sentei.run.evaluate import evaluate
 from sentei.run.facts import describe_run
 from sentei.run.prepare import Prepared
@@ -60,42 +63,64 @@ def prune(
         FloatingPointError: Training diverged.
     """
     started = time.perf_counter()
-    model, teacher, recipe = prepared.model, prepared.teacher, prepared.recipe
-    distiller, dense = None, None
-    seconds: dict[str, float] = {}
-    elsewhere = 0.0  # of processes that were stopped
-    if teacher and not prepared.dense_steps:
-        model, distiller = teacher.teach(model)
-    _begin(prepared, out)
-    if prepared.dense_steps:
-        model, dense, seconds["dense"], elsewhere = _dense(prepared, out / "dense", watch)
-        if teacher:
-            model, distiller = teacher.teach(model, prepared.fresh_model)
-    elif prepared.trained_head and not recipe.schedule.found:
-        dense = dict(before or _metrics(prepared, model))
-
+    start = _start(prepared, out, watch, before)
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
-    pruning = PruningCallback(recipe, resume_from=checkpoint)
-    journal = Journal(out / "metrics.jsonl", pruning, distiller)
+    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
+    journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
         prepared,
-        model,
+        start.model,
         out / "checkpoints",
-        epochs=prepared.settings.epochs,
+        epochs=prepared.settings.training.epochs,
         checkpoint=checkpoint,
-        decisions=recipe.schedule.is_update,
+        decisions=prepared.recipe.schedule.is_update,
         callbacks=[pruning, journal, *watch],
-        distiller=distiller,
+        distiller=start.distiller,
     )
-    seconds["train"] = journal.seconds
+    seconds = {**start.seconds, "train": journal.seconds}
     assert pruning.report is not None
 
     save_model(trainer, out / "model")
-    begun = time.perf_counter()
+    evaluating = time.perf_counter()
     sparse = _metrics(prepared, _load(prepared, out / "model"))
-    seconds["evaluate"] = time.perf_counter() - begun
-    seconds["total"] = elsewhere + journal.before + time.perf_counter() - started
-    return describe_run(prepared, pruning.report, journal, out, dense, sparse, seconds)
+    seconds["evaluate"] = time.perf_counter() - evaluating
+    seconds["total"] = start.earlier + journal.before + time.perf_counter() - started
+    return describe_run(prepared, pruning.report, journal, out, start.dense, sparse, seconds)
+
+
+class _Start(NamedTuple):
+    """What pruning starts from.
+
+    ``dense`` are the metrics before it, ``earlier`` the seconds of dense training in processes
+    before this one.
+    """
+
+    model: PreTrainedModel
+    distiller: Distiller | None = None
+    dense: dict[str, float] | None = None
+    seconds: Mapping[str, float] = MappingProxyType({})
+    earlier: float = 0.0
+
+
+def _start(
+    prepared: Prepared,
+    out: Path,
+    watch: Sequence[TrainerCallback],
+    before: Mapping[str, float] | None,
+) -> _Start:
+    """Make the folder, train dense where that is to come first, and bring the teacher in."""
+    model, teacher, distiller, dense = prepared.model, prepared.teacher, None, None
+    if teacher and not prepared.dense_steps:
+        model, distiller = teacher.teach(model)
+    _begin(prepared, out)
+    if not prepared.dense_steps:
+        if prepared.trained_head and not prepared.recipe.schedule.from_model:
+            dense = dict(before or _metrics(prepared, model))
+        return _Start(model, distiller, dense)
+    model, dense, seconds, earlier = _train_dense(prepared, out / "dense", watch)
+    if teacher:
+        model, distiller = teacher.teach(model, prepared.fresh_model)
+    return _Start(model, distiller, dense, {"dense": seconds}, earlier)
 
 
 def _begin(prepared: Prepared, out: Path) -> None:
@@ -107,15 +132,18 @@ def _begin(prepared: Prepared, out: Path) -> None:
             (out / "recipe.yaml").write_text(serialization.dump(prepared.recipe), "utf-8")
 
 
-def _dense(
-    prepared: Prepared, folder: Path, watch: Sequence[TrainerCallback]
-) -> tuple[PreTrainedModel, dict[str, float], float, float]:
-    """Fine-tune dense, unless that is done, and read the model back from its folder.
+class _Dense(NamedTuple):
+    """What dense training left; ``earlier`` are those of its seconds in processes before this."""
 
-    Also what the model gives, the seconds that training took, and those of them in processes before
-    this one.
-    """
-    spent, elsewhere = folder / SECONDS, None
+    model: PreTrainedModel
+    metrics: dict[str, float]
+    seconds: float
+    earlier: float
+
+
+def _train_dense(prepared: Prepared, folder: Path, watch: Sequence[TrainerCallback]) -> _Dense:
+    """Fine-tune dense, unless that is done, and read the model back from its folder."""
+    clock, earlier = folder / SECONDS, None
     if not (folder / "model").is_dir():
         with explained(folder):
             folder.mkdir(exist_ok=True)
@@ -124,23 +152,23 @@ def _dense(
             prepared,
             prepared.model,
             folder / "checkpoints",
-            epochs=prepared.settings.dense_epochs,
+            epochs=prepared.settings.training.dense_epochs,
             checkpoint=last_checkpoint(folder / "checkpoints"),
             decisions=lambda step, total: True,
             callbacks=[journal, *watch],
         )
         if is_main():
-            spent.write_text(f"{journal.seconds:.3f}\n", "utf-8")
-        elsewhere = journal.before
+            clock.write_text(f"{journal.seconds:.3f}\n", "utf-8")
+        earlier = journal.before
         save_model(trainer, folder / "model")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        if anywhere(trainer.saving.interrupted, trainer.args):  # too late to stop before the end
+        if anywhere(trainer.saving.interrupted, trainer.args.device):  # too late to stop before
             steps = trainer.state.max_steps
             raise Interrupted(folder / "model", steps, steps)
     model = _load(prepared, folder / "model")
     metrics = _metrics(prepared, model)
-    total = read_seconds(spent)
-    return model, metrics, total, total if elsewhere is None else elsewhere
+    seconds = read_seconds(clock)
+    return _Dense(model, metrics, seconds, seconds if earlier is None else earlier)
 
 
 def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:
@@ -151,5 +179,5 @@ def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:
 
 def _metrics(prepared: Prepared, model: PreTrainedModel) -> dict[str, float]:
     """What a model gives on the run's evaluation data."""
-    batch_size = prepared.settings.batch_size
+    batch_size = prepared.settings.training.batch_size
     return evaluate(model, prepared.processor, prepared.corpus, prepared.evaluation, batch_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import Trainer
 
 from sentei.distributed import is_main
+from sentei.files import replacing
 from sentei.run.callbacks import Milestones
 
 
@@ -25,10 +25,10 @@ def last_checkpoint(folder: Path, needs: str = "trainer_state.json") -> Path | N
 
     The Trainer writes ``trainer_state.json`` last, the pruner its state first.
     """
-    found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
-    for step in sorted(found, reverse=True):
-        if (found[step] / needs).is_file() and _is_json(found[step] / "trainer_state.json"):
-            return found[step]
+    steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    for _, checkpoint in sorted(steps.items(), reverse=True):
+        if (checkpoint / needs).is_file() and _is_json(checkpoint / "trainer_state.json"):
+            return checkpoint
     return None
 
 
@@ -44,21 +44,10 @@ def _is_json(path: Path) -> bool:
 def save_model(trainer: Trainer, folder: Path) -> None:
     """Write the model beside its place, then move it there whole; of several processes one does."""
     if is_main():
-        _save_model(trainer, folder)
-    trainer.accelerator.wait_for_everyone()
-
-
-def _save_model(trainer: Trainer, folder: Path) -> None:
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    with explained(folder):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
+        with explained(folder), replacing(folder) as unfinished:
             trainer.save_model(str(unfinished))
             (unfinished / "training_args.bin").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
 
 
 @contextmanager
@@ -67,19 +56,19 @@ def explained(folder: Path, saving: Milestones | None = None) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        torn = saving.folder if saving else None
-        if (saving and torn is None) or not _is_failed_write(error):
+        unfinished = saving.folder if saving else None
+        if (saving and unfinished is None) or not _is_failed_write(error):
             raise
-        if torn:
-            shutil.rmtree(torn, ignore_errors=True)
-        kept = last_checkpoint(folder) if saving else None
-        rest = (
-            f"; {kept} is complete: make room and go on with --resume"
-            if kept
+        if unfinished:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        complete = last_checkpoint(folder) if saving else None
+        fix = (
+            f"; {complete} is complete: make room and go on with --resume"
+            if complete
             else "; make room and start again"
         )
         reason = str(error).strip().partition("\n")[0]
-        raise SaveError(f"{torn or folder} could not be written ({reason}){rest}") from error
+        raise SaveError(f"{unfinished or folder} could not be written ({reason}){fix}") from error
 
 
 def _is_failed_write(error: Exception) -> bool:

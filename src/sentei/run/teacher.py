@@ -31,10 +31,7 @@ from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
 from sentei.run.settings import Settings
 from sentei.tasks.corpus import Corpus
-from sentei.tasks.kinds import Kind
-
-OWN = ("dense", "self")
-"""Teachers that the run makes itself: after dense training, and the model before pruning."""
+from sentei.tasks.options import OWN_TEACHERS
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Choice:
     @property
     def model(self) -> str | None:
         """The model that the user named."""
-        return None if self.name in OWN else self.name
+        return None if self.name in OWN_TEACHERS else self.name
 
 
 @dataclass(frozen=True)
@@ -91,42 +88,43 @@ class Teacher:
         return student, Distiller(student, teacher, self.distillation, cache=cache)
 
 
-def choose_teacher(settings: Settings, recipe: Recipe, kind: Kind[Any]) -> Choice:
+def choose_teacher(settings: Settings, recipe: Recipe) -> Choice:
     """Who teaches, as far as settings and recipe say.
 
     Raises:
         ValueError: A teacher is named that the recipe does not ask or that will not be there, or
             one is required where none can teach.
     """
+    teacher, cache, task = settings.teacher.model, settings.teacher.cache, settings.task
     if recipe.distill is None:
-        for name in ("teacher", "teacher_cache"):
-            if value := getattr(settings, name):
+        for option, value in (("teacher", teacher), ("teacher-cache", cache)):
+            if value:
                 raise ValueError(
-                    f"--{name.replace('_', '-')} {value}: the recipe has no `distill`, which says "
-                    "what a teacher is asked for"
+                    f"--{option} {value}: the recipe has no `distill`, which says what a teacher "
+                    "is asked for"
                 )
         return Choice()
-    dense = settings.dense_epochs > 0
-    if settings.teacher == "dense" and not dense:
+    dense = settings.training.dense_epochs > 0
+    if teacher == "dense" and not dense:
         raise ValueError(
             "--teacher dense: there is no dense training in this run; give it --dense-epochs, or "
             "name a fine-tuned model"
         )
-    if kind.cannot_learn:
+    if task.cannot_learn:
         if _is_optional(settings, recipe):
-            return Choice(None, f"--kind {kind.name} learns from none: {kind.cannot_learn}")
+            return Choice(None, f"--kind {task.label} learns from none: {task.cannot_learn}")
         raise ValueError(
-            f"--kind {kind.name} learns from no teacher: {kind.cannot_learn}; choose a recipe "
+            f"--kind {task.label} learns from no teacher: {task.cannot_learn}; choose a recipe "
             "without `distill`, or leave it out with --set distill=null"
         )
-    if settings.teacher_cache and not kind.caches:
+    if cache and not task.caches:
         raise ValueError(
-            f"--teacher-cache {settings.teacher_cache}: answers are kept for whole texts, not "
-            f"for --kind {kind.name}; leave the option out"
+            f"--teacher-cache {cache}: answers are kept for whole texts, not for --kind "
+            f"{task.label}; leave the option out"
         )
-    if settings.teacher in (None, "self"):  # after dense training that is the model before pruning
+    if teacher in (None, "self"):  # after dense training that is the model before pruning
         return Choice("dense" if dense else "self")
-    return Choice(settings.teacher)
+    return Choice(teacher)
 
 
 def name_teacher(teacher: str | None, recipe: Recipe, dense: str | None) -> str | None:
@@ -145,7 +143,7 @@ def name_teacher(teacher: str | None, recipe: Recipe, dense: str | None) -> str 
         return None
     if teacher is None and not distill.required and distill.student == "teacher":
         return None
-    return dense if dense and teacher in (None, *OWN) else teacher
+    return dense if dense and teacher in (None, *OWN_TEACHERS) else teacher
 
 
 def check_folders(choice: Choice, recipe: Recipe, folder: str) -> None:
@@ -210,9 +208,10 @@ def unless_labels_suffice(
         return choice
     if corpus.problem != "regression" or not distill.labels_only:
         return choice
-    if settings.teacher or distill.required:
-        reason = f"--teacher {settings.teacher}" if settings.teacher else "distill.required=true"
-        fix = "leave the option out" if settings.teacher else "use distill.required=false"
+    teacher = settings.teacher.model
+    if teacher or distill.required:
+        reason = f"--teacher {teacher}" if teacher else "distill.required=true"
+        fix = "leave the option out" if teacher else "use distill.required=false"
         raise ValueError(
             f"{reason}: the recipe learns numbers from the labels alone; {fix}, or add --set "
             "distill.regression=teacher"
@@ -266,7 +265,7 @@ def load_teacher(
         ValueError: It cannot be loaded, has no head for the task or reads other input than the
             student; or there is a cache for nobody's answers.
     """
-    distill, cache = recipe.distill, settings.teacher_cache
+    distill, cache = recipe.distill, settings.teacher.cache
     if choice.name is None or distill is None:
         if choice.untaught and cache:
             raise ValueError(f"--teacher-cache {cache}: this run has no teacher; {choice.untaught}")
@@ -315,7 +314,7 @@ def _load(name: str, student: str, corpus: Corpus, processor: Any) -> PreTrained
             "let --dense-epochs make a teacher"
         )
     own = corpus.load_processor(folder, "teacher")
-    if not corpus.kind.same_input(processor, own):
+    if not corpus.task.same_input(processor, own):
         raise ValueError(
             f"--teacher {name}: it reads other tokens than --model {student}, and both are given "
             "the same ones; choose a teacher with the model's tokenizer"
@@ -326,7 +325,7 @@ def _load(name: str, student: str, corpus: Corpus, processor: Any) -> PreTrained
 
 def _is_optional(settings: Settings, recipe: Recipe) -> bool:
     """Whether the run can do without a teacher."""
-    return recipe.distill is not None and not (recipe.distill.required or settings.teacher)
+    return recipe.distill is not None and not (recipe.distill.required or settings.teacher.model)
 
 
 def _no_head(names: Sequence[str], labels: Sequence[str]) -> str:

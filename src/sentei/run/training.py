@@ -1,4 +1,4 @@
-"""Training with the Trainer: evaluated by the kind of task, stopped by hand without loss."""
+"""Training with the Trainer: evaluated by the task, stopped by hand without loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sentei.run.evaluate import metrics_of
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
 from sentei.run.saving import explained
-from sentei.run.settings import Settings
+from sentei.run.settings import Training
 
 
 class Interrupted(Exception):
@@ -44,21 +44,21 @@ def train(
     distiller: Distiller | None = None,
 ) -> PruningTrainer:
     """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
-    settings = prepared.settings
-    saving = Milestones(settings, decisions)
+    training = prepared.settings.training
+    saving = Milestones(training, decisions)
     lengths = prepared.train.lengths
     order = None
-    if settings.group_by_length and lengths is not None:
-        order = ByLength(lengths, settings.batch_size, settings.seed)
+    if training.group_by_length and lengths is not None:
+        order = ByLength(lengths, training.batch_size, training.seed)
     trainer = PruningTrainer(
         prepared,
         order,
         saving,
         model=model,
-        args=_arguments(settings, folder, epochs),
+        args=_arguments(training, folder, epochs),
         train_dataset=prepared.train,
         processing_class=prepared.processor,
-        data_collator=prepared.corpus.kind.collator(prepared.processor),
+        data_collator=prepared.corpus.task.collator(prepared.processor),
         callbacks=[saving, Epochs(order), *callbacks],
     )
     # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
@@ -74,22 +74,22 @@ def train(
     return trainer
 
 
-def _arguments(settings: Settings, folder: Path, epochs: float) -> TrainingArguments:
-    arithmetic = precision(settings.precision)
+def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArguments:
+    arithmetic = precision(training.precision)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.lr_warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip,
+        per_device_train_batch_size=training.batch_size,
+        per_device_eval_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulate,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.lr_warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.clip,
         bf16=arithmetic == "bf16",
         fp16=arithmetic == "fp16",
         use_cpu=not torch.cuda.is_available(),
-        seed=settings.seed,
+        seed=training.seed,
         eval_strategy="no",  # Milestones says when
         save_strategy="no",
         save_total_limit=2,
@@ -108,7 +108,7 @@ def _arguments(settings: Settings, folder: Path, epochs: float) -> TrainingArgum
 
 
 class PruningTrainer(Trainer):
-    """Evaluates by the kind of task, which may have to search, write or count whole spans."""
+    """Evaluates by the task, which may have to search, write or count whole spans."""
 
     def __init__(
         self, prepared: Prepared, order: ByLength | None, saving: Milestones, **arguments: Any
@@ -151,7 +151,7 @@ class PruningTrainer(Trainer):
             prepared.processor,
             prepared.corpus,
             prepared.evaluation,
-            prepared.settings.batch_size,
+            prepared.settings.training.batch_size,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(metrics)

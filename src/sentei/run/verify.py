@@ -9,6 +9,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
 
+from sentei import serialization
 from sentei.models.folder import is_shrunk
 from sentei.models.loading import load_pretrained
 from sentei.records import PruningReport, Record
@@ -16,11 +17,11 @@ from sentei.tensors import count_zeros
 
 
 class Check(Record):
-    """One claim: what it says, whether it holds, and what was found."""
+    """One claim: what it says, whether it holds, and what the files have."""
 
     claim: str
     holds: bool
-    found: str
+    evidence: str
 
 
 def verify(
@@ -47,10 +48,12 @@ def verify(
         Check(
             claim="every weight is finite",
             holds=not broken,
-            found=f"NaN or infinite: {broken[0]}" if broken else f"{sum(sizes.values()):,} weights",
+            evidence=f"NaN or infinite: {broken[0]}"
+            if broken
+            else f"{sum(sizes.values()):,} weights",
         )
     ]
-    total, held = sum(zeros.values()), list(sizes)
+    total, in_files = sum(zeros.values()), list(sizes)
     if loaded is not None:  # a file may hold weights under older names than the model's
         named = dict(loaded.named_parameters())
         zeros = {name: count_zeros(p) for name, p in named.items()} | zeros
@@ -58,14 +61,14 @@ def verify(
     if claims is not None:
         checks += _claims(claims, zeros, sizes, total)
     if sparsity is not None:
-        scope = [site.name for site in claims.sites] if claims else held
-        found = sum(zeros[n] for n in scope if n in zeros) / sum(sizes.get(n, 0) for n in scope)
+        scope = [site.name for site in claims.sites] if claims else in_files
+        share = sum(zeros[n] for n in scope if n in zeros) / sum(sizes.get(n, 0) for n in scope)
         over = "the scope" if claims else "all parameters"
         checks.append(
             Check(
                 claim=f"at least {sparsity:.2%} of {over} is zero",
-                holds=found >= sparsity - 1e-12,
-                found=f"{found:.4%}",
+                holds=share >= sparsity - 1e-12,
+                evidence=f"{share:.4%}",
             )
         )
     return (*checks, reloads)
@@ -99,54 +102,31 @@ def _claims(
         for site in claims.sites
         if (site.pruned, site.weights) != (zeros.get(site.name), sizes.get(site.name))
     ]
-    found = sum(zeros.get(site.name, 0) for site in claims.sites)
+    pruned = sum(zeros.get(site.name, 0) for site in claims.sites)
     return [
         Check(
             claim=f"{claims.pruned:,} of {claims.prunable:,} prunable weights are zero "
             f"({claims.sparsity:.4%})",
-            holds=found == claims.pruned,
-            found=f"{found:,} ({found / claims.prunable:.4%})",
+            holds=pruned == claims.pruned,
+            evidence=f"{pruned:,} ({pruned / claims.prunable:.4%})",
         ),
         Check(
             claim=f"zeros are where the report says, in each of {len(claims.sites)} matrices",
             holds=not wrong,
-            found=wrong[0] if wrong else "as claimed",
+            evidence=wrong[0] if wrong else "as claimed",
         ),
         Check(
             claim=f"{claims.zeros:,} of all {claims.parameters:,} parameters are zero "
             f"({claims.sparsity_all:.4%})",
             holds=total == claims.zeros,
-            found=f"{total:,}",
+            evidence=f"{total:,}",
         ),
         Check(
             claim=f"the sparsity asked for, {claims.target:.4%}, was reached",
-            holds=_reached(claims),
-            found=f"{claims.sparsity:.4%}",
+            holds=serialization.load(claims.recipe).budget.reached(claims),
+            evidence=f"{claims.sparsity:.4%}",
         ),
     ]
-
-
-def _reached(claims: PruningReport) -> bool:
-    """Whether as much was pruned as the recipe counts: weights, or units of each kind.
-
-    A count that was learned is of weights, unless single weights stand beside units.
-    """
-    budget = claims.recipe.get("budget", {})
-    said = budget if isinstance(budget, dict) else {"kind": budget}
-    counts, spare = [(claims.prunable, claims.pruned)], int(bool(said.get("compat")))
-    by_weights = claims.pruned >= round(claims.prunable * claims.target)
-    if said.get("kind") in ("threshold", "learned_ratio") and by_weights:
-        return True
-    if claims.units and said.get("kind") != "across_sizes":
-        kinds = {record.kind for record in claims.units}
-        found = [[r for r in claims.units if r.kind == kind] for kind in sorted(kinds)]
-        counts = [(sum(r.units for r in rs), sum(r.pruned for r in rs)) for rs in found]
-        # Units of unlike sizes are counted, and rounded, apart; a multiple rounds in every layer.
-        sizes = len({record.units for record in claims.units}) - 1
-        spare += sizes + (
-            len(claims.units) * said["multiple"] if said.get("multiple", 1) > 1 else 0
-        )
-    return all(pruned + spare >= round(total * claims.target) for total, pruned in counts)
 
 
 def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
@@ -157,18 +137,18 @@ def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None,
         loaded, report = load_pretrained(model, getattr(transformers, architecture))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        return None, Check(claim=claim, holds=False, found=reason)
+        return None, Check(claim=claim, holds=False, evidence=reason)
     problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
-    found = {name: count_zeros(p) for name, p in loaded.named_parameters()}
-    moved = [name for name, count in found.items() if count != zeros.get(name, count)]
+    counts = {name: count_zeros(p) for name, p in loaded.named_parameters()}
+    moved = [name for name, count in counts.items() if count != zeros.get(name, count)]
     buffers = {name for name, _ in loaded.named_buffers()}
     written = sum(count for name, count in zeros.items() if name not in buffers)
-    if not moved and sum(found.values()) != written:  # under whatever names
-        problems.append(f"{written:,} zeros in the file, {sum(found.values()):,} in the model")
+    if not moved and sum(counts.values()) != written:  # under whatever names
+        problems.append(f"{written:,} zeros in the file, {sum(counts.values()):,} in the model")
     if moved:
         problems.append(f"zeros changed in {moved[0]}")
     return loaded, Check(
         claim=claim,
         holds=not problems,
-        found="; ".join(problems) or f"{len(found)} tensors, the same zeros",
+        evidence="; ".join(problems) or f"{len(counts)} tensors, the same zeros",
     )

@@ -1,18 +1,19 @@
-"""The tasks Sentei knows by name: where each is kept, its columns and its metrics.
+"""The datasets Sentei knows by name: where each is kept, its columns and its metrics.
 
 GLUE (arXiv:1804.07461) with the metrics of its leaderboard, under the column and split names of
-the ``nyu-mll/glue`` dataset on the Hugging Face hub, and usual tasks of the other kinds. Datasets
+the ``nyu-mll/glue`` dataset on the Hugging Face hub, and usual datasets of the other tasks. Those
 that the hub keeps behind a script are read from its own conversion of them.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Literal
 
-from sentei.data.table import Layout, Problem
+from sentei.data import hub
+from sentei.messages import did_you_mean
+from sentei.models.demo import DEMO
 
 CONVERTED: Final = "refs/convert/parquet"
 """Branch of the hub with a dataset as plain files, where its own files are a script."""
@@ -30,42 +31,34 @@ class HubDataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What goes in and what comes out, under a known name.
+class KnownDataset:
+    """A dataset under the name that ``--task`` gives it.
 
-    ``kind`` is a name of :data:`sentei.tasks.KINDS`. ``columns`` maps the settings that name
-    columns to their names in this task. ``metrics`` are those of its kind, the headline first.
-    ``hub`` is None for a task that exists only as files.
+    ``kind`` is that of its task, ``options`` what the dataset says of the task's own fields: its
+    columns, and whether its labels are numbers. ``metrics`` are measured on it, the headline first.
+    ``hub`` is None where it is not on the hub, ``title`` what reports call it instead of its name.
     """
 
     name: str
     kind: str = "classification"
-    problem: Problem = "classification"
-    columns: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     metrics: tuple[str, ...]
     hub: HubDataset | None = None
+    title: str = ""
 
-    @property
-    def metric(self) -> str:
-        """The headline metric: the one that names the best model."""
-        return self.metrics[0]
+    def load(self, *parts: Literal["train", "eval"]) -> list[tuple[Any, str]]:
+        """Parts of the dataset on the hub, each with its name in words.
 
-
-def layout_of(task: Task) -> Layout:
-    """The columns and the problem of a known task of text."""
-    return Layout(
-        text_column=task.columns.get("text_column"),
-        pair_column=task.columns.get("pair_column"),
-        label_column=task.columns.get("label_column", "label"),
-        problem=task.problem,
-    )
-
-
-DEFAULT_METRICS: Final[dict[Problem, tuple[str, ...]]] = {
-    "classification": ("accuracy", "f1"),
-    "regression": ("pearson", "spearman"),
-}
-"""What is measured on files that belong to no known task."""
+        Raises:
+            ValueError: It is not on the hub, or the hub cannot be reached.
+        """
+        if self.hub is None:
+            raise ValueError(
+                f"task {self.name!r} is not on the hub: give files, --train and --eval."
+            )
+        names = {"train": self.hub.train_split, "eval": self.hub.eval_split}
+        splits = [names[part] for part in parts]
+        return hub.load(self.hub.path, self.hub.config, splits, self.hub.revision)
 
 
 def _glue(
@@ -75,34 +68,33 @@ def _glue(
     *,
     config: str | None = None,
     metrics: tuple[str, ...] = ("accuracy",),
-    problem: Problem = "classification",
+    regression: bool = False,
     eval_split: str = "validation",
-) -> Task:
-    columns = {"text_column": text, "label_column": "label"}
-    return Task(
+) -> KnownDataset:
+    columns = {"text_column": text, "pair_column": pair, "label_column": "label"}
+    return KnownDataset(
         name=name,
-        problem=problem,
-        columns=columns | ({"pair_column": pair} if pair else {}),
+        options={**columns, "regression": regression},
         metrics=metrics,
         hub=HubDataset("nyu-mll/glue", config or name, eval_split=eval_split),
     )
 
 
-def _tags(name: str, path: str) -> Task:
-    return Task(
+def _tags(name: str, path: str) -> KnownDataset:
+    return KnownDataset(
         name=name,
         kind="tokens",
-        columns={"tokens_column": "tokens", "tags_column": "ner_tags"},
+        options={"tokens_column": "tokens", "tags_column": "ner_tags"},
         metrics=("f1", "precision", "recall", "accuracy"),
         hub=HubDataset(path, None, revision=CONVERTED),  # that branch names no configurations
     )
 
 
-def _squad(name: str, metrics: tuple[str, ...]) -> Task:
-    return Task(
+def _squad(name: str, metrics: tuple[str, ...]) -> KnownDataset:
+    return KnownDataset(
         name=name,
         kind="answers",
-        columns={
+        options={
             "question_column": "question",
             "context_column": "context",
             "answers_column": "answers",
@@ -112,21 +104,21 @@ def _squad(name: str, metrics: tuple[str, ...]) -> Task:
     )
 
 
-def _images(name: str, path: str, image: str, label: str, eval_split: str) -> Task:
-    return Task(
+def _images(name: str, path: str, image: str, label: str, eval_split: str) -> KnownDataset:
+    return KnownDataset(
         name=name,
         kind="images",
-        columns={"image_column": image, "label_column": label},
+        options={"image_column": image, "label_column": label},
         metrics=("accuracy", "f1"),
         hub=HubDataset(path, None, eval_split=eval_split),
     )
 
 
-def _wikitext(name: str, config: str) -> Task:
-    return Task(
+def _wikitext(name: str, config: str) -> KnownDataset:
+    return KnownDataset(
         name=name,
         kind="language",
-        columns={"text_column": "text"},
+        options={"text_column": "text"},
         metrics=("perplexity",),
         hub=HubDataset("Salesforce/wikitext", config),
     )
@@ -134,11 +126,11 @@ def _wikitext(name: str, config: str) -> Task:
 
 def _summaries(
     name: str, path: str, config: str | None, text: str, target: str, revision: str | None = None
-) -> Task:
-    return Task(
+) -> KnownDataset:
+    return KnownDataset(
         name=name,
         kind="summaries",
-        columns={"text_column": text, "target_column": target},
+        options={"text_column": text, "target_column": target},
         metrics=("rougeL", "rouge1", "rouge2"),
         hub=HubDataset(path, config, revision=revision),
     )
@@ -148,9 +140,9 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-TASKS: Final[dict[str, Task]] = {
-    _plain(task.name): task
-    for task in (
+DATASETS: Final[dict[str, KnownDataset]] = {
+    _plain(known.name): known
+    for known in (
         _glue("cola", "sentence", metrics=("matthews",)),
         _glue("sst2", "sentence"),
         _glue("mrpc", "sentence1", "sentence2", metrics=("accuracy", "f1")),
@@ -159,7 +151,7 @@ TASKS: Final[dict[str, Task]] = {
             "sentence1",
             "sentence2",
             metrics=("pearson", "spearman"),
-            problem="regression",
+            regression=True,
         ),
         _glue("qqp", "question1", "question2", metrics=("accuracy", "f1")),
         _glue("mnli", "premise", "hypothesis", eval_split="validation_matched"),
@@ -183,29 +175,23 @@ TASKS: Final[dict[str, Task]] = {
         _wikitext("wikitext103", "wikitext-103-raw-v1"),
         _summaries("xsum", "EdinburghNLP/xsum", "default", "document", "summary", CONVERTED),
         _summaries("cnn_dailymail", "abisee/cnn_dailymail", "3.0.0", "article", "highlights"),
+        KnownDataset(name=DEMO, title="BBC news", metrics=("accuracy", "f1")),
     )
 }
-"""Every task known by name, by that name in small letters without hyphens and underscores."""
+"""Every dataset known by name, by that name in small letters without hyphens and underscores."""
 
 
-def find(name: str) -> Task:
-    """The task of that name; case, hyphens and underscores do not matter (``SST-2``, ``sts_b``).
+def find(name: str) -> KnownDataset:
+    """The dataset of that name; case, hyphens and underscores do not matter (``SST-2``, ``sts_b``).
 
     Raises:
-        ValueError: If no task has that name.
+        ValueError: If no dataset has that name.
     """
     plain = _plain(name)
-    if plain not in TASKS:
-        names = [task.name for task in TASKS.values()]
+    if plain not in DATASETS:
+        names = [known.name for known in DATASETS.values()]
         raise ValueError(
-            f"there is no task {name!r}{did_you_mean(name, names)} "
+            f"there is no task {name!r}{did_you_mean(name, names) or '.'} "
             f"The tasks are {', '.join(names)}; for your own data use --train and --eval."
         )
-    return TASKS[plain]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the nearest known one if any, and a full stop."""
-    plain = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), plain, n=1)
-    return f"; did you mean {plain[near[0]]!r}?" if near else "."
+    return DATASETS[plain]

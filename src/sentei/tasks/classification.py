@@ -2,91 +2,250 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
+from pydantic import model_validator
 
-from sentei.data.features import Features, tokenise
-from sentei.data.table import Layout, Table
+from sentei.data.table import Table
+from sentei.messages import counted, listing, short
 from sentei.models.demo import DEMO
+from sentei.tasks.labelled import Labelled
+from sentei.tasks.labelled_texts import LabelledTexts
+from sentei.tasks.text import TextColumn
 
 if TYPE_CHECKING:
-    from sentei.run.settings import Settings
-from sentei.tasks import catalogue as tasks
-from sentei.tasks import demo, metrics
-from sentei.tasks import texts as data
-from sentei.tasks.labelled import Labelled
-from sentei.tasks.task import OF_TABLES, Collator
-from sentei.tasks.texts import Examples
+    from sentei.data.features import Features
+    from sentei.tasks.task import Collator
+
+MAX_CLASSES: Final = 1000
+"""More distinct whole numbers than this in a label column are taken for values, not classes."""
+
+_OBVIOUS: Final[tuple[tuple[str, str | None], ...]] = (
+    ("text", None),
+    ("sentence", None),
+    ("content", None),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+)
+"""What columns of texts, and of pairs of them, are called where nobody says."""
 
 
-class Classification(Labelled[Examples]):
+class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
     """Text or pairs of texts, classes or values."""
 
-    name = "classification"
-    model_class = AutoModelForSequenceClassification
-    columns = ("text_column", "pair_column", "label_column")
-    options = ("regression", "max_length", *OF_TABLES)
-    metric_names = tuple(metrics.METRICS)
+    kind: Literal["classification"] = "classification"
+
+    pair_column: str | None = None
+    """Column of the second text, for pairs."""
+
+    regression: bool = False
+    """The label is a number to predict, not a class."""
+
+    auto_class = "AutoModelForSequenceClassification"
     packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
     pads = True
     caches = True
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.problem = self.layout().problem
-        self.default_metrics = tasks.DEFAULT_METRICS[self.problem]
-        self.metric_names = metrics.FOR[self.problem]
+    @model_validator(mode="before")
+    @classmethod
+    def _own_text(cls, value: Any) -> Any:
+        """Who names the column of a text of their own does not mean a known dataset's pair."""
+        if isinstance(value, Mapping) and value.get("text_column"):
+            return {"pair_column": None, **value}
+        return value
 
-    def layout(self) -> Layout:
-        """Its columns and how its files are written."""
-        return self.settings.layout()
-
-    def load(self) -> tuple[Examples, Examples]:
-        """Training and evaluation examples; the demo's where it is asked for.
-
-        Raises:
-            ValueError: No source or an unusable one, or files beside the demo's data.
-        """
-        if self.settings.task != DEMO:
-            return super().load()
-        for option in ("train", "eval"):
-            if file := getattr(self.settings, option):
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.pair_column and not self.text_column:
+            raise ValueError("--pair-column needs --text-column beside it.")
+        for option, file in (("train", self.train), ("eval", self.eval)):
+            if file and self.dataset == DEMO:
                 raise ValueError(
                     f"--{option} {file}: --task {DEMO} trains and evaluates on BBC news; leave "
                     "--task out to use your own files, or leave the file out"
                 )
+        return self
+
+    @property
+    def problem(self) -> str:
+        """Whether classes are learnt, or values."""
+        return "regression" if self.regression else "classification"
+
+    @property
+    def metric_choices(self) -> tuple[str, ...]:
+        """Metrics of classes, or of values."""
+        return ("pearson", "spearman") if self.regression else ("accuracy", "f1", "matthews")
+
+    @property
+    def usual_metrics(self) -> tuple[str, ...]:
+        """The first two."""
+        return self.metric_choices[:2]
+
+    # ------------------------------------------------------------------------------ data
+
+    def load_parts(self) -> tuple[LabelledTexts, LabelledTexts | None]:
+        """Training examples, and those to evaluate on where they are apart; the demo's too.
+
+        Raises:
+            ValueError: No source or an unusable one.
+        """
+        if self.dataset != DEMO:
+            return super().load_parts()
+        from sentei.tasks import demo
+
         return demo.load_demo(seed=0)
 
-    def from_files(self, train: Path, evaluation: Path | None) -> tuple[Examples, Examples]:
-        """Both parts out of files."""
-        return data.load_files(
-            train, evaluation, self.layout(), splits=self.eval_splits, seed=self.settings.seed
+    def from_table(self, table: Table) -> LabelledTexts:
+        """The examples of a table.
+
+        Raises:
+            ValueError: They cannot be used; the message names the place and the fix.
+        """
+        columns = self.text_columns(table)
+        texts, pairs = self.texts(table)
+        label_column = self.label_column or "label"
+        for row, (text, pair) in enumerate(zip(texts, pairs or texts, strict=True)):
+            # GLUE's QQP has empty questions, so that one text of a pair may be empty
+            if not text.strip() and not pair.strip():
+                table.fail(row, f"the text in column {columns[0]!r} is empty; take the row out.")
+        read, rows = " + ".join(filter(None, columns)), counted(len(texts), "row")
+        source = f"{table.name} ({read} -> {label_column}, {rows})"
+        if self.regression:
+            cells = table.column(label_column, "--label-column")
+            return LabelledTexts(texts, pairs, _values(table, cells), (), source)
+        labels = _labels(table, table.labels(label_column, "--label-column"))
+        names = table.classes(label_column) or _class_names(table, labels)
+        index = {name: i for i, name in enumerate(names)}
+        return LabelledTexts(texts, pairs, [index[label] for label in labels], names, source)
+
+    def texts(self, table: Table) -> tuple[list[str], list[str] | None]:
+        """The texts of a table, and the second ones where they are pairs.
+
+        Raises:
+            ValueError: It is not clear which columns hold them, or a cell holds no text.
+        """
+        text, pair = self.text_columns(table)
+        texts = table.texts(text, "--text-column")
+        return texts, None if pair is None else table.texts(pair, "--pair-column")
+
+    def text_columns(self, table: Table) -> tuple[str, str | None]:
+        """The columns of the text and of the second one, as named or obvious.
+
+        Raises:
+            ValueError: None is named, and none is obvious.
+        """
+        if self.text_column is not None:
+            return self.text_column, self.pair_column
+        pairs = [
+            (text, pair)
+            for text, pair in _OBVIOUS
+            if text in table.columns and (pair is None or pair in table.columns)
+        ]
+        # `sentence` beside `question` is the second half of a pair, not a text of its own
+        halves = {pair for _, pair in pairs}
+        pairs = [(text, pair) for text, pair in pairs if text not in halves]
+        if len(pairs) == 1:
+            return pairs[0]
+        raise ValueError(
+            f"{table.name}: it is not obvious which column holds the text. Its columns are "
+            f"{listing(map(short, table.columns))}; choose with --text-column.{table.hint}"
         )
 
-    def from_hub(self, task: tasks.Task) -> tuple[Examples, Examples]:
-        """Both parts of a known task."""
-        return data.load_hub(task)
+    def check_training(self, examples: LabelledTexts) -> None:
+        """Refuse a single class.
 
-    def from_table(self, table: Table) -> Examples:
-        """The examples of a table."""
-        return data.examples(table, self.layout())
+        Raises:
+            ValueError: There is one.
+        """
+        if examples.label_names and len(set(examples.labels)) == 1:
+            only = examples.label_names[int(examples.labels[0])]
+            raise ValueError(
+                f"{examples.source}: every example has the label {only!r}. There is nothing to "
+                f"learn from one class; is --label-column the right one?"
+            )
 
-    def split(self, examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-        """A part of each class set aside."""
-        return data.split(examples, fraction, seed)
+    # ------------------------------------------------------------------ model and features
 
-    def head(self, examples: Examples) -> dict[str, object]:
+    def head(self, examples: LabelledTexts) -> dict[str, object]:
         """Classes, or one value."""
         if not examples.label_names:
             return {"num_labels": 1, "problem_type": "regression"}
         return super().head(examples) | {"problem_type": "single_label_classification"}
 
-    def features(self, examples: Examples, processor: Any, *, training: bool) -> Features:
-        """One example each."""
+    def features(
+        self, examples: LabelledTexts, processor: Any, *, seed: int | None = None
+    ) -> Features:
+        """A text or pair each."""
+        from sentei.data.features import tokenise
+
         return tokenise(examples, processor, self.length(processor))
 
     def collator(self, processor: Any) -> Collator:
         """Padding to the longest of a batch."""
+        from transformers import DataCollatorWithPadding
+
         return DataCollatorWithPadding(processor)
+
+
+# ------------------------------------------------------------------------------ labels
+
+
+def _labels(table: Table, cells: list[object]) -> list[str]:
+    labels = list[str]()
+    for row, cell in enumerate(cells):
+        if isinstance(cell, bool):
+            cell = str(cell).lower()
+        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+            cell = ""
+        if not isinstance(cell, str | int | float):
+            table.fail(row, f"the label is {short(cell)}; a label is a name or a whole number.")
+        label = str(cell).strip()
+        if not label:
+            table.fail(row, "there is no label; add it or take the row out.")
+        labels.append(label)
+    return labels
+
+
+def _class_names(table: Table, labels: list[str]) -> tuple[str, ...]:
+    distinct = set(labels)
+    if all(_parses(int, label) for label in distinct):
+        if len(distinct) > MAX_CLASSES:
+            raise ValueError(
+                f"{table.name}: the labels are {len(distinct):,} different numbers, too many for "
+                f"classes (at most {MAX_CLASSES:,}). To predict a number use --regression."
+            )
+        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
+    if all(_parses(float, label) for label in distinct):
+        row = next(row for row, label in enumerate(labels) if not _parses(int, label))
+        table.fail(
+            row,
+            f"the label {labels[row]!r} is a decimal number. To predict a number use "
+            f"--regression; for classes write whole numbers or names.",
+        )
+    return tuple(sorted(distinct))
+
+
+def _values(table: Table, cells: list[object]) -> list[float]:
+    values = list[float]()
+    for row, cell in enumerate(cells):
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            table.fail(row, "there is no label; add a number or take the row out.")
+        if not isinstance(cell, str | int | float) or not _parses(float, cell):
+            table.fail(row, f"the label {short(cell)} is not a number; regression needs numbers.")
+        value = float(cell)
+        if not math.isfinite(value):
+            table.fail(row, f"the label is {value}; regression needs finite numbers.")
+        values.append(value)
+    return values
+
+
+def _parses(kind: type[int] | type[float], value: str | int | float) -> bool:
+    try:
+        kind(value)
+    except (ValueError, OverflowError):
+        return False
+    return True

@@ -1,45 +1,45 @@
-"""The examples of a run, beside the kind of task that says what becomes of them."""
+"""The examples of a run, beside the task that says what becomes of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sentei.data.features import Features
-from sentei.models.demo import DEMO
 from sentei.models.loading import Head, load_processor
-from sentei.tasks import kinds
-from sentei.tasks.kinds import Kind
-from sentei.tasks.task import Examples
-
-if TYPE_CHECKING:
-    from sentei.run.settings import Settings
+from sentei.tasks.examples import Examples
+from sentei.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and evaluation examples, and the kind of task that says what becomes of them."""
+    """Training and evaluation examples, and the task that says what becomes of them."""
 
-    kind: Kind[Any]
+    task: Task[Any]
     train: Examples
     evaluation: Examples
-    task: str
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.task.source_name
 
     @property
     def problem(self) -> str:
-        """What reports call the kind."""
-        return self.kind.problem
+        """What reports call the task."""
+        return self.task.problem
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is measured, the headline first."""
-        return self.kind.metrics
+    def headline(self) -> str:
+        """The metric that names the best model."""
+        return self.task.metric_names[0]
 
     @property
     def head(self) -> Head:
         """What a model for these examples ends in."""
-        kind = self.kind
-        return Head(kind.model_class, kind.head(self.train), f"--kind {kind.name}")
+        task = self.task
+        return Head(task.model_class, task.head(self.train), f"--kind {task.label}")
 
     def load_processor(self, folder: str, option: str = "model") -> Any:
         """What makes a model's input for these examples.
@@ -47,7 +47,15 @@ class Corpus:
         Raises:
             ValueError: It cannot be loaded.
         """
-        return load_processor(self.kind.load_processor, folder, self.kind.processor_name, option)
+        return load_processor(self.task.load_processor, folder, self.task.processor_name, option)
+
+    def training_features(self, processor: Any, seed: int) -> Features:
+        """The training examples made ready for a model.
+
+        Raises:
+            ValueError: They do not fit the model's input.
+        """
+        return self.task.features(self.train, processor, seed=seed)
 
     def evaluation_features(self, processor: Any) -> Features:
         """The evaluation examples made ready for a model.
@@ -55,40 +63,33 @@ class Corpus:
         Raises:
             ValueError: They do not fit the model's input.
         """
-        return self.kind.features(self.evaluation, processor, training=False)
+        return self.task.features(self.evaluation, processor)
 
 
-def load_corpus(settings: Settings) -> Corpus:
-    """The data that settings name, from files, the hub or the demo package.
+def load_corpus(task: Task[Any], seed: int) -> Corpus:
+    """A task's data, from files, the hub or the demo package.
+
+    Args:
+        task: The task.
+        seed: Of what is set aside.
 
     Raises:
         ValueError: No source or an unusable one.
     """
-    kind = kinds.of(settings)
-    train, evaluation = kind.load()
-    if settings.holdout:
-        train, evaluation = kind.split(train, settings.holdout, settings.seed)
-    return Corpus(kind, train, evaluation, _task_name(settings))
+    return Corpus(task, *task.load(seed))
 
 
-def load_evaluation(settings: Settings, label_names: tuple[str, ...]) -> Corpus:
-    """The evaluation data alone, its labels as the model's.
+def load_evaluation(task: Task[Any], label_names: Sequence[str], seed: int) -> Corpus:
+    """A task's evaluation data alone, its labels as the model's.
+
+    Args:
+        task: The task.
+        label_names: The model's classes in their order.
+        seed: Of what is set aside.
 
     Raises:
         ValueError: No source or an unusable one, or a label that the model does not know.
     """
-    kind = kinds.of(settings)
-    kind.check_packages()
-    if settings.holdout:  # what the run set aside
-        whole, _ = kind.load()
-        examples = kind.split(whole, settings.holdout, settings.seed)[1].relabel(label_names)
-    else:
-        examples = kind.load_evaluation(label_names)
-    return Corpus(kind, examples, examples, _task_name(settings))
-
-
-def _task_name(settings: Settings) -> str:
-    if settings.task:
-        return "BBC news" if settings.task == DEMO else settings.task
-    source = settings.train or settings.eval
-    return source.stem if source else ""
+    task.check_packages()
+    examples = task.load_evaluation(label_names, seed)
+    return Corpus(task, examples, examples)

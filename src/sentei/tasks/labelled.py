@@ -1,33 +1,41 @@
-"""What kinds with one label for a whole example share, whatever they read."""
+"""What tasks with one label for a whole example share, whatever their model reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
-from transformers import PreTrainedModel
+from sentei.tasks.task import E, Prediction, Task
 
-from sentei.data.features import Features
-from sentei.tasks import metrics
-from sentei.tasks.task import Batch, Examples, Kind, Said
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-E = TypeVar("E", bound=Examples)
+    from sentei.data.features import Features
+    from sentei.tasks.task import Batch
 
 
-class Labelled(Kind[E]):
+class Labelled(Task[E]):
     """A class or a value for each example: logits beside labels."""
+
+    label_column: str | None = None
+    """Column of the label [default: label]."""
 
     any_order = True
 
-    def said(self, model: PreTrainedModel, batch: Batch, processor: object) -> Said:
+    def predict(self, model: PreTrainedModel, batch: Batch, processor: object) -> Prediction:
         """Logits beside the true labels."""
         output = model(**batch)
         labels = batch["labels"].cpu().numpy()
-        values = output.logits.float().cpu().numpy(), labels
-        return Said(float(output.loss), len(labels), values)
+        logits = output.logits.float().cpu().numpy()
+        return Prediction(float(output.loss), len(labels), (logits, labels))
 
-    def measure(self, said: Sequence[Said], examples: E, features: Features) -> dict[str, float]:
-        """The task's metrics."""
-        logits, labels = zip(*(one.values for one in said), strict=True)
-        return metrics.compute(self.metrics, np.concatenate(logits), np.concatenate(labels))
+    def metrics(
+        self, predictions: Sequence[Prediction], examples: E, features: Features
+    ) -> dict[str, float]:
+        """The metrics of the classes or values."""
+        import numpy as np
+
+        from sentei.tasks import metrics
+
+        logits, labels = zip(*(one.values for one in predictions), strict=True)
+        return metrics.compute(self.metric_names, np.concatenate(logits), np.concatenate(labels))

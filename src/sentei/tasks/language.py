@@ -8,32 +8,30 @@ of a token. It depends on tokenizer and block length: compare only what agrees i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, DefaultDataCollator, PreTrainedModel
-
-from sentei.data.features import Features, check_length
 from sentei.data.formats import KNOWN, read_text
 from sentei.data.holdout import set_aside
 from sentei.data.table import Table
 from sentei.messages import counted
-from sentei.tasks.task import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
-from sentei.tasks.texts import text_cells
+from sentei.tasks.examples import Unlabelled
+from sentei.tasks.task import Prediction, mean_loss
+from sentei.tasks.text import TextColumn
 
-_PLAIN = (".txt", ".md")
-_PIECE = 1 << 16
-"""Characters that the tokenizer takes at once."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sentei.data.features import Features
+    from sentei.tasks.task import Batch, Collator
+
+_PLAIN: Final = (".txt", ".md")
 
 
 @dataclass(frozen=True)
-class Texts(Unlabelled):
+class Documents(Unlabelled):
     """Texts to continue."""
 
     rows: list[str]
@@ -42,42 +40,46 @@ class Texts(Unlabelled):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Some texts set aside, or the end of the only one.
 
-class Blocks(Features):
-    """Blocks of tokens, each its own labels: a causal model shifts them itself."""
+        Raises:
+            ValueError: There are too few, or the only one cannot be cut.
+        """
+        if len(self) == 1:
+            return self._end_aside(fraction)
+        return set_aside(self, ("rows",), self.rows, None, "text", fraction=fraction, seed=seed)
 
-    def __init__(self, ids: NDArray[np.int32], length: int) -> None:
-        count = len(ids) // length
-        self._ids = ids[: count * length].reshape(count, length)
-        self.summary = f"{len(ids):,} tokens in {counted(count, 'block')} of {length:,}"
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """The same for all."""
-        return np.full(len(self._ids), self._ids.shape[1])
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        ids = self._ids[range(len(self))[index]].astype(np.int64)
-        return {"input_ids": ids, "labels": ids}
+    def _end_aside(self, fraction: float) -> tuple[Self, Self]:
+        text = self.rows[0]
+        cut = text.rfind("\n", 0, round(len(text) * (1 - fraction))) + 1
+        if not text[:cut].strip() or not text[cut:].strip():
+            raise ValueError(
+                f"{self.source}: it has no line end to cut it at; give an evaluation file with "
+                f"--eval."
+            )
+        return (
+            replace(self, rows=[text[:cut]], source=f"{self.source}: its first {1 - fraction:.0%}"),
+            replace(self, rows=[text[cut:]], source=f"{self.source}: its last {fraction:.0%}"),
+        )
 
 
-class Language(Kind[Texts]):
+class Language(TextColumn[Documents]):
     """Causal language modelling."""
 
-    name = "language"
-    problem = "language modelling"
-    one_each = False
-    model_class = AutoModelForCausalLM
-    columns = ("text_column",)
-    options = ("max_length", *OF_TABLES)
-    metric_names = ("perplexity",)
-    default_metrics = metric_names
-    default_length = 512
+    kind: Literal["language"] = "language"
 
-    def read(self, path: Path, splits: Sequence[str]) -> Texts:
+    title = "language modelling"
+    auto_class = "AutoModelForCausalLM"
+    one_each = False
+    usual_length = 512
+
+    @property
+    def metric_choices(self) -> tuple[str, ...]:
+        """Perplexity alone."""
+        return ("perplexity",)
+
+    def read(self, path: Path, splits: Sequence[str]) -> Documents:
         """One plain text, or the texts of a table.
 
         Raises:
@@ -85,37 +87,24 @@ class Language(Kind[Texts]):
         """
         if path.is_dir() or path.suffix.lower() in set(KNOWN) - set(_PLAIN):
             return super().read(path, splits)
-        text = read_text(path, self.settings.encoding)
-        return Texts([text], f"{path}, {counted(len(text), 'character')}")
+        text = read_text(path, self.encoding)
+        return Documents([text], f"{path}, {counted(len(text), 'character')}")
 
-    def from_table(self, table: Table) -> Texts:
+    def from_table(self, table: Table) -> Documents:
         """The texts of a column."""
-        column = self.column("text_column") or "text"
-        rows = text_cells(table, column, "--text-column")
-        return Texts(rows, f"{table.name} ({column}), {counted(len(rows), 'text')}")
+        column = self.text_column or "text"
+        rows = table.texts(column, "--text-column")
+        return Documents(rows, f"{table.name} ({column}), {counted(len(rows), 'text')}")
 
-    def split(self, examples: Texts, fraction: float, seed: int) -> tuple[Texts, Texts]:
-        """Some texts set aside, or the end of the only one."""
-        if len(examples) == 1:
-            return _end_aside(examples, fraction)
-        rows = examples.rows
-        return set_aside(examples, ("rows",), rows, None, "text", fraction=fraction, seed=seed)
-
-    def features(self, examples: Texts, processor: Any, *, training: bool) -> Blocks:
+    def features(self, examples: Documents, processor: Any, *, seed: int | None = None) -> Features:
         """Blocks of all texts end to end.
 
         Raises:
             ValueError: They do not fill one.
         """
-        length = self.length(processor)
-        check_length(length, processor)
-        ids = np.fromiter(chain.from_iterable(_ids(examples.rows, processor)), np.int32)
-        if len(ids) < length:
-            raise ValueError(
-                f"{examples.source}: {counted(len(ids), 'token')} do not fill one block of "
-                f"{length}; give more text, or a lower --max-length."
-            )
-        return Blocks(ids, length)
+        from sentei.tasks.blocks import pack
+
+        return pack(examples.rows, examples.source, processor, self.length(processor))
 
     def truncated(self, features: Features, processor: Any) -> None:
         """Nothing is cut."""
@@ -126,78 +115,28 @@ class Language(Kind[Texts]):
         Raises:
             ValueError: It is or does.
         """
-        ids = torch.from_numpy(features[0]["input_ids"])
-        limit = getattr(model.config, "max_position_embeddings", None)
-        if limit is not None and len(ids) > limit:
-            raise ValueError(
-                f"blocks of {len(ids)} tokens are more than the model's {limit} positions: "
-                f"--max-length {limit}"
-            )
-        if _looks_ahead(model, ids[:8]):
-            raise ValueError(
-                f"--model: a {model.config.model_type} model sees the tokens after the one it "
-                f"should guess, so that its perplexity means nothing; name a causal language model"
-            )
+        from sentei.tasks.blocks import check_causal
+
+        check_causal(model, features)
 
     def collator(self, processor: Any) -> Collator:
         """Blocks of one length, stacked."""
+        from transformers import DefaultDataCollator
+
         return DefaultDataCollator()
 
-    def said(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Said:
+    def predict(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Prediction:
         """The loss; of a block, all tokens but the first are guessed."""
         rows, length = batch["labels"].shape
-        return Said(float(model(**batch).loss), rows * (length - 1), None)
+        return Prediction(float(model(**batch).loss), rows * (length - 1), None)
 
-    def measure(
-        self, said: Sequence[Said], examples: Texts, features: Features
+    def metrics(
+        self, predictions: Sequence[Prediction], examples: Documents, features: Features
     ) -> dict[str, float]:
         """Perplexity of a token."""
-        mean = sum(one.loss * one.labels for one in said) / sum(one.labels for one in said)
+        mean = mean_loss(predictions)
         if not math.isfinite(mean):
             raise ValueError(
                 f"the model's loss is {mean}: training has diverged; try a lower learning rate."
             )
         return {"perplexity": math.exp(min(mean, 700.0))}
-
-
-@torch.no_grad()
-def _looks_ahead(model: PreTrainedModel, ids: torch.Tensor) -> bool:
-    """Whether another last token changes what the model says at those before it."""
-    other = ids.clone()
-    other[-1] = (other[-1] + 1) % model.config.vocab_size
-    training = model.training
-    model.eval()
-    ours, theirs = (model(input_ids=row[None].to(model.device)).logits for row in (ids, other))
-    model.train(training)
-    return not torch.allclose(ours[:, :-1], theirs[:, :-1], rtol=1e-3, atol=1e-4)
-
-
-def _ids(texts: Sequence[str], tokenizer: Any) -> Iterator[list[int]]:
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for text in filter(str.strip, texts):
-        for piece in _pieces(text):
-            yield tokenizer(piece, add_special_tokens=False)["input_ids"]
-        yield end
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """A text cut at line ends, into pieces that a tokenizer handles well."""
-    start = 0
-    while start < len(text):
-        stop = text.find("\n", start + _PIECE) + 1 or len(text)
-        yield text[start:stop]
-        start = stop
-
-
-def _end_aside(examples: Texts, fraction: float) -> tuple[Texts, Texts]:
-    text = examples.rows[0]
-    cut = text.rfind("\n", 0, round(len(text) * (1 - fraction))) + 1
-    if not text[:cut].strip() or not text[cut:].strip():
-        raise ValueError(
-            f"{examples.source}: it has no line end to cut it at; give an evaluation file with "
-            f"--eval."
-        )
-    return (
-        Texts([text[:cut]], f"{examples.source}: its first {1 - fraction:.0%}"),
-        Texts([text[cut:]], f"{examples.source}: its last {fraction:.0%}"),
-    )

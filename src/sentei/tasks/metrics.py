@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sentei.tasks.catalogue import did_you_mean
+from sentei.messages import did_you_mean
 
 _Metric = Callable[[NDArray[np.generic], NDArray[np.generic]], float]
 
@@ -98,12 +98,6 @@ METRICS: Final[dict[str, _Metric]] = {
 }
 """Every metric by name: a function of (predictions, labels), higher is better."""
 
-FOR: Final[dict[str, tuple[str, ...]]] = {
-    "classification": ("accuracy", "f1", "matthews"),
-    "regression": ("pearson", "spearman"),
-}
-"""The metrics that say something, by what is learnt."""
-
 
 def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """The named metrics, in the order of ``names``.
@@ -122,7 +116,7 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
     for name in names:
         if name not in METRICS:
             raise ValueError(
-                f"there is no metric {name!r}{did_you_mean(name, METRICS)} "
+                f"there is no metric {name!r}{did_you_mean(name, METRICS) or '.'} "
                 f"The metrics are {', '.join(METRICS)}."
             )
     truth = np.asarray(labels)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
-import numpy as np
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedModel
+from pydantic import Field
 
-from sentei.data.features import Features, Ragged, Tokens, check_length, chunks
 from sentei.data.holdout import set_aside
 from sentei.data.table import Table, no_column
 from sentei.messages import counted
-from sentei.tasks.metrics import check_finite
-from sentei.tasks.task import OF_TABLES, Batch, Collator, Kind, Said, Unlabelled
-from sentei.tasks.texts import text_cells
+from sentei.tasks.examples import Unlabelled
+from sentei.tasks.task import Prediction
+from sentei.tasks.text import TextColumn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sentei.data.features import Features
+    from sentei.tasks.task import Batch, Collator
 
 IGNORED: Final = -100
 """What a loss of transformers passes over."""
@@ -29,7 +33,7 @@ _TARGETS: Final = ("summary", "highlights", "target")
 
 
 @dataclass(frozen=True)
-class Pairs(Unlabelled):
+class SummaryPairs(Unlabelled):
     """Texts, and what is to be made of each."""
 
     texts: list[str]
@@ -39,50 +43,71 @@ class Pairs(Unlabelled):
     def __len__(self) -> int:
         return len(self.texts)
 
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Some pairs set aside.
 
-class Summaries(Kind[Pairs]):
+        Raises:
+            ValueError: There are too few.
+        """
+        columns, keys = ("texts", "targets"), self.texts
+        return set_aside(self, columns, keys, None, "row", fraction=fraction, seed=seed)
+
+
+class Summaries(TextColumn[SummaryPairs]):
     """Sequence to sequence."""
 
-    name = "summaries"
-    problem = "summarisation"
-    model_class = AutoModelForSeq2SeqLM
-    columns = ("text_column", "target_column")
-    options = ("prefix", "max_new_tokens", "num_beams", "max_length", *OF_TABLES)
-    metric_names = ("rougeL", "rouge1", "rouge2")
-    default_metrics = metric_names
+    kind: Literal["summaries"] = "summaries"
+
+    target_column: str | None = None
+    """Column of the summary [default: summary, highlights or target]."""
+
+    prefix: str | None = None
+    """Words put before each text to be summed up, such as T5's `summarize: `."""
+
+    max_new_tokens: int = Field(64, ge=1)
+    """Tokens of a summary at most, of those given and those written."""
+
+    num_beams: int | None = Field(None, ge=1)
+    """Beams of the search for a summary [default: the model's own number]."""
+
+    title = "summarisation"
+    auto_class = "AutoModelForSeq2SeqLM"
     packages: ClassVar = {"rouge_score": "summaries"}
-    default_length = 512
+    usual_length = 512
     cannot_learn = (
         "an encoder-decoder's answers hang on what it has written so far, and a teacher's are not "
         "asked for yet"
     )
 
-    def from_table(self, table: Table) -> Pairs:
+    @property
+    def metric_choices(self) -> tuple[str, ...]:
+        """ROUGE, three of its kind."""
+        return ("rougeL", "rouge1", "rouge2")
+
+    def from_table(self, table: Table) -> SummaryPairs:
         """The texts of two columns."""
-        text = _column(table, self.column("text_column"), _SOURCES, "--text-column")
-        target = _column(table, self.column("target_column"), _TARGETS, "--target-column")
-        texts = text_cells(table, text, "--text-column")
-        targets = text_cells(table, target, "--target-column")
+        text = _column(table, self.text_column, _SOURCES, "--text-column")
+        target = _column(table, self.target_column, _TARGETS, "--target-column")
+        texts = table.texts(text, "--text-column")
+        targets = table.texts(target, "--target-column")
         for row, pair in enumerate(zip(texts, targets, strict=True)):
             if not all(one.strip() for one in pair):
                 empty = target if pair[0].strip() else text
                 table.fail(row, f"the text in column {empty!r} is empty; take the row out.")
-        return Pairs(
-            texts, targets, f"{table.name} ({text} -> {target}, {counted(len(texts), 'row')})"
-        )
+        rows = counted(len(texts), "row")
+        return SummaryPairs(texts, targets, f"{table.name} ({text} -> {target}, {rows})")
 
-    def split(self, examples: Pairs, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
-        """Some pairs set aside."""
-        columns, keys = ("texts", "targets"), examples.texts
-        return set_aside(examples, columns, keys, None, "row", fraction=fraction, seed=seed)
-
-    def features(self, examples: Pairs, processor: Any, *, training: bool) -> Tokens:
+    def features(
+        self, examples: SummaryPairs, processor: Any, *, seed: int | None = None
+    ) -> Features:
         """A pair each: the text cut at ``max_length``, the target at ``max_new_tokens``."""
+        from sentei.data.features import Ragged, Tokens, check_length, chunks
+
         length, columns = self.length(processor), dict[str, Ragged]()
         check_length(length, processor)
-        prefix = self.settings.prefix or ""
+        prefix = self.prefix or ""
         for chunk in chunks(len(examples)):
-            found = processor(
+            texts = processor(
                 [prefix + text for text in examples.texts[chunk]],
                 truncation=True,
                 max_length=length,
@@ -90,39 +115,45 @@ class Summaries(Kind[Pairs]):
             targets = processor(
                 text_target=examples.targets[chunk],
                 truncation=True,
-                max_length=self.settings.max_new_tokens,
+                max_length=self.max_new_tokens,
             )
-            given = {name: found[name] for name in ("input_ids", "attention_mask")}
-            for name, values in (*given.items(), ("labels", targets["input_ids"])):
+            inputs = {name: texts[name] for name in ("input_ids", "attention_mask")}
+            for name, values in (*inputs.items(), ("labels", targets["input_ids"])):
                 columns.setdefault(name, Ragged()).extend(values)
         return Tokens(columns)
 
     def collator(self, processor: Any) -> Collator:
         """Padding of both sides to the longest of a batch."""
+        from transformers import DataCollatorForSeq2Seq
+
         return DataCollatorForSeq2Seq(processor)
 
-    def said(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Said:
+    def predict(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Prediction:
         """What the model writes."""
+        import numpy as np
+
+        from sentei.tasks.metrics import check_finite
+
         output = model(**batch)
         check_finite(np.asarray([float(output.loss)]))
-        chosen = {} if self.settings.num_beams is None else {"num_beams": self.settings.num_beams}
+        beams = {} if self.num_beams is None else {"num_beams": self.num_beams}
         writer: Any = model
-        written = writer.generate(
+        tokens = writer.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            max_new_tokens=self.settings.max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             do_sample=False,
-            **chosen,
+            **beams,
         )
-        texts = processor.batch_decode(written, skip_special_tokens=True)
-        return Said(float(output.loss), int((batch["labels"] != IGNORED).sum()), texts)
+        texts = processor.batch_decode(tokens, skip_special_tokens=True)
+        return Prediction(float(output.loss), int((batch["labels"] != IGNORED).sum()), texts)
 
-    def measure(
-        self, said: Sequence[Said], examples: Pairs, features: Features
+    def metrics(
+        self, predictions: Sequence[Prediction], examples: SummaryPairs, features: Features
     ) -> dict[str, float]:
         """ROUGE of what was written."""
-        written = [text for one in said for text in one.values]
-        return self.in_order(rouge(written, examples.targets))
+        texts = [text for one in predictions for text in one.values]
+        return self.headline_first(rouge(texts, examples.targets))
 
 
 def rouge(written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
@@ -138,11 +169,11 @@ def rouge(written: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
 def _column(table: Table, named: str | None, usual: Sequence[str], option: str) -> str:
     if named:
         return named
-    found = [name for name in usual if name in table.columns]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    present = [name for name in usual if name in table.columns]
+    if len(present) == 1:
+        return present[0]
+    if not present:
         raise ValueError(no_column(table.name, usual[0], table.columns, option) + table.hint)
     raise ValueError(
-        f"{table.name} has the columns {' and '.join(map(repr, found))}; choose with {option}."
+        f"{table.name} has the columns {' and '.join(map(repr, present))}; choose with {option}."
     )

@@ -1,83 +1,47 @@
-"""What a kind of task has to say for itself; loading, training and reports know only this.
+"""What is learnt: one declaration, with its own options; training and reports know only this.
 
-settings ──► examples ──► features ──► batches ──► said ──► metrics
-             read, hub    features()   collator()  said()   measure()
+options ──► examples ──► features ──► batches ──► predictions ──► metrics
+            load()       features()   collator()  predict()       metrics()
+
+To declare a task imports neither torch nor transformers, which take seconds: what does its work is
+imported where the work is done.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
-import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from pydantic import BaseModel, model_validator
 
-from sentei.data.features import Features, check_positions
-from sentei.data.sources import from_dataset, read, split_names
-from sentei.data.table import Layout, Table
-from sentei.models.demo import DEMO
+from sentei.messages import did_you_mean
+from sentei.tasks import catalogue
+from sentei.tasks.examples import Examples
+from sentei.tasks.source import CorpusSource
 
 if TYPE_CHECKING:
-    from sentei.run.settings import Settings
-from sentei.tasks import catalogue as tasks
-from sentei.tasks.texts import EVAL_SPLITS, known_splits
+    import torch
+    from transformers import PreTrainedModel
 
-Batch = dict[str, torch.Tensor]
+    from sentei.data.features import Features
+
+    Batch = dict[str, torch.Tensor]
+
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
-OF_TABLES = ("encoding", "quoting", "delimiter", "header")
-"""Settings that say how files of tables are written."""
-
-EVAL_FRACTION = 0.1
+EVAL_FRACTION: Final = 0.1
 """Of the training data, set aside where there is no evaluation data."""
 
 
-class Examples(Protocol):
-    """The examples of one part of a corpus, as they were read."""
-
-    @property
-    def source(self) -> str:
-        """Where they come from, in words."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the classes in their order; empty where there are none."""
-
-    def __len__(self) -> int: ...
-
-    def counts(self) -> dict[str, int]:
-        """How often each class occurs; empty where there are none."""
-
-    def relabel(self, label_names: Sequence[str]) -> Self:
-        """The same under another order of the class names, such as a saved model's."""
-
-
-class Unlabelled:
-    """Examples without classes."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def counts(self) -> dict[str, int]:
-        """None."""
-        return {}
-
-    def relabel(self, label_names: Sequence[str]) -> Self:
-        """The same."""
-        return self
-
-
 @dataclass(frozen=True)
-class Said:
-    """What a model said to one batch.
+class Prediction:
+    """A model's output on a batch.
 
-    ``loss`` is a mean over ``labels`` labels; ``values`` is what the kind needs for its metrics.
+    ``loss`` is a mean over ``labels`` labels; ``values`` is what the task needs for its metrics.
     """
 
     loss: float
@@ -85,48 +49,39 @@ class Said:
     values: Any
 
 
+def mean_loss(predictions: Sequence[Prediction]) -> float:
+    """Of all labels."""
+    labels = sum(one.labels for one in predictions)
+    return sum(one.loss * one.labels for one in predictions) / labels
+
+
 E = TypeVar("E", bound=Examples)
 
 
-class Kind(ABC, Generic[E]):
-    """A kind of task, as the settings of a run ask for it.
+class Task(CorpusSource, Generic[E]):
+    """What a model learns; its fields are options of the command.
 
-    Args:
-        settings: The run's.
-
-    Raises:
-        ValueError: No task has that name.
+    A subclass with a ``kind`` is a task that ``--kind`` names; one defined elsewhere is known as
+    soon as its module is imported.
     """
 
-    name: ClassVar[str]
-    """What ``--kind`` calls it."""
+    axis: ClassVar[str] = "task"
 
-    problem: str
+    metric: str | None = None
+    """Headline metric, such as accuracy, f1, matthews, spearman, exact_match, perplexity or rougeL
+    [default: by task]."""
+
+    title: ClassVar[str]
     """What reports call it."""
 
-    model_class: ClassVar[Any]
-    """The class of transformers that gives a checkpoint its head."""
+    auto_class: ClassVar[str]
+    """Name of the class of transformers that gives a checkpoint its head."""
 
-    columns: ClassVar[tuple[str, ...]] = ()
-    """The settings that name its columns."""
-
-    options: ClassVar[tuple[str, ...]] = ()
-    """The other settings that it reads and not every kind does."""
-
-    metric_names: tuple[str, ...]
-    """Every metric it can lead with."""
-
-    default_metrics: tuple[str, ...]
-    """What is measured where no task says otherwise, the headline first."""
+    processor_name: ClassVar[str]
+    """What makes its model's input."""
 
     packages: ClassVar[Mapping[str, str]] = {}
     """Modules it cannot do without, and the extra that brings each."""
-
-    processor_name: ClassVar[str] = "tokenizer"
-    """What makes its model's input."""
-
-    default_length: ClassVar[int] = 128
-    """Tokens of an example, where nobody says."""
 
     cannot_learn: ClassVar[str] = ""
     """Why its models cannot learn from a teacher; empty where they can."""
@@ -137,60 +92,81 @@ class Kind(ABC, Generic[E]):
     any_order: ClassVar[bool] = False
     """Whether metrics do not depend on the order in which features are shown."""
 
-    pads: ClassVar[bool] = False
-    """Whether the texts of a batch are padded to one length."""
-
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        known = settings.task and settings.task != DEMO
-        self.task = tasks.find(str(settings.task)) if known else None
+    def __class_getitem__(cls, examples: Any) -> type[BaseModel]:
+        """One class, whatever the examples: their type is for the type checker alone."""
+        return cls
 
-    # ------------------------------------------------------------------------ settings
+    # --------------------------------------------------------------------------- options
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What is measured, the headline first."""
-        names = self.task.metrics if self.task else self.default_metrics
-        wanted = self.settings.metric
-        return tuple(dict.fromkeys([wanted, *names])) if wanted else names
+    @classmethod
+    def spelled_out(cls, value: Any) -> Any:
+        """A mapping without a kind is of the kind of its dataset, or text classification."""
+        if isinstance(value, Mapping) and not value.get("kind"):
+            return {**value, "kind": cls.usual_kind(value.get("dataset"))}
+        return value
 
-    def check_metric(self) -> None:
-        """Refuse a headline that this kind does not measure.
+    @staticmethod
+    def usual_kind(dataset: str | None) -> str:
+        """The kind of task where only a dataset is named, or nothing.
 
         Raises:
-            ValueError: ``--metric`` names one.
+            ValueError: There is no such dataset.
         """
-        wanted = self.settings.metric
-        if wanted is not None and wanted not in self.metric_names:
+        return catalogue.find(dataset).kind if dataset else "classification"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_options(cls, value: Any) -> Any:
+        """What is known of a dataset stands where nothing else is said."""
+        if not isinstance(value, Mapping) or not value.get("dataset"):
+            return value
+        known, kind = catalogue.find(value["dataset"]), cls.model_fields["kind"].default
+        if known.kind != kind:
             raise ValueError(
-                f"--metric {wanted}{tasks.did_you_mean(wanted, self.metric_names)} "
-                f"Choose from {', '.join(self.metric_names)}."
+                f"--kind {kind}: the task {known.name} is of the kind {known.kind}; leave --kind "
+                "out"
             )
+        return {**known.options, **value}
 
-    def column(self, setting: str) -> str | None:
-        """The column that a setting names, or the task, if either does."""
-        named: str | None = getattr(self.settings, setting)
-        return named or (self.task.columns.get(setting) if self.task else None)
-
-    def layout(self) -> Layout:
-        """How its files are written, whatever their columns."""
-        settings = self.settings
-        return Layout(
-            label_column=self.column("label_column") or "label",
-            encoding=settings.encoding,
-            quoting=settings.quoting,
-            delimiter=settings.delimiter,
-            header=settings.header,
-        )
+    @model_validator(mode="after")
+    def _can_lead_with_metric(self) -> Task[E]:
+        choices = self.metric_choices
+        if self.metric is not None and self.metric not in choices:
+            raise ValueError(
+                f"--metric {self.metric}{did_you_mean(self.metric, choices) or '.'} "
+                f"Choose from {', '.join(choices)}."
+            )
+        return self
 
     @property
-    def eval_splits(self) -> tuple[str, ...]:
-        """What a saved dataset's split for evaluation may be called, the task's own first."""
-        hub = self.task.hub if self.task else None
-        return (hub.eval_split, *EVAL_SPLITS) if hub else EVAL_SPLITS
+    def label(self) -> str:
+        """What ``--kind`` calls it."""
+        kind: str = type(self).model_fields["kind"].default
+        return kind
+
+    @property
+    def problem(self) -> str:
+        """What reports call it."""
+        return self.title
+
+    @property
+    @abstractmethod
+    def metric_choices(self) -> tuple[str, ...]:
+        """Every metric it can lead with."""
+
+    @property
+    def usual_metrics(self) -> tuple[str, ...]:
+        """What is measured where no known dataset says otherwise, the headline first."""
+        return self.metric_choices
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What is measured, the headline first."""
+        names = self.known.metrics if self.known else self.usual_metrics
+        return tuple(dict.fromkeys([self.metric, *names])) if self.metric else names
 
     def check_packages(self) -> None:
         """Refuse to begin without what is needed at the end.
@@ -202,78 +178,106 @@ class Kind(ABC, Generic[E]):
             if importlib.util.find_spec(module) is None:
                 raise ValueError(f"{self.problem} needs {module}: pip install 'sentei[{extra}]'")
 
-    # ---------------------------------------------------------------------------- data
+    # ------------------------------------------------------------------------------ data
 
-    def load(self) -> tuple[E, E]:
+    def load(self, seed: int) -> tuple[E, E]:
         """Training and evaluation examples.
+
+        Args:
+            seed: Of what is set aside.
 
         Raises:
             ValueError: No source or an unusable one.
         """
-        if self.settings.train:
-            return self.from_files(self.settings.train, self.settings.eval)
-        if self.task:
-            train, evaluation = self.from_hub(self.task)
-            if self.settings.eval:
-                found = self.read(self.settings.eval, self.eval_splits)
-                evaluation = found.relabel(train.label_names)
-            return train, evaluation
-        raise ValueError("no data: name a task with --task, or a file with --train")
+        train, evaluation = self.load_parts()
+        self.check_training(train)
+        if evaluation is None:
+            train, evaluation = train.split(EVAL_FRACTION, seed)
+        else:
+            evaluation = evaluation.relabel(train.label_names)
+        return train.split(self.holdout, seed) if self.holdout else (train, evaluation)
 
-    def load_evaluation(self, label_names: Sequence[str]) -> E:
+    def load_training(self) -> E:
+        """All training examples.
+
+        Raises:
+            ValueError: No source or an unusable one.
+        """
+        train, _ = self.load_parts()
+        self.check_training(train)
+        return train
+
+    def load_evaluation(self, label_names: Sequence[str], seed: int) -> E:
         """The evaluation examples alone, their classes as a model knows them.
+
+        Args:
+            label_names: The model's classes in their order.
+            seed: Of what is set aside.
 
         Raises:
             ValueError: No source or an unusable one, or a label that the model does not know.
         """
-        if self.settings.eval:
-            found = self.read(self.settings.eval, self.eval_splits)
-        elif self.settings.train or not self.task:
-            found = self.load()[1]
+        known = self.known
+        if self.holdout:
+            examples = self.load(seed)[1]
+        elif self.eval:
+            examples = self.read(self.eval, self.eval_splits)
+        elif self.train or not (known and known.hub):
+            examples = self.load(seed)[1]
         else:
-            [(dataset, name)] = known_splits(self.task, ["eval"])
-            found = self.from_dataset(dataset, name)
-        return found.relabel(label_names)
+            [part] = known.load("eval")
+            examples = self.from_dataset(*part)
+        return examples.relabel(label_names)
 
-    def from_files(self, train: Path, evaluation: Path | None) -> tuple[E, E]:
-        """Both parts out of files, one of them set aside where it has none of its own."""
-        found = self.read(train, ("train",))
-        if evaluation is None:
-            if not self.has_evaluation(train):
-                return self.split(found, EVAL_FRACTION, self.settings.seed)
-            evaluation = train
-        return found, self.read(evaluation, self.eval_splits).relabel(found.label_names)
+    def load_parts(self) -> tuple[E, E | None]:
+        """Training examples, and those to evaluate on where they are apart.
 
-    def from_hub(self, task: tasks.Task) -> tuple[E, E]:
-        """Both parts of a known task."""
-        train, evaluation = (self.from_dataset(*found) for found in known_splits(task))
-        return train, evaluation.relabel(train.label_names)
+        Raises:
+            ValueError: No source or an unusable one.
+        """
+        if self.train:
+            train = self.read(self.train, ("train",))
+            apart = self.eval or (self.train if self.has_evaluation(self.train) else None)
+            return train, self.read(apart, self.eval_splits) if apart else None
+        if not self.known:
+            raise ValueError("no data: name a task with --task, or a file with --train")
+        if self.eval:
+            [part] = self.known.load("train")
+            return self.from_dataset(*part), self.read(self.eval, self.eval_splits)
+        train, evaluation = (self.from_dataset(*part) for part in self.known.load("train", "eval"))
+        return train, evaluation
 
+    @abstractmethod
     def has_evaluation(self, path: Path) -> bool:
         """Whether training data bring a split to evaluate on."""
-        return bool(split_names(path).intersection(self.eval_splits))
 
+    @abstractmethod
     def read(self, path: Path, splits: Sequence[str]) -> E:
-        """The examples of a file or folder; of several splits the first that it has.
+        """The examples of a source; of several splits the first that it has.
 
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        return self.from_table(read(path, self.layout(), splits))
 
+    @abstractmethod
     def from_dataset(self, dataset: Any, name: str) -> E:
         """The examples of a ``datasets.Dataset``."""
-        return self.from_table(from_dataset(dataset, name))
 
-    @abstractmethod
-    def from_table(self, table: Table) -> E:
-        """The examples of a table."""
+    def check_training(self, examples: E) -> None:
+        """Refuse examples that there is nothing to learn from.
 
-    @abstractmethod
-    def split(self, examples: E, fraction: float, seed: int) -> tuple[E, E]:
-        """The examples without a part, and the part, set aside for evaluation."""
+        Raises:
+            ValueError: There is not; says why.
+        """
 
-    # --------------------------------------------------------------------------- model
+    # ----------------------------------------------------------------------------- model
+
+    @property
+    def model_class(self) -> Any:
+        """The class of transformers that gives a checkpoint its head."""
+        import transformers
+
+        return getattr(transformers, self.auto_class)
 
     def head(self, examples: E) -> dict[str, object]:
         """What the model's config must say for these examples."""
@@ -286,34 +290,17 @@ class Kind(ABC, Generic[E]):
             "label2id": {name: i for i, name in enumerate(names)},
         }
 
+    @abstractmethod
     def load_processor(self, folder: str) -> Any:
-        """What makes a model's input: its tokenizer.
+        """What makes a model's input: its tokenizer, or an image processor.
 
         Raises:
             OSError, ValueError, KeyError, ImportError: It cannot be loaded.
         """
-        return self.padded(AutoTokenizer.from_pretrained(folder))
 
-    def padded(self, tokenizer: Any) -> Any:
-        """A tokenizer that can make texts of one length, where batches are padded.
-
-        Raises:
-            ValueError: It has no token to do it with.
-        """
-        if self.pads and tokenizer.pad_token is None:
-            if tokenizer.eos_token is None:
-                raise ValueError("the tokenizer has neither a padding token nor an end token")
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
-
+    @abstractmethod
     def same_input(self, ours: Any, theirs: Any) -> bool:
         """Whether two processors make the same input."""
-        same: bool = ours.get_vocab() == theirs.get_vocab()
-        return same
-
-    def length(self, processor: Any) -> int:
-        """Tokens of an example at most."""
-        return self.settings.max_length or min(self.default_length, processor.model_max_length)
 
     def check_model(self, model: PreTrainedModel, features: Features) -> None:
         """Refuse a model that cannot do this.
@@ -321,13 +308,17 @@ class Kind(ABC, Generic[E]):
         Raises:
             ValueError: It cannot; says why.
         """
-        check_positions(features, model)
 
-    # ------------------------------------------------------------------------ features
+    # -------------------------------------------------------------------------- features
 
     @abstractmethod
-    def features(self, examples: E, processor: Any, *, training: bool) -> Features:
+    def features(self, examples: E, processor: Any, *, seed: int | None = None) -> Features:
         """Examples made ready for a model.
+
+        Args:
+            examples: The examples.
+            processor: Makes the model's input.
+            seed: Of what training draws for them anew in every epoch; None draws nothing.
 
         Raises:
             ValueError: They do not fit the model's input.
@@ -339,24 +330,25 @@ class Kind(ABC, Generic[E]):
 
     def truncated(self, features: Features, processor: Any) -> float | None:
         """Fraction of the examples cut at the length limit; None where nothing is cut."""
-        lengths = features.lengths
-        return None if lengths is None else float((lengths >= self.length(processor)).mean())
+        return None
 
-    # ------------------------------------------------------------------------- metrics
-
-    @abstractmethod
-    def said(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Said:
-        """What a model says to a batch."""
+    # --------------------------------------------------------------------------- metrics
 
     @abstractmethod
-    def measure(self, said: Sequence[Said], examples: E, features: Features) -> dict[str, float]:
-        """The metrics of everything a model said, the headline first.
+    def predict(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Prediction:
+        """A model's output on a batch."""
+
+    @abstractmethod
+    def metrics(
+        self, predictions: Sequence[Prediction], examples: E, features: Features
+    ) -> dict[str, float]:
+        """The metrics of all predictions, the headline first.
 
         Raises:
             ValueError: The model's output is not finite.
         """
 
-    def in_order(self, found: Mapping[str, float]) -> dict[str, float]:
-        """Metrics with the headline first."""
-        first = self.metrics[0]
-        return {first: found[first], **found}
+    def headline_first(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Metrics in the order of a report."""
+        headline = self.metric_names[0]
+        return {headline: metrics[headline], **metrics}

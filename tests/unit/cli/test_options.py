@@ -21,7 +21,7 @@ OPTIONS = {
         --lr-warmup --weight-decay --clip --max-length --doc-stride --max-answer-length
         --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision
         --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
-        --baseline --out --only --storage --launch --patience --wait/--no-wait --keep
+        --baseline --out --only --launch --patience --wait/--no-wait --keep
         --report --json
     """,
     "demo": """

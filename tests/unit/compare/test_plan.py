@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import yaml
 
+from helpers.plans import TASK, searched, small
 from sentei import methods, serialization
-from sentei.compare.begin import check_still_asked
-from sentei.compare.cells import Grid, write_once
-from sentei.compare.choices import apply, count, grid, spell
-from sentei.compare.plan import Plan, load
-from sentei.run.settings import Settings
-
-TASK = {"train": "train.jsonl", "eval": "eval.csv", "epochs": 2, "dense_epochs": 1}
+from sentei.compare.plan import load
+from sentei.run.settings import Training
 
 
-def small(**changes):
-    """A plan in the short spelling."""
-    plan = {
-        "settings": {"model": "hub/name", "batch_size": 16},
-        "tasks": {"one": dict(TASK), "two": {"task": "sst2", "batch_size": 8}},
-        "recipes": {
-            "magnitude": "magnitude",
-            "taught": {
-                "method": "platon",
-                "set": ["score.beta2=0.65"],
-                "settings": {"learning_rate": "1e-4"},  # YAML takes 1e-4 for a text
-            },
-        },
-        "sparsities": [0.8, 0.9],
-        "seeds": [1, 2],
-    }
-    return plan | changes
-
-
-def searched(**changes):
-    return small(tasks={"one": dict(TASK)}, search=changes)
+def test_data_lie_beside_the_plan_or_on_the_hub(tmp_path):
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "mine").touch()
+    plan = small(tasks={"one": {"train": "user/mine", "eval": "user/other"}})
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    task = load(tmp_path / "plan.yaml").tasks["one"]
+    assert (task["train"], task["eval"]) == (str(tmp_path / "user/mine"), "user/other")
 
 
 def test_the_short_spelling_is_completed():
     plan = load(small())
     assert plan.baseline == "magnitude"
     assert plan.tasks["one"]["batch_size"] == 16 and plan.tasks["two"]["batch_size"] == 8
-    assert plan.tasks["one"]["lr_warmup"] == Settings.model_fields["lr_warmup"].default
+    assert plan.tasks["one"]["lr_warmup"] == Training.model_fields["lr_warmup"].default
     assert plan.recipes["taught"].settings == {"learning_rate": 1e-4}
     assert plan.recipes["taught"].recipe["score"]["beta2"] == 0.65
     assert set(plan.recipes["magnitude"].recipe) == set(
@@ -176,127 +156,3 @@ def test_bad_files(text, tmp_path):
         load(file)
     with pytest.raises(ValueError, match=r"gone\.yaml: cannot be read"):
         load(tmp_path / "gone.yaml")
-
-
-# ---------------------------------------------------------------------------------------- runs
-
-
-def cells(plan: Plan, out: Path = Path("out")):
-    return Grid(plan, out).cells
-
-
-def test_every_run_is_there_after_what_it_needs():
-    found = cells(load(small()))
-    assert len(found) == len(set(found)) == 2 * (1 + 2 + 2 * 2 * 2)
-    seen = set()
-    for name, cell in found.items():
-        assert set(cell.needs) <= seen and cell.folder == Path.cwd() / "out" / name
-        seen.add(name)
-    assert [n for n in found if "/start/" in n] == ["runs/one/start/seed1", "runs/one/start/seed2"]
-
-
-def test_runs_start_from_the_dense_model_of_their_task_and_seed():
-    entries = {
-        "platon": {"method": "platon", "teacher": "dense"},
-        "fresh": "knowledge_aware",
-        "named": {"method": "knowledge_aware", "teacher": "a/teacher"},
-        "plain": "l0",
-        "optional": "auto",
-        "asked": {"method": "auto", "teacher": "dense"},
-    }
-    found = cells(load(small(tasks={"one": dict(TASK)}, recipes=entries)))
-    dense = str(Path.cwd() / "out/runs/one/start/seed2/model")
-    made = {r: found[f"runs/one/{r}/0.8/seed2"].settings for r in entries}
-    assert (made["platon"].model, made["platon"].teacher) == (dense, dense)
-    assert (made["fresh"].model, made["fresh"].teacher) == ("hub/name", dense)
-    assert (made["named"].model, made["named"].teacher) == (dense, "a/teacher")
-    assert (made["plain"].model, made["plain"].teacher) == (dense, None)
-    assert (made["optional"].model, made["optional"].teacher) == (dense, None)  # so: itself
-    assert (made["asked"].model, made["asked"].teacher) == (dense, dense)
-    start, reference = (found[f"runs/one/{r}/seed2"].settings for r in ("start", "dense"))
-    assert (start.model, start.epochs, start.seed) == ("hub/name", 1, 2)
-    assert (reference.model, reference.epochs, reference.seed) == (dense, 2, 2)
-    assert all(cell.settings.dense_epochs == 0 for cell in found.values())
-    assert start.load_recipe().schedule.sparsity == 0
-
-
-def test_trials_never_see_the_evaluation_data_nor_a_model_that_saw_what_judges_them():
-    plan = load(searched(settings={"learning_rate": [1e-4, 2e-4]}, set={"score.beta2": [0.6, 0.9]}))
-    found = cells(plan)
-    trials = [cell for cell in found.values() if cell.role == "trial"]
-    assert len(trials) == 2 * (2 + 4)  # magnitude has no beta2
-    start = found["search/one/start"]
-    for cell in [start, *trials]:
-        assert cell.settings.holdout == 0.2 and cell.seed == 1
-    assert {cell.settings.model for cell in trials} == {str(start.folder / "model")}
-    others = [cell for cell in found.values() if not cell.name.startswith("search/")]
-    assert {cell.settings.holdout for cell in others} == {None}
-    pruned = found["runs/one/taught/0.9/seed2"]
-    assert pruned.search == "search/one/taught/0.9"
-    once = cells(load(searched(settings={"clip": [1, 2]}, sparsity=0.7)))
-    assert once["runs/one/taught/0.9/seed2"].search == "search/one/taught/all"
-    assert once["search/one/taught/all/001"].settings.recipe["schedule"]["sparsity"] == 0.7
-
-
-# --------------------------------------------------------------------------------------- values
-
-
-def test_a_worker_stops_where_the_plan_now_asks_for_another_run(tmp_path):
-    old = Grid(load(small()), tmp_path)
-    taught, other = (f"runs/one/{name}/0.8/seed1" for name in ("taught", "magnitude"))
-    changed = small(seeds=[1])
-    changed["recipes"]["taught"]["settings"] = {"learning_rate": 2e-4}
-    (tmp_path / "plan.yaml").write_text(load(changed).dump())
-    check_still_asked(old, old.cells[other])
-    with pytest.raises(
-        ValueError, match=r"taught/0.8/seed1 with learning_rate=0.0002 where it was"
-    ):
-        check_still_asked(old, old.cells[taught])
-    with pytest.raises(ValueError, match=r"leaves runs/one/magnitude/0.8/seed2 out"):
-        check_still_asked(old, old.cells["runs/one/magnitude/0.8/seed2"])
-
-
-def test_some_runs_with_all_they_wait_for():
-    made = Grid(load(searched(settings={"learning_rate": [1e-4, 2e-4]}, sparsity=0.9)), Path("out"))
-    names = [cell.name for cell in made.wanted(["one/taught/0.9/seed2", "one/dense/seed1"])]
-    assert names == [
-        "search/one/start",
-        "search/one/taught/all/000",
-        "search/one/taught/all/001",
-        "runs/one/start/seed1",
-        "runs/one/dense/seed1",
-        "runs/one/start/seed2",
-        "runs/one/taught/0.9/seed2",
-    ]
-    assert made.wanted(["*"]) == list(made.cells.values())
-    assert {cell.sparsity for cell in made.wanted(["*/0.8/*"])} == {0.8, 0.9, 0}  # 0.9: the search
-    with pytest.raises(ValueError, match=r"--only one/tought/\*: .* like one/taught/0\.[89]/seed"):
-        made.wanted(["one/tought/*"])
-
-
-def test_a_grid_is_every_combination_once():
-    plan = load(searched(settings={"clip": [1, 2], "epochs": [1, 2, 3]}))
-    space = plan.space("magnitude")
-    found = grid(space, None)
-    assert len(found) == len({tuple(c.items()) for c in found}) == count(space, None) == 6
-    some = grid(space, 4)
-    assert len(some) == count(space, 4) == 4 and all(c in found for c in some)
-    assert grid(space, 4) == some and count(space, 100) == 6
-
-
-def test_chosen_values_find_their_places():
-    settings = Settings(model="m", recipe=serialization.to_dict(methods.find("platon").build()))
-    found = apply(settings, {"learning_rate": 3e-4, "score.beta2": 0.7, "budget": "uniform"})
-    assert found.learning_rate == 3e-4
-    assert found.recipe["score"]["beta2"] == 0.7 and found.recipe["budget"]["kind"] == "uniform"
-
-
-@pytest.mark.parametrize("value", [1e-05, 0.1, 3, True, None, "uniform", "a: b"])
-def test_spelled_values_read_back(value):
-    assert yaml.safe_load(spell(value)) == value
-
-
-def test_the_first_writer_decides(tmp_path):
-    file = tmp_path / "new" / "file"
-    assert write_once(file, "first") and not write_once(file, "second")
-    assert file.read_text() == "first" and list(file.parent.iterdir()) == [file]

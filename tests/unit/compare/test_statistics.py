@@ -28,6 +28,11 @@ def test_interval_of_two_and_of_one():
     assert interval([0.5, 0.5]) == (2, 0.5, 0.5, 0.5)
 
 
+def test_differences_that_are_equal_but_for_rounding(recwarn):
+    low, high = interval([0.85 - 0.8, 0.84 - 0.79, 0.05])[2:]
+    assert (low, high) == (pytest.approx(0.05), pytest.approx(0.05)) and not recwarn.list
+
+
 def test_pairs_are_what_both_have():
     ours = {("mrpc", 0.8, 1): 0.9, ("mrpc", 0.8, 2): 0.7, ("stsb", 0.8, 1): 0.5}
     theirs = {("mrpc", 0.8, 2): 0.6, ("stsb", 0.8, 1): 0.6, ("stsb", 0.9, 1): 0.1}

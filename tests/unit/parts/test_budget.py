@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sentei
-from sentei.parts.budget import AcrossSizes, Budget, Global, Group, LearnedRatio, Threshold, Uniform
+from sentei.methods.leap import LearnedRatio
+from sentei.parts.budget import AcrossSizes, Budget, Global, Quota, Threshold, Uniform
 from sentei.parts.learning import Adam
-from sentei.parts.part import Moment
+from sentei.parts.progress import Progress
 
 SIZES = st.lists(st.integers(1, 3_000_000), min_size=1, max_size=40)
 SPARSITY = st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.5, 0.9, 0.1, 1 / 3]))
@@ -21,7 +22,7 @@ BUDGETS = pytest.mark.parametrize("budget", [Global(), Uniform(), Global(compat=
 
 
 def moment(sparsity, *, step=50, total=100, final=0.8):
-    return Moment(step=step, total=total, sparsity=sparsity, final=final, reached=0.0, ramp=0.5)
+    return Progress(step=step, total=total, sparsity=sparsity, final=final, reached=0.0, ramp=0.5)
 
 
 def split(budget, sizes, sparsity):
@@ -32,11 +33,11 @@ def split(budget, sizes, sparsity):
 @given(sizes=SIZES, sparsity=SPARSITY)
 def test_counts_add_up_exactly(budget, sizes, sparsity):
     groups = split(budget, sizes, sparsity)
-    assert sorted(i for group in groups for i in group.sites) == list(range(len(sizes)))
+    assert sorted(i for group in groups for i in group.places) == list(range(len(sizes)))
     wanted = sum(sizes) * sparsity
     whole = int(wanted) if isinstance(budget, Global) and budget.compat else round(wanted)
     assert sum(group.count for group in groups) == whole
-    assert all(0 <= g.count <= sum(sizes[i] for i in g.sites) for g in groups)
+    assert all(0 <= g.count <= sum(sizes[i] for i in g.places) for g in groups)
 
 
 @BUDGETS
@@ -57,7 +58,7 @@ def test_ends(budget, sizes):
 @given(sizes=SIZES, sparsity=SPARSITY)
 def test_uniform_is_within_one_weight_of_the_same_sparsity_everywhere(sizes, sparsity):
     groups = split(Uniform(), sizes, sparsity)
-    assert [group.sites for group in groups] == [(i,) for i in range(len(sizes))]
+    assert [group.places for group in groups] == [(i,) for i in range(len(sizes))]
     for group, size in zip(groups, sizes, strict=True):
         assert abs(group.count - Fraction(sparsity) * size) < 1 + 1e-6
 
@@ -98,17 +99,17 @@ def test_threshold_rises_with_the_schedule():
     (one, two) = part.split([1000, 100], now, {})
     # Half the way: sigmoid(score) <= 0.1 is pruned; 0.5 % and one more are kept.
     assert one.threshold == two.threshold == pytest.approx(math.log(0.1 / 0.9))
-    assert [(g.sites, g.count) for g in (one, two)] == [((0,), 1000 - 6), ((1,), 100 - 1)]
+    assert [(g.places, g.count) for g in (one, two)] == [((0,), 1000 - 6), ((1,), 100 - 1)]
     assert [g.threshold for g in part.split([9], moment(0.0), {})] == [-math.inf]
     raw = Threshold(final=0.2, sigmoid=False, settle=None)
     assert [g.threshold for g in raw.split([9], now, {})] == [pytest.approx(0.1)]
     fixed = Threshold(final=0.2, rises=False, sigmoid=False, least=0.0, settle=None)
-    assert fixed.split([9], moment(0.0), {}) == (Group((0,), 8, threshold=0.2),)
+    assert fixed.split([9], moment(0.0), {}) == (Quota((0,), 8, threshold=0.2),)
 
 
 def test_threshold_settles_to_one_exact_count():
     part = Threshold(settle=0.1)
-    assert part.split([7, 8], moment(0.5, step=95), {}) == (Group((0, 1), 8),)
+    assert part.split([7, 8], moment(0.5, step=95), {}) == (Quota((0, 1), 8),)
 
 
 def ratio_state(part, logits, total=100):
@@ -127,7 +128,7 @@ def test_learned_ratios_keep_the_ceiling(temperature):
     state = ratio_state(part, [logit(0.25), logit(0.501), logit(1e-9), 40.0])
     assert part.ratios(state).tolist() == pytest.approx([0.25, 0.501, 1e-9, 1.0], abs=1e-10)
     groups = part.split([101, 100, 100, 100], moment(0.9), state)
-    assert [group.sites for group in groups] == [(0,), (1,), (2,), (3,)]
+    assert [group.places for group in groups] == [(0,), (1,), (2,), (3,)]
     assert [group.count for group in groups] == [101 - 26, 100 - 51, 99, 0]
 
 
@@ -209,7 +210,7 @@ def test_across_sizes_counts_weights():
     budget = AcrossSizes()
     assert budget.mixes(moment(0.5)) and not Global().mixes(moment(0.5))
     [group] = budget.split([10, 10], moment(0.5), {}, [10, 30])
-    assert group == Group((0, 1), 200, of_weights=True)
+    assert group == Quota((0, 1), 200, of_weights=True)
 
 
 def test_a_fixed_count_of_units_of_unlike_sizes_is_of_their_weights():
@@ -217,7 +218,7 @@ def test_a_fixed_count_of_units_of_unlike_sizes_is_of_their_weights():
     for part in (Threshold(settle=0.1), LearnedRatio(settle=0.1)):
         assert part.mixes(late) and not part.mixes(early)
     [group] = Threshold(settle=0.1).split([10, 10], late, {}, [10, 30])
-    assert group == Group((0, 1), 200, of_weights=True)
+    assert group == Quota((0, 1), 200, of_weights=True)
     # Ratios .21 and .5967 keep 21 + 179 of 400, which is half: no shift. 7.9 and 4.03 units go: 7
     # and 4 are 190, and the one with the larger rest makes it 200.
     part = LearnedRatio(settle=0.1)

@@ -7,11 +7,11 @@ import torch
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from sentei.parts.learning import Adam
-from sentei.parts.part import Moment
+from sentei.parts.progress import Progress
 
 
 def moment(step, total):
-    return Moment(step=step, total=total, sparsity=0.0, final=0.0, reached=0.0, ramp=0.0)
+    return Progress(step=step, total=total, sparsity=0.0, final=0.0, reached=0.0, ramp=0.0)
 
 
 @pytest.mark.parametrize("decay", ["linear", "none"])

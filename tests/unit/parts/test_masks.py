@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from sentei.parts.masks import HardConcrete, Latent, Mask, Project
-from sentei.parts.part import Moment
+from sentei.methods.l0 import HardConcrete
+from sentei.parts.masks import Mask, Project, StraightThrough
+from sentei.parts.progress import Progress
 from sentei.pruning import cut as select
 from sentei.tensors import zero_pruned_
 
@@ -35,7 +36,7 @@ def test_even_a_weight_that_is_not_finite():
 
 
 def at(ramp):
-    return Moment(step=1, total=10, sparsity=0.5, final=0.5, reached=0.0, ramp=ramp)
+    return Progress(step=1, total=10, sparsity=0.5, final=0.5, reached=0.0, ramp=ramp)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_latent_writes_what_is_kept_and_keeps_the_rest(dtype):
     latent, keep, expected = example(dtype)
     latent[0, 0] = -5.0  # pruned: +0.0 is written, so that bits and counts agree
     weight, before = torch.full_like(latent, 9.0), latent.clone()
-    Latent().write_(weight, latent, keep, {})
+    StraightThrough().write_(weight, latent, keep, {})
     assert torch.equal(weight, expected) and torch.equal(latent, before)
     assert not torch.signbit(weight).any()
 
@@ -72,12 +73,12 @@ def test_latent_gradients(dtype):
     score, keep = torch.tensor([0.0, 2.0, -2.0]), torch.tensor([True, False, True])
     out = torch.empty(3)
     memory = {"score": score}
-    Latent().score_gradient_(out, gradient, latent, memory, False)
+    StraightThrough().score_gradient_(out, gradient, latent, memory, False)
     assert out.tolist() == [0.5, -1.0, -12.0]
-    Latent(surrogate="sigmoid").score_gradient_(out, gradient, latent, memory, False)
+    StraightThrough(surrogate="sigmoid").score_gradient_(out, gradient, latent, memory, False)
     slope = math.exp(2) / (1 + math.exp(2)) ** 2
     assert out.tolist() == pytest.approx([0.125, -slope, -12 * slope], rel=1e-6)
-    Latent().weight_gradient_(gradient, keep, memory, False)
+    StraightThrough().weight_gradient_(gradient, keep, memory, False)
     assert gradient.tolist() == [1.0, 0.0, 3.0]
 
 
@@ -91,7 +92,7 @@ def test_hard_concrete_gates_by_hand():
     assert weight.tolist() == pytest.approx([1.0, 0.0, -2.0, 0.8], abs=1e-12)
     # With log(u / (1 - u)) = log(3) / 1.5 - S the sample's sigmoid is 3 / 4.
     noise = math.log(3) / 1.5 - score
-    mask.sample_(weight, latent, {"score": score, "noise": noise})
+    mask.sample_(weight, latent, keep, {"score": score, "noise": noise})
     assert weight.tolist() == pytest.approx([1.6, 1.6, -1.6, 0.8], abs=1e-12)
 
 
@@ -106,7 +107,7 @@ def test_what_is_kept_is_no_zero_and_what_is_pruned_is():
 def test_draws_are_seeded_by_seed_step_and_site():
     def draw(seed, step, number):
         noise = torch.empty(1000, dtype=torch.float64)
-        HardConcrete(seed=seed).draw_(noise, step, number)
+        HardConcrete(seed=seed).draw_({"noise": noise}, step, number)
         return noise
 
     first = draw(1, 2, 3)
@@ -128,5 +129,5 @@ def test_a_gate_reaches_beyond_both_ends(wrong):
 def test_by_kind():
     assert Mask.model_validate({"kind": "project", "hold": True}) == Project(hold=True)
     assert Mask.model_validate("project") == Project()
-    assert Mask.model_validate("latent") == Latent()
+    assert Mask.model_validate("straight_through") == StraightThrough()
     assert Mask.model_validate({"kind": "hard_concrete", "seed": 3}) == HardConcrete(seed=3)

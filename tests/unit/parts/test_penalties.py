@@ -7,20 +7,17 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
-from sentei.parts.part import Moment
-from sentei.parts.penalties import (
-    ExcessRatio,
-    ExpectedL0,
-    MixtureGaussian,
-    Penalty,
-    ReweightedL1,
-    ScoreL1,
-)
+from sentei.methods.l0 import ExpectedL0
+from sentei.methods.leap import ExcessRatio
+from sentei.methods.mgpp import MixtureGaussian
+from sentei.methods.proximal import ReweightedL1
+from sentei.parts.penalties import Penalty, ScoreL1
+from sentei.parts.progress import Progress
 from sentei.testing import Network
 
 
 def moment(*, sparsity=0.4, reached=0.0, ramp=0.5, final=0.8):
-    return Moment(step=5, total=100, sparsity=sparsity, final=final, reached=reached, ramp=ramp)
+    return Progress(step=5, total=100, sparsity=sparsity, final=final, reached=reached, ramp=ramp)
 
 
 @pytest.mark.parametrize(

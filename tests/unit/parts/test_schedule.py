@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sentei.parts.schedule import Constant, Cubic, Schedule, Stages
+from sentei.methods.knowledge_aware import Stages
+from sentei.parts.schedule import Constant, Cubic, Schedule
 
 
 @st.composite

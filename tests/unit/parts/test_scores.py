@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from sentei.methods.platon import Uncertainty
+from sentei.methods.random import Random
 from sentei.parts.learning import Adam
-from sentei.parts.part import Moment
+from sentei.parts.progress import Progress
 from sentei.parts.scores import (
     Learned,
     Magnitude,
-    Random,
     Score,
     Sensitivity,
     Signal,
     Smoothed,
     SquaredSensitivity,
-    Uncertainty,
 )
 
 WEIGHT = torch.tensor([1.0, -2.0, 0.0, -0.0, 1e-30])
@@ -126,7 +126,7 @@ def test_learned_scores_start_at_their_initial_value_and_go_against_the_gradient
     score.start_(memory, torch.rand(3), 0)
     out = torch.empty(3)
     assert score.value(memory, torch.rand(3), out).tolist() == [2.5] * 3
-    now = Moment(step=1, total=9, sparsity=0.0, final=0.5, reached=0.0, ramp=0.0)
+    now = Progress(step=1, total=9, sparsity=0.0, final=0.5, reached=0.0, ramp=0.0)
     score.learn_(memory, torch.tensor([4.0, -1e-3, 0.0]), now)
     assert memory["score"].tolist() == pytest.approx([2.4, 2.6, 2.5], abs=1e-5)
     assert memory["exp_avg"].tolist() == pytest.approx([0.4, -1e-4, 0.0])

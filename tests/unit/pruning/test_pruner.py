@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel
 
 import sentei
 from sentei.methods import known
-from sentei.parts.masks import Latent
+from sentei.parts.masks import StraightThrough
 from sentei.testing import STEPS, Training
 
 PLATON = sentei.platon(0.7, window=2, every=2)
@@ -31,7 +31,7 @@ LATENT = {
     "leap": sentei.leap(0.7),
     "leap of magnitudes": sentei.leap(0.7, score="magnitude"),
     "platon": sentei.platon(0.7, window=2, every=2, iterate="old").model_copy(
-        update={"mask": Latent()}
+        update={"mask": StraightThrough()}
     ),
 }
 latent = pytest.mark.parametrize("recipe", LATENT.values(), ids=LATENT.keys())
@@ -109,7 +109,7 @@ def test_detach_stops_pruning():
     training.pruner.detach()
     before = snapshot(training.pruner)
     training.step()
-    assert unchanged(training.pruner, before | {"weights": training.pruner._checksum()})
+    assert unchanged(training.pruner, before | {"weights": training.pruner.state_dict()["weights"]})
 
 
 @pytest.mark.parametrize("iterate", ["new", "old"])
@@ -504,8 +504,9 @@ def test_a_step_that_was_broken_off_leaves_no_dense_weights(recipe, then):
 
 def test_a_model_that_moved_is_told():
     training = Training(MAGNITUDE).run(5)
-    held = training.pruner._engine.held[0]  # there is no other device here, so the mask moves
-    held.keep = held.keep.to("meta")
+    # There is no other device here, so the mask moves.
+    state = next(iter(training.pruner._state.sites.values()))
+    state.keep = state.keep.to("meta")
     with pytest.raises(ValueError, match=r"is on cpu, and was on meta .* move the model first"):
         training.optimizer.step()
 
@@ -626,13 +627,14 @@ def test_the_count_is_fixed_with_a_warning_where_it_was_far(away, warns, recwarn
     """The last step before: a threshold in the middle of scores that stand still."""
     recipe = sentei.soft_movement(0.5, settle=0.1, coefficient=0.0, score_lr=1e-12)
     training = Training(recipe).run(30)
-    for held in training.pruner._engine.held:
-        held.memory["score"].copy_(torch.linspace(-1, 1, 256).view(16, 16))
-        held.memory["exp_avg"].zero_()
+    memories = training.pruner.state_dict()["memory"].values()
+    for memory in memories:
+        memory["score"].copy_(torch.linspace(-1, 1, 256).view(16, 16))
+        memory["exp_avg"].zero_()
     # sigmoid(score) <= 0.1 prunes nothing; shift the scores so that 0.5 + away fall under it.
     shift = torch.logit(torch.tensor(0.1)) + 1 - 2 * (0.5 + away)
-    for held in training.pruner._engine.held:
-        held.memory["score"].add_(shift)
+    for memory in memories:
+        memory["score"].add_(shift)
     recwarn.clear()
     for _ in range(10):
         training.gradients()

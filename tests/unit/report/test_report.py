@@ -547,11 +547,11 @@ def test_grid_orders_roles_and_layers_and_merges_what_is_too_much(run):
 
 
 UNITS = (
-    UnitsRecord(kind="head", name="a", layer=1, units=12, pruned=3),
-    UnitsRecord(kind="head", name="b", layer=0, units=12, pruned=12),
-    UnitsRecord(kind="head", name="c", layer=1, units=12, pruned=0),
-    UnitsRecord(kind="32x32", name="d", layer=None, units=2048, pruned=1024),
-    UnitsRecord(kind="2:4", name="e", layer=0, units=4096, pruned=2048),
+    UnitsRecord(pattern="head", name="a", layer=1, units=12, pruned=3),
+    UnitsRecord(pattern="head", name="b", layer=0, units=12, pruned=12),
+    UnitsRecord(pattern="head", name="c", layer=1, units=12, pruned=0),
+    UnitsRecord(pattern="32x32", name="d", layer=None, units=2048, pruned=1024),
+    UnitsRecord(pattern="2:4", name="e", layer=0, units=4096, pruned=2048),
 )
 
 

@@ -1,14 +1,17 @@
 import pytest
 
-from sentei.tasks import catalogue as tasks
-from sentei.tasks import metrics
-from sentei.tasks.kinds import KINDS
+from sentei.tasks import catalogue, metrics
+from sentei.tasks.kinds import known as known_kinds
 
-GLUE = [task for task in tasks.TASKS.values() if task.kind == "classification"]
+GLUE = [
+    known
+    for known in catalogue.DATASETS.values()
+    if known.kind == "classification" and known.name != "demo"
+]
 
 
 def test_glue_is_complete_and_measured_as_on_its_leaderboard():
-    assert {task.name: task.metrics for task in GLUE} == {
+    assert {known.name: known.metrics for known in GLUE} == {
         "cola": ("matthews",),
         "sst2": ("accuracy",),
         "mrpc": ("accuracy", "f1"),
@@ -22,40 +25,48 @@ def test_glue_is_complete_and_measured_as_on_its_leaderboard():
     }
 
 
-@pytest.mark.parametrize("task", GLUE, ids=lambda task: task.name)
-def test_glue_is_consistent(task):
-    assert set(task.metrics) <= set(metrics.METRICS)
-    assert (task.problem == "regression") == (task.name == "stsb")
-    assert task.hub.path == "nyu-mll/glue"
-    assert task.hub.config == task.name.removesuffix("_mismatched")
-    assert ("pair_column" not in task.columns) == (task.name in ("cola", "sst2"))
+@pytest.mark.parametrize("known", GLUE, ids=lambda known: known.name)
+def test_glue_is_consistent(known):
+    assert set(known.metrics) <= set(metrics.METRICS)
+    assert known.options["regression"] == (known.name == "stsb")
+    assert known.hub.path == "nyu-mll/glue"
+    assert known.hub.config == known.name.removesuffix("_mismatched")
+    assert (known.options["pair_column"] is None) == (known.name in ("cola", "sst2"))
 
 
-@pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)
-def test_every_task_fits_its_kind(task):
-    kind = KINDS[task.kind]
-    assert task.metric == task.metrics[0] and task.metric in kind.metric_names
-    assert set(task.columns) <= set(kind.columns)
-    assert tasks.find(task.name.upper().replace("_", "-")) is task
+@pytest.mark.parametrize("known", catalogue.DATASETS.values(), ids=lambda known: known.name)
+def test_every_dataset_fits_its_task(known):
+    task = known_kinds()[known.kind](dataset=known.name)
+    assert known.metrics == task.metric_names and known.metrics[0] in task.metric_choices
+    assert set(known.options) <= set(type(task).model_fields)
+    assert catalogue.find(known.name.upper().replace("_", "-")) is known
 
 
 def test_mnli_is_evaluated_on_either_part():
-    assert tasks.find("mnli").hub.eval_split == "validation_matched"
-    assert tasks.find("mnli-mismatched").hub.eval_split == "validation_mismatched"
+    assert catalogue.find("mnli").hub.eval_split == "validation_matched"
+    assert catalogue.find("mnli-mismatched").hub.eval_split == "validation_mismatched"
 
 
-def test_default_metrics_exist():
-    for names in tasks.DEFAULT_METRICS.values():
-        assert set(names) <= set(metrics.METRICS)
+def test_usual_metrics_exist():
+    for task in known_kinds()["classification"](), known_kinds()["classification"](regression=True):
+        assert set(task.usual_metrics) <= set(task.metric_choices) <= set(metrics.METRICS)
+
+
+def test_a_dataset_that_is_not_on_the_hub():
+    known = catalogue.KnownDataset(
+        name="own", options={"text_column": "text"}, metrics=("accuracy",)
+    )
+    with pytest.raises(ValueError, match=r"'own' is not on the hub.*--train and --eval"):
+        known.load("train")
 
 
 @pytest.mark.parametrize("name", ["sst2", "SST-2", "sst_2"])
 def test_find_overlooks_case_and_hyphens(name):
-    assert tasks.find(name).name == "sst2"
+    assert catalogue.find(name).name == "sst2"
 
 
 def test_find_names_the_nearest_and_all():
     with pytest.raises(ValueError, match=r"no task 'mprc'; did you mean 'mrpc'\? .*cola, sst2"):
-        tasks.find("mprc")
+        catalogue.find("mprc")
     with pytest.raises(ValueError, match=r"no task 'poems'\..*--train"):
-        tasks.find("poems")
+        catalogue.find("poems")

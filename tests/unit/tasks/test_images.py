@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.images import Pictures, Pixels
+from helpers.tasks import SEED, task_of
+from sentei.tasks.pictures import Pictures
+from sentei.tasks.pixels import Pixels
 
 pytest.importorskip("PIL")
 from PIL import Image
 
 
-def of(**given):
-    return kinds.of(Settings(model="m", recipe={}, kind="images", **given))
+def of(**options):
+    return task_of(kind="images", **options)
 
 
 @pytest.fixture
@@ -45,12 +45,12 @@ def model(tmp_path_factory):
 def test_a_folder_a_class(folder):
     (folder / "green" / "notes.txt").write_text("not an image")
     (folder / ".hidden").mkdir()
-    train, evaluation = of(train=folder).load()
+    train, evaluation = of(train=folder).load(SEED)
     assert train.label_names == ("green", "red")
     assert (Counter(train.labels), Counter(evaluation.labels)) == ({0: 9, 1: 9}, {0: 1, 1: 1})
     assert "2 class folders, 20 images" in train.source
     assert not set(train.places) & set(evaluation.places)
-    again = of(train=folder).load()[1]
+    again = of(train=folder).load(SEED)[1]
     assert again.places == evaluation.places
     assert train.open(0).getpixel((3, 3)) == (0, 200, 0)
 
@@ -60,11 +60,11 @@ def test_a_folder_with_splits(folder):
         shutil.copytree(folder, folder.parent / "both" / split)
     shutil.rmtree(folder.parent / "both" / "test" / "red")
     both = folder.parent / "both"
-    train, evaluation = of(train=both).load()
+    train, evaluation = of(train=both).load(SEED)
     assert (len(train), len(evaluation)) == (20, 10)
     assert str(both / "test") in evaluation.source
     assert evaluation.label_names == ("green", "red")
-    alone = of(eval=both).load_evaluation(("red", "green"))
+    alone = of(eval=both).load_evaluation(("red", "green"), SEED)
     assert set(alone.labels) == {1}
 
 
@@ -73,21 +73,21 @@ def test_test_is_the_last_split_to_evaluate_on(folder, name):
     both = folder.parent / "both"
     for split in ("train", name, "test"):
         shutil.copytree(folder, both / split)
-    _, evaluation = of(train=both).load()
+    _, evaluation = of(train=both).load(SEED)
     assert str(both / name) in evaluation.source
 
 
 def test_classes_may_be_called_as_splits_are(folder):
     (folder / "red").rename(folder / "train")
     (folder / "green").rename(folder / "test")
-    train, evaluation = of(train=folder).load()
+    train, evaluation = of(train=folder).load(SEED)
     assert train.label_names == ("test", "train") and (len(train), len(evaluation)) == (18, 2)
 
 
 def test_errors(folder):
     def refused(**given):
         with pytest.raises(ValueError) as caught:
-            of(**given).load()
+            of(**given).load(SEED)
         return str(caught.value)
 
     assert "missing: images are read from a folder" in refused(train=folder / "none")
@@ -102,7 +102,7 @@ def test_errors(folder):
     shutil.rmtree(folder / "blue")
     whole = file.read_bytes()
     file.write_bytes(whole[:-20])  # cut short: seen when it is decoded
-    train, _ = of(train=folder, eval=folder).load()
+    train, _ = of(train=folder, eval=folder).load(SEED)
     with pytest.raises(ValueError, match=r"01\.png: not an image that can be read"):
         train.open(0)
     shutil.rmtree(folder / "red")
@@ -112,45 +112,45 @@ def test_errors(folder):
     (other / "purple").mkdir(parents=True)
     shutil.copy(file, other / "purple")
     with pytest.raises(ValueError, match=r"label 'purple' \(1 row\).*'green', 'red'"):
-        of(eval=other).load_evaluation(("green", "red"))
+        of(eval=other).load_evaluation(("green", "red"), SEED)
 
 
 def test_a_model_without_a_processor_gets_a_simple_one(folder, model, tmp_path):
-    kind = of(train=folder)
-    train, _ = kind.load()
-    processor = kind.load_processor(model)
-    pixels = kind.features(train, processor, training=True)
+    task = of(train=folder)
+    train, _ = task.load(SEED)
+    processor = task.load_processor(model)
+    pixels = task.features(train, processor, seed=SEED)
     row = pixels[0]
     assert row["pixel_values"].shape == (3, 8, 8) and row["labels"] == 0
     expected = torch.tensor([-1.0, 2 * 200 / 255 - 1, -1.0])
     assert torch.allclose(row["pixel_values"][:, 0, 0], expected, atol=1e-5)
     processor.save_pretrained(tmp_path)
-    saved = kind.load_processor(str(tmp_path))
-    assert kind.same_input(processor, saved)
+    saved = task.load_processor(str(tmp_path))
+    assert task.same_input(processor, saved)
     saved.image_mean = [0.0, 0.0, 0.0]
-    assert not kind.same_input(processor, saved)
-    batch = kind.collator(processor)([pixels[0], pixels[1]])
+    assert not task.same_input(processor, saved)
+    batch = task.collator(processor)([pixels[0], pixels[1]])
     assert batch["pixel_values"].shape == (2, 3, 8, 8) and batch["labels"].tolist() == [0, 0]
 
 
 def test_half_of_the_training_images_are_mirrored_others_in_each_epoch(folder, model):
-    kind = of(train=folder, flip=True)
-    train, evaluation = kind.load()
-    processor = kind.load_processor(model)
+    task = of(train=folder, flip=True)
+    train, evaluation = task.load(SEED)
+    processor = task.load_processor(model)
 
     def mirrored(pixels):
         # a red image is bright at its left, unless it is mirrored
         rows = [pixels[i] for i in range(len(pixels)) if train.labels[i] == 1]
         return [bool(row["pixel_values"][0, 0, 0] < 0) for row in rows]
 
-    pixels = kind.features(train, processor, training=True)
+    pixels = task.features(train, processor, seed=SEED)
     first = mirrored(pixels)
     assert first == mirrored(pixels) and 0 < sum(first) < len(first)
     pixels.set_epoch(1)
     assert mirrored(pixels) != first
     pixels.set_epoch(0)
     assert mirrored(pixels) == first
-    assert kind.features(evaluation, processor, training=False).flip is None
+    assert task.features(evaluation, processor).flip is None
 
 
 def test_saved_datasets(tmp_path, model):
@@ -161,13 +161,13 @@ def test_saved_datasets(tmp_path, model):
     )
     rows = datasets.Dataset.from_dict({"img": images, "label": [0, 1, 0, 1]}, features=features)
     datasets.DatasetDict(train=rows, test=rows.select([1])).save_to_disk(tmp_path / "saved")
-    kind = of(train=tmp_path / "saved")
-    train, evaluation = kind.load()
+    task = of(train=tmp_path / "saved")
+    train, evaluation = task.load(SEED)
     assert (train.labels, evaluation.labels) == ([0, 1, 0, 1], [1])
-    pixels = kind.features(train, kind.load_processor(model), training=True)
+    pixels = task.features(train, task.load_processor(model), seed=SEED)
     assert pixels[2]["pixel_values"].shape == (3, 8, 8)
     with pytest.raises(ValueError, match=r"no column 'photo'.*--image-column"):
-        of(train=tmp_path / "saved", image_column="photo").load()
+        of(train=tmp_path / "saved", image_column="photo").load(SEED)
 
 
 def test_grey_images_for_a_model_of_one_channel():
@@ -181,9 +181,9 @@ def test_grey_images_for_a_model_of_one_channel():
 
 
 def test_metrics():
-    kind = of()
-    said = [
+    task = of()
+    predictions = [
         SimpleNamespace(values=(np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))),
         SimpleNamespace(values=(np.array([[0.0, 1.0]]), np.array([1]))),
     ]
-    assert kind.measure(said, None, None)["accuracy"] == pytest.approx(2 / 3)
+    assert task.metrics(predictions, None, None)["accuracy"] == pytest.approx(2 / 3)

@@ -11,10 +11,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.language import Texts
-from sentei.tasks.task import Said
+from helpers.tasks import SEED, task_of
+from sentei.tasks.language import Documents
+from sentei.tasks.task import Prediction
 
 SMALL = dict(
     vocab_size=20,
@@ -26,8 +25,8 @@ SMALL = dict(
 )
 
 
-def of(**given):
-    return kinds.of(Settings(model="m", recipe={}, kind="language", **given))
+def of(**options):
+    return task_of(kind="language", **options)
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +36,54 @@ def tokenizer(tiny_model):
 
 def test_plain_text_and_tables(tmp_path):
     (tmp_path / "a.txt").write_text("the film\nwas good\n")
-    found = of(eval=tmp_path / "a.txt").load_evaluation(())
+    found = of(eval=tmp_path / "a.txt").load_evaluation((), SEED)
     assert found.rows == ["the film\nwas good\n"] and "18 characters" in found.source
     rows = [{"text": "the film"}, {"text": "was good"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert of(eval=tmp_path / "a.jsonl").load_evaluation(()).rows == ["the film", "was good"]
+    assert of(eval=tmp_path / "a.jsonl").load_evaluation((), SEED).rows == ["the film", "was good"]
     with pytest.raises(ValueError, match=r"no column 'body'.*--text-column"):
-        of(eval=tmp_path / "a.jsonl", text_column="body").load_evaluation(())
+        of(eval=tmp_path / "a.jsonl", text_column="body").load_evaluation((), SEED)
     with pytest.raises(ValueError, match="does not exist"):
-        of(train=tmp_path / "none.txt").load()
+        of(train=tmp_path / "none.txt").load(SEED)
 
 
 def test_the_end_of_the_only_text_is_set_aside(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"line {i:02}\n" for i in range(20)))
-    train, evaluation = of(train=tmp_path / "a.txt").load()
+    train, evaluation = of(train=tmp_path / "a.txt").load(SEED)
     assert train.rows[0].endswith("line 17\n") and evaluation.rows == ["line 18\nline 19\n"]
     assert "its last 10%" in evaluation.source
     (tmp_path / "b.txt").write_text("one line")
     with pytest.raises(ValueError, match="no line end to cut it at"):
-        of(train=tmp_path / "b.txt").load()
+        of(train=tmp_path / "b.txt").load(SEED)
 
 
 def test_of_several_texts_some_are_set_aside(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         "".join(json.dumps({"text": f"t {i}"}) + "\n" for i in range(20))
     )
-    train, evaluation = of(train=tmp_path / "a.jsonl").load()
+    train, evaluation = of(train=tmp_path / "a.jsonl").load(SEED)
     assert (len(train), len(evaluation)) == (18, 2)
 
 
 def test_blocks_are_packed_without_padding(tokenizer):
-    kind = of(max_length=4)
-    texts = Texts(["the film was", "good a book\nwas bad", "", " \n", "fine"], "three")
-    found = kind.features(texts, tokenizer, training=True)
+    task = of(max_length=4)
+    texts = Documents(["the film was", "good a book\nwas bad", "", " \n", "fine"], "three")
+    found = task.features(texts, tokenizer, seed=SEED)
     words = [tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in found]
     assert words == [["the", "film", "was", "good"], ["a", "book", "was", "bad"]]
     assert (found[0]["labels"] == found[0]["input_ids"]).all()
     assert found.summary == "9 tokens in 2 blocks of 4"
-    batch = kind.collator(tokenizer)([found[0], found[1]])
+    batch = task.collator(tokenizer)([found[0], found[1]])
     assert batch["input_ids"].shape == (2, 4)
     with pytest.raises(ValueError, match="three: 9 tokens do not fill one block of 10"):
-        of(max_length=10).features(texts, tokenizer, training=True)
+        of(max_length=10).features(texts, tokenizer, seed=SEED)
 
 
 def test_an_end_stands_behind_each_text(tokenizer):
     tokenizer.eos_token = "[SEP]"
     try:
         found = of(max_length=4).features(
-            Texts(["the film", "was"], "two"), tokenizer, training=True
+            Documents(["the film", "was"], "two"), tokenizer, seed=SEED
         )
         end = tokenizer.eos_token_id
         assert found[0]["input_ids"].tolist()[2] == end
@@ -94,48 +93,49 @@ def test_an_end_stands_behind_each_text(tokenizer):
 
 def test_long_texts_are_tokenised_in_pieces_without_losing_any(tokenizer):
     text = "the film was good\n" * 8000  # more than two pieces
-    found = of(max_length=8).features(Texts([text], "long"), tokenizer, training=True)
+    found = of(max_length=8).features(Documents([text], "long"), tokenizer, seed=SEED)
     assert len(found) == 4 * 8000 // 8
     assert {tuple(row["input_ids"].tolist()) for row in found} == {tuple(found[0]["input_ids"])}
 
 
 def test_perplexity_by_hand():
-    kind = of()
+    task = of()
     # 3 tokens at 1 nat and 1 at 3: exp((3 + 3) / 4)
-    said = [Said(1.0, 3, None), Said(3.0, 1, None)]
-    assert kind.measure(said, None, None) == {"perplexity": pytest.approx(math.exp(1.5))}
+    predictions = [Prediction(1.0, 3, None), Prediction(3.0, 1, None)]
+    assert task.metrics(predictions, None, None) == {"perplexity": pytest.approx(math.exp(1.5))}
     with pytest.raises(ValueError, match="training has diverged"):
-        kind.measure([Said(math.nan, 1, None)], None, None)
+        task.metrics([Prediction(math.nan, 1, None)], None, None)
 
 
 def test_perplexity_of_a_model_is_that_of_its_probabilities(tokenizer):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
-    kind = of(max_length=6)
-    found = kind.features(
-        Texts(["the film was good a book was bad the meal was fine"], "x"),
+    task = of(max_length=6)
+    found = task.features(
+        Documents(["the film was good a book was bad the meal was fine"], "x"),
         tokenizer,
-        training=False,
     )
-    batch = kind.collator(tokenizer)([found[0], found[1]])
+    batch = task.collator(tokenizer)([found[0], found[1]])
     with torch.no_grad():
-        said = kind.said(model, batch, tokenizer)
+        prediction = task.predict(model, batch, tokenizer)
         chances = model(batch["input_ids"]).logits.log_softmax(-1)
     guessed = chances[:, :-1].gather(-1, batch["input_ids"][:, 1:, None])
-    assert said.labels == guessed.numel() == 10
+    assert prediction.labels == guessed.numel() == 10
     expected = math.exp(-float(guessed.mean()))
-    assert kind.measure([said], None, found)["perplexity"] == pytest.approx(expected, rel=1e-5)
+    assert task.metrics([prediction], None, found)["perplexity"] == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_models_that_cannot(tokenizer):
-    kind = of(max_length=8)
-    found = kind.features(
-        Texts(["the film was good a book was bad"], "x"), tokenizer, training=True
+    task = of(max_length=8)
+    found = task.features(
+        Documents(["the film was good a book was bad"], "x"), tokenizer, seed=SEED
     )
-    kind.check_model(LlamaForCausalLM(LlamaConfig(**SMALL)), found)
+    task.check_model(LlamaForCausalLM(LlamaConfig(**SMALL)), found)
     with pytest.raises(ValueError, match="a bert model sees the tokens after"):
-        kind.check_model(BertLMHeadModel(BertConfig(**SMALL)), found)
-    kind.check_model(BertLMHeadModel(BertConfig(**SMALL, is_decoder=True)), found)
+        task.check_model(BertLMHeadModel(BertConfig(**SMALL)), found)
+    task.check_model(BertLMHeadModel(BertConfig(**SMALL, is_decoder=True)), found)
     short = LlamaForCausalLM(LlamaConfig(**SMALL | {"max_position_embeddings": 4}))
     with pytest.raises(ValueError, match="model's 4 positions: --max-length 4"):
-        kind.check_model(short, found)
+        task.check_model(short, found)

@@ -3,16 +3,15 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.summaries import Pairs, rouge
-from sentei.tasks.task import Said
+from helpers.tasks import SEED, task_of
+from sentei.tasks.summaries import SummaryPairs, rouge
+from sentei.tasks.task import Prediction
 
 pytest.importorskip("rouge_score")
 
 
-def of(**given):
-    return kinds.of(Settings(model="m", recipe={}, kind="summaries", **given))
+def of(**options):
+    return task_of(kind="summaries", **options)
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def write(tmp_path):
 
 
 def load(path, **given):
-    return of(eval=path, **given).load_evaluation(())
+    return of(eval=path, **given).load_evaluation((), SEED)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +60,15 @@ def test_bad_rows(write, rows, message):
 
 def test_both_sides_are_cut_and_padded(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    kind = of(max_length=5, max_new_tokens=4, prefix="a ")
-    pairs = Pairs(["the film was good", "film"], ["the film was", "good"], "two")
-    found = kind.features(pairs, tokenizer, training=True)
+    task = of(max_length=5, max_new_tokens=4, prefix="a ")
+    pairs = SummaryPairs(["the film was good", "film"], ["the film was", "good"], "two")
+    found = task.features(pairs, tokenizer, seed=SEED)
     assert tokenizer.decode(found[0]["input_ids"]) == "[CLS] a the film [SEP]"
     assert tokenizer.decode(found[0]["labels"]) == "[CLS] the film [SEP]"
-    batch = kind.collator(tokenizer)([found[0], found[1]])
+    batch = task.collator(tokenizer)([found[0], found[1]])
     assert batch["labels"][1].tolist() == [*found[1]["labels"], -100]
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    assert kind.truncated(found, tokenizer) == 0.5
+    assert task.truncated(found, tokenizer) == 0.5
 
 
 def test_rouge_by_hand():
@@ -83,8 +82,8 @@ def test_rouge_by_hand():
 
 
 def test_texts_stay_in_order_over_batches():
-    kind = of(metric="rouge1")
-    pairs = Pairs(["a", "b", "c"], ["one", "two", "three"], "three")
-    said = [Said(0.0, 1, ["one", "two"]), Said(0.0, 1, ["three"])]
-    measured = kind.measure(said, pairs, None)
+    task = of(metric="rouge1")
+    pairs = SummaryPairs(["a", "b", "c"], ["one", "two", "three"], "three")
+    predictions = [Prediction(0.0, 1, ["one", "two"]), Prediction(0.0, 1, ["three"])]
+    measured = task.metrics(predictions, pairs, None)
     assert measured["rouge1"] == 1 and next(iter(measured)) == "rouge1"

@@ -2,18 +2,18 @@ import json
 
 import pytest
 
-from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.tagging import Tagged, span_scores
-from sentei.tasks.task import Said
+from helpers.tasks import SEED, task_of
+from sentei.tasks.tagged_sentences import TaggedSentences
+from sentei.tasks.tagging import span_scores
+from sentei.tasks.task import Prediction
 
 pytest.importorskip("seqeval")
 
 NAMES = ("O", "B-loc", "I-loc", "B-per", "I-per")
 
 
-def of(**given):
-    return kinds.of(Settings(model="m", recipe={}, kind="tokens", **given))
+def of(**options):
+    return task_of(kind="tokens", **options)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def write(tmp_path):
 
 
 def load(path, **given):
-    return of(eval=path, **given).load_evaluation(NAMES)
+    return of(eval=path, **given).load_evaluation(NAMES, SEED)
 
 
 # ------------------------------------------------------------------------------------ files
@@ -85,7 +85,7 @@ def test_every_format_gives_the_same_sentences(write, name, content, given):
 def test_every_entity_has_both_tags_and_o_comes_first(write):
     train = write("a.conll", "Ann\tB-per\n\nin\tO\nRome\tB-loc\n")
     evaluation = write("b.conll", "New\tB-loc\nYork\tI-loc\n")
-    found = of(train=train, eval=evaluation).load()
+    found = of(train=train, eval=evaluation).load(SEED)
     assert found[0].label_names == NAMES == found[1].label_names
     assert found[1].tags == [[1, 2]]
     assert found[0].counts() == {"B-per": 1, "O": 1, "B-loc": 1}
@@ -93,7 +93,7 @@ def test_every_entity_has_both_tags_and_o_comes_first(write):
 
 def test_some_sentences_are_set_aside(write):
     path = write("a.conll", "".join(f"word{i}\tO\nRome\tB-loc\n\n" for i in range(40)))
-    train, evaluation = of(train=path).load()
+    train, evaluation = of(train=path).load(SEED)
     assert (len(train), len(evaluation)) == (36, 4)
     assert "10% of a split, seed 42, 4 sentences" in evaluation.source
 
@@ -138,9 +138,9 @@ def test_a_tag_that_the_model_does_not_know(write):
 
 
 def pieces(tiny_model, sentences, tags, **given):
-    kind = of(**given)
-    examples = Tagged(sentences, tags, NAMES, "two")
-    return kind, examples, kind.features(examples, kind.load_processor(tiny_model), training=True)
+    task = of(**given)
+    examples = TaggedSentences(sentences, tags, NAMES, "two")
+    return task, examples, task.features(examples, task.load_processor(tiny_model), seed=SEED)
 
 
 def test_the_first_piece_of_a_word_has_its_tag(tiny_model):
@@ -156,10 +156,11 @@ def test_the_first_piece_of_a_word_has_its_tag(tiny_model):
 def test_words_that_the_model_does_not_see_count_as_untagged(tiny_model):
     sentences = [["the", "film", "was", "good", "was"], ["a"]]
     tags = [[0, 1, 2, 3, 4], [1]]
-    kind, examples, found = pieces(tiny_model, sentences, tags, max_length=5)
+    task, examples, found = pieces(tiny_model, sentences, tags, max_length=5)
     assert found[0]["labels"] == [-100, 0, 1, 2, -100]
     seen = [[tags[i][word] for word in found.words[i]] for i in range(2)]
-    measured = kind.measure([Said(0.0, 1, seen[:1]), Said(0.0, 1, seen[1:])], examples, found)
+    predictions = [Prediction(0.0, 1, seen[:1]), Prediction(0.0, 1, seen[1:])]
+    measured = task.metrics(predictions, examples, found)
     # three spans are true; the two that are seen whole are found
     assert measured == pytest.approx(
         {"f1": 0.8, "precision": 1, "recall": 2 / 3, "accuracy": 4 / 6}

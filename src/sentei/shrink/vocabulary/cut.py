@@ -91,26 +91,22 @@ def shrink_vocabulary(
     smaller, fewer, changed = model, whole, 0
     if len(new) < max(model.config.vocab_size, len(whole)):
         fewer = _without(whole, description, new)
-        before, after = whole.backend_tokenizer, fewer.backend_tokenizer
-        changed = _changed(before, after, texts, exact=least == 1)
+        changed = _changed(whole, fewer, texts, exact=least == 1)
         fewer = _renewed(fewer)
         smaller = copy.deepcopy(model)
         take_rows_(smaller, tables, new)
-    return (
-        smaller,
-        fewer,
-        VocabularyReport(
-            texts=len(texts),
-            least=least,
-            changed=changed,
-            tokens_before=len(whole),
-            tokens_after=len(fewer),
-            rows_before=model.config.vocab_size,
-            rows_after=smaller.config.vocab_size,
-            parameters_before=sum(parameter.numel() for parameter in model.parameters()),
-            parameters_after=sum(parameter.numel() for parameter in smaller.parameters()),
-        ),
+    report = VocabularyReport(
+        texts=len(texts),
+        least=least,
+        changed=changed,
+        tokens_before=len(whole),
+        tokens_after=len(fewer),
+        rows_before=model.config.vocab_size,
+        rows_after=smaller.config.vocab_size,
+        parameters_before=sum(parameter.numel() for parameter in model.parameters()),
+        parameters_after=sum(parameter.numel() for parameter in smaller.parameters()),
     )
+    return smaller, fewer, report
 
 
 def _check(
@@ -164,12 +160,14 @@ def _check_ids(before: Tokenizer, after: Tokenizer, new: Mapping[int, int]) -> N
         )
 
 
-def _changed(before: Tokenizer, after: Tokenizer, texts: Sequence[Text], *, exact: bool) -> int:
+def _changed(
+    before: TokenizersBackend, after: TokenizersBackend, texts: Sequence[Text], *, exact: bool
+) -> int:
     """How many texts two tokenizers split otherwise; an error if it must be none."""
     changed = 0
-    encodings = zip(texts, encode(before, texts), encode(after, texts), strict=True)
-    for text, old, new in encodings:
-        if old.tokens != new.tokens:
+    old, new = encode(before.backend_tokenizer, texts), encode(after.backend_tokenizer, texts)
+    for text, whole, fewer in zip(texts, old, new, strict=True):
+        if whole.tokens != fewer.tokens:
             if exact:
                 raise ValueError(
                     f"the tokenizer cannot be cut: with fewer tokens it splits {text!r:.80} "

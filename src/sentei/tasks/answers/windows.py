@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sentei.data.features import Ragged, Tokens, check_length, chunks
 from sentei.messages import counted, short
-from sentei.tasks.answers.scores import Answer, Question
+from sentei.tasks.answers.files import Answer, Question
 
 Offsets = NDArray[np.int64]
 """For each token of a window, where in the context it begins and ends; -1 outside the context."""
@@ -64,11 +64,11 @@ def windows(
     begins, ends = Ragged(), Ragged()
     starts, stops, nowhere, owners = list[int](), list[int](), list[int](), list[int]()
     for chunk in chunks(len(questions)):
-        asked = questions[chunk]
-        _check_room(asked, tokenizer, max_length, overlap)
+        some = questions[chunk]
+        _check_room(some, tokenizer, max_length, overlap)
         rows = tokenizer(
-            [one.question.strip() for one in asked],
-            [one.context for one in asked],
+            [one.question.strip() for one in some],
+            [one.context for one in some],
             truncation="only_second",
             max_length=max_length,
             stride=overlap,
@@ -82,7 +82,7 @@ def windows(
         ]
         for ids, places, number in zip(rows["input_ids"], offsets, owner, strict=True):
             none = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
-            start, stop = token_span(asked[number].answers, places) or (none, none)
+            start, stop = token_span(some[number].answers, places) or (none, none)
             starts.append(start)
             stops.append(stop)
             nowhere.append(none)
@@ -100,10 +100,12 @@ def windows(
     )
 
 
-def _check_room(asked: Sequence[Question], tokenizer: Any, max_length: int, overlap: int) -> None:
+def _check_room(
+    questions: Sequence[Question], tokenizer: Any, max_length: int, overlap: int
+) -> None:
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    rows = tokenizer([one.question.strip() for one in asked], add_special_tokens=False)
-    for question, ids in zip(asked, rows["input_ids"], strict=True):
+    rows = tokenizer([one.question.strip() for one in questions], add_special_tokens=False)
+    for question, ids in zip(questions, rows["input_ids"], strict=True):
         room = max_length - special - len(ids)
         if room <= overlap:
             raise ValueError(

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sentei.run.settings import Settings
-from sentei.tasks import kinds
-from sentei.tasks.answers.scores import Answer, Question
+from helpers.tasks import task_of
+from sentei.tasks.answers.files import Answer, Question
 from sentei.tasks.answers.task import Questions
 from sentei.tasks.answers.windows import Span, best_span, token_span, windows
 
@@ -81,9 +80,9 @@ def test_the_best_span_by_hand():
 
 
 def test_the_best_over_all_windows_of_a_question(tokenizer):
-    kind = kinds.of(Settings(model="m", recipe={}, kind="answers", max_length=10, doc_stride=2))
+    task = task_of(kind="answers", max_length=10, doc_stride=2)
     examples = Questions([ask("good a"), ask()], "two")
-    found = kind.features(examples, tokenizer, training=False)
+    found = task.features(examples, tokenizer)
     assert found.question == [0, 0, 0, 0, 1, 1, 1, 1]
     logits = [np.zeros((2, len(found[i]["input_ids"])), np.float32) for i in range(8)]
     logits[1][0, 4], logits[1][1, 5] = 3, 4  # "good a", in the second window
@@ -91,6 +90,6 @@ def test_the_best_over_all_windows_of_a_question(tokenizer):
         logits[i][:, 0] = 1, 1 + i  # no answer scores 2, 3, 4, 5: the least counts
     for i in range(4, 8):
         logits[i][:, 0] = 5, 5
-    found_answers = kind.predict([tuple(pair) for pair in logits], examples, found)
-    assert (found_answers[0].text, found_answers[0].no_answer) == ("good a", 2 - 7)
-    assert found_answers[1].no_answer == 10
+    best = task.best_answers([tuple(pair) for pair in logits], examples, found)
+    assert (best[0].text, best[0].no_answer) == ("good a", 2 - 7)
+    assert best[1].no_answer == 10

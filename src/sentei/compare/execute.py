@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sentei import report as reports
 from sentei.distributed import is_main
@@ -37,7 +38,8 @@ class RunFailed(Exception):
 def run_here(
     folder: Path,
     settings: Settings,
-    watch: Watch,
+    watch: Watch = lambda prepared: (),
+    check: Callable[[], None] = lambda: None,
     *,
     page: bool = True,
     before: Mapping[str, float] | None = None,
@@ -48,6 +50,7 @@ def run_here(
         folder: Of the run.
         settings: Of the run.
         watch: Makes the callbacks that watch it.
+        check: Called at every step and before results are written; what it raises ends the run.
         page: Whether to draw its page, which takes seconds.
         before: Metrics of the model that it starts from, where they are known.
 
@@ -58,7 +61,9 @@ def run_here(
     try:
         prepared = prepare(settings)
         check_disk(prepared, folder)
-        report = prune(prepared, folder, resume=True, watch=watch(prepared), before=before)
+        watching = [*watch(prepared), _Check(check)]
+        report = prune(prepared, folder, resume=True, watch=watching, before=before)
+        check()
         if is_main():
             with suppress(ModuleNotFoundError):  # the page: report.json needs no extra
                 reports.write(report, folder, page=page)
@@ -69,8 +74,25 @@ def run_here(
     return report
 
 
+class _Check(TrainerCallback):
+    """Ends a training that is not to go on, before a step is written."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.check()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.check()
+
+
 def run_launched(
-    launch: str, folder: Path, settings: Settings, still_ours: Callable[[], None]
+    launch: str, folder: Path, settings: Settings, check: Callable[[], None]
 ) -> RunReport:
     """Run as ``LAUNCH -m sentei.compare.child FOLDER``; its words go to ``log.txt``.
 
@@ -82,7 +104,7 @@ def run_launched(
         launch: Such as ``accelerate launch --num_processes 2``, or ``python``.
         folder: Of the run.
         settings: Of the run.
-        still_ours: Called once a second; what it raises ends the processes.
+        check: Called once a second; what it raises ends the processes.
 
     Raises:
         RunFailed: They ended in an error; says the last line of their words.
@@ -104,7 +126,7 @@ def run_launched(
     except (OSError, ValueError) as error:
         raise ValueError(f"--launch {launch}: cannot be started ({error})") from error
     try:
-        _wait(process, still_ours)
+        _wait(process, check)
     except KeyboardInterrupt:
         assert process.stdin is not None
         with suppress(BrokenPipeError):
@@ -117,18 +139,18 @@ def run_launched(
     if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt
     if process.returncode or not (folder / "report.json").is_file():
-        said = log.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing"]
-        last = next((line for line in reversed(said) if line.startswith("Error: ")), said[-1])
+        lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing"]
+        last = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1])
         raise RunFailed(f"{last.strip()} (exit status {process.returncode}, {log})")
     return reports.read(folder)
 
 
-def _wait(process: subprocess.Popen[bytes], still_ours: Callable[[], None]) -> None:
+def _wait(process: subprocess.Popen[bytes], check: Callable[[], None]) -> None:
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
             return
-        still_ours()
+        check()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,17 +7,16 @@ OUT/search/TASK/start             a dense model that has not seen what judges th
 OUT/search/TASK/RECIPE/0.9/003    a trial; choice.json beside them is what was chosen
 
 Every one is a run's folder as ``sentei prune`` writes it. What is in the folders is the only truth
-about what is done: a finished run has its ``report.json``, one that failed its ``error.txt``.
+about what is done: a finished run has its ``report.json``, one that failed its ``error.txt``, and
+one that a worker is at its ``.lease``.
 """
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import json
 import os
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,13 +24,13 @@ from typing import Any, Final, Literal
 from sentei import serialization
 from sentei.compare.choices import Scalar, Space, count
 from sentei.compare.plan import Plan
+from sentei.messages import nearest
+from sentei.methods.knowledge_aware import Stages
 from sentei.methods.magnitude import magnitude
-from sentei.parts.schedule import Stages
 from sentei.recipe import Recipe
-from sentei.run.prepare import optimizer_steps
+from sentei.run.options import settings_from
 from sentei.run.settings import Settings
-from sentei.run.teacher import choose_teacher, name_teacher, unless_labels_suffice
-from sentei.tasks.corpus import Corpus, load_corpus
+from sentei.run.teacher import name_teacher
 
 Role = Literal["start", "dense", "pruned", "trial"]
 
@@ -40,8 +39,8 @@ RUNS: Final = "runs/"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run.
+class Run:
+    """One run of a comparison.
 
     ``name`` is the place of ``folder`` below the comparison's. ``settings`` lack what a search
     chooses. ``needs`` are the names of runs that must be finished before, ``search`` is the search
@@ -72,8 +71,13 @@ class Cell:
 
     @property
     def error_file(self) -> Path:
-        """Where a failure is told, until the run is begun again."""
+        """Why it failed, until it is begun again."""
         return self.folder / "error.txt"
+
+    @property
+    def lease_file(self) -> Path:
+        """There while a worker is at it."""
+        return self.folder / ".lease"
 
     @property
     def values_file(self) -> Path:
@@ -89,7 +93,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Search:
     """The search of one recipe at one task; ``sparsity`` is None where it serves all of them."""
 
     name: str
@@ -98,7 +102,12 @@ class Tuning:
     sparsity: float | None
     folder: Path
     space: Space
-    trials: list[Cell] = field(default_factory=list)
+    trials: list[Run] = field(default_factory=list)
+
+    @property
+    def ranged(self) -> bool:
+        """Whether values are drawn from a range, and not every combination of lists tried."""
+        return any(not choice.values for choice in self.space.values())
 
     @property
     def choice_file(self) -> Path:
@@ -113,8 +122,8 @@ class Tuning:
         return values
 
 
-class Grid:
-    """All runs of a comparison, and its searches.
+class Runs(Mapping[str, Run]):
+    """All runs of a comparison by their names, and its searches.
 
     Args:
         plan: What is compared.
@@ -124,10 +133,19 @@ class Grid:
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan = plan
         self.out = Path(os.path.abspath(out))
-        self.tunings: dict[str, Tuning] = {}
-        self.cells = {cell.name: cell for cell in self._make()}
+        self.searches: dict[str, Search] = {}
+        self._runs = {run.name: run for run in self._of_plan()}
 
-    def wanted(self, patterns: Sequence[str]) -> list[Cell]:
+    def __getitem__(self, name: str) -> Run:
+        return self._runs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def select(self, patterns: Sequence[str]) -> list[Run]:
         """The runs of those names, and what they wait for, each after what it needs.
 
         Args:
@@ -136,30 +154,29 @@ class Grid:
         Raises:
             ValueError: One of them names no run; says the nearest.
         """
-        names = [cell.name for cell in self.cells.values() if cell.name.startswith(RUNS)]
-        asked = set[str]()
+        names = [name for name in self if name.startswith(RUNS)]
+        selected = set[str]()
         for pattern in patterns:
-            found = fnmatch.filter(names, RUNS + pattern)
-            if not found:
-                near = difflib.get_close_matches(RUNS + pattern, names, n=1, cutoff=0)
-                hint = near[0].removeprefix(RUNS)
+            matches = fnmatch.filter(names, RUNS + pattern)
+            if not matches:
+                near = nearest(RUNS + pattern, names, cutoff=0) or names[0]
                 raise ValueError(
-                    f"--only {pattern}: names no run; they are named like {hint}, with * for "
-                    "anything"
+                    f"--only {pattern}: names no run; they are named like "
+                    f"{near.removeprefix(RUNS)}, with * for anything"
                 )
-            asked.update(found)
-        for cell in reversed(self.cells.values()):
-            if cell.name in asked:
-                asked.update(cell.needs)
-                if cell.search and cell.role == "pruned":
-                    asked.update(trial.name for trial in self.tunings[cell.search].trials)
-        return [cell for cell in self.cells.values() if cell.name in asked]
+            selected.update(matches)
+        for run in reversed(self._runs.values()):
+            if run.name in selected:
+                selected.update(run.needs)
+                if run.search and run.role == "pruned":
+                    selected.update(trial.name for trial in self.searches[run.search].trials)
+        return [run for run in self.values() if run.name in selected]
 
-    def _make(self) -> Iterator[Cell]:
+    def _of_plan(self) -> Iterator[Run]:
         plan = self.plan
         if plan.search:
             for task in plan.tasks:
-                yield from self._searches(task)
+                yield from self._trials(task)
         for seed in plan.seeds:
             for task, settings in plan.tasks.items():
                 start = None
@@ -171,48 +188,48 @@ class Grid:
                     for recipe in plan.recipes:
                         yield self._pruned(task, recipe, sparsity, seed, start)
 
-    def _searches(self, task: str) -> Iterator[Cell]:
-        plan, search = self.plan, self.plan.search
-        assert search is not None
-        seed, holdout, start = plan.seeds[0], search.part, None
+    def _trials(self, task: str) -> Iterator[Run]:
+        """Of all searches at a task, after the dense model that they start from."""
+        plan, declared = self.plan, self.plan.search
+        assert declared is not None
+        seed, holdout, start = plan.seeds[0], declared.part, None
         if plan.tasks[task]["dense_epochs"]:
             start = self._reference(f"search/{task}/start", task, seed, holdout=holdout)
             yield start
-        sparsities = plan.sparsities if search.sparsity is None else (search.sparsity,)
+        sparsities = plan.sparsities if declared.sparsity is None else (declared.sparsity,)
         for sparsity in sparsities:
             for recipe in plan.recipes:
-                tuning = self._tuning(task, recipe, sparsity if search.sparsity is None else None)
-                for number in range(count(tuning.space, search.trials) if tuning.space else 0):
-                    cell = Cell(
-                        name=f"{tuning.name}/{number:03}",
+                search = self._search(task, recipe, sparsity if declared.sparsity is None else None)
+                trials = count(search.space, declared.trials) if search.space else 0
+                for number in range(trials):
+                    run = Run(
+                        name=f"{search.name}/{number:03}",
                         role="trial",
                         task=task,
                         recipe=recipe,
                         sparsity=sparsity,
                         seed=seed,
-                        folder=tuning.folder / f"{number:03}",
+                        folder=search.folder / f"{number:03}",
                         settings=self._settings(task, recipe, sparsity, seed, start, holdout),
                         needs=(start.name,) if start else (),
-                        search=tuning.name,
+                        search=search.name,
                         number=number,
                     )
-                    tuning.trials.append(cell)
-                    yield cell
+                    search.trials.append(run)
+                    yield run
 
-    def _tuning(self, task: str, recipe: str, sparsity: float | None) -> Tuning:
+    def _search(self, task: str, recipe: str, sparsity: float | None) -> Search:
         name = f"search/{task}/{recipe}/{'all' if sparsity is None else f'{sparsity:g}'}"
         space = self.plan.space(recipe)
-        tuning = Tuning(name, task, recipe, sparsity, self.out / name, space)
+        search = Search(name, task, recipe, sparsity, self.out / name, space)
         if space:
-            self.tunings[name] = tuning
-        return tuning
+            self.searches[name] = search
+        return search
 
-    def _pruned(
-        self, task: str, recipe: str, sparsity: float, seed: int, start: Cell | None
-    ) -> Cell:
+    def _pruned(self, task: str, recipe: str, sparsity: float, seed: int, start: Run | None) -> Run:
         name = f"{RUNS}{task}/{recipe}/{sparsity:g}/seed{seed}"
         searches = (f"search/{task}/{recipe}/{label}" for label in ("all", f"{sparsity:g}"))
-        return Cell(
+        return Run(
             name=name,
             role="pruned",
             task=task,
@@ -222,7 +239,7 @@ class Grid:
             folder=self.out / name,
             settings=self._settings(task, recipe, sparsity, seed, start),
             needs=(start.name,) if start else (),
-            search=next((search for search in searches if search in self.tunings), None),
+            search=next((search for search in searches if search in self.searches), None),
         )
 
     def _reference(
@@ -230,22 +247,21 @@ class Grid:
         name: str,
         task: str,
         seed: int,
-        start: Cell | None = None,
+        start: Run | None = None,
         holdout: float | None = None,
-    ) -> Cell:
+    ) -> Run:
         """The dense model that others start from, or ``start`` trained on."""
-        given = self.plan.tasks[task]
+        declared = self.plan.tasks[task]
         role: Role = "dense" if name.startswith(f"{RUNS}{task}/dense/") else "start"
         settings = {
-            **given,
+            **declared,
             "dense_epochs": 0,
-            "epochs": given["dense_epochs"] if role == "start" else given["epochs"],
-            "model": str(start.folder / "model") if start else given["model"],
-            "recipe": serialization.to_dict(unpruned()),
+            "epochs": declared["dense_epochs"] if role == "start" else declared["epochs"],
+            "model": str(start.folder / "model") if start else declared["model"],
             "seed": seed,
             "holdout": holdout,
         }
-        return Cell(
+        return Run(
             name=name,
             role=role,
             task=task,
@@ -253,7 +269,7 @@ class Grid:
             sparsity=0.0,
             seed=seed,
             folder=self.out / name,
-            settings=Settings.model_validate(settings),
+            settings=settings_from(settings, serialization.to_dict(unpruned())),
             needs=(start.name,) if start else (),
         )
 
@@ -263,69 +279,23 @@ class Grid:
         recipe: str,
         sparsity: float,
         seed: int,
-        start: Cell | None,
+        start: Run | None,
         holdout: float | None = None,
     ) -> Settings:
         entry = self.plan.recipes[recipe]
         at = f"schedule.sparsity={sparsity!r}"
-        chosen = serialization.override(serialization.load(entry.recipe), [at])
-        given: dict[str, Any] = {**self.plan.tasks[task], **entry.settings, "dense_epochs": 0}
+        pruning = serialization.override(serialization.load(entry.recipe), [at])
+        settings: dict[str, Any] = {**self.plan.tasks[task], **entry.settings, "dense_epochs": 0}
         dense = str(start.folder / "model") if start else None
-        teacher = name_teacher(entry.teacher, chosen, dense)
-        fresh = teacher == dense and chosen.distill and chosen.distill.student == "pretrained"
+        teacher = name_teacher(entry.teacher, pruning, dense)
+        fresh = teacher == dense and pruning.distill and pruning.distill.student == "pretrained"
         if dense and not fresh:
-            given["model"] = dense
-        given |= {"teacher": teacher, "seed": seed, "holdout": holdout}
-        return Settings.model_validate({**given, "recipe": serialization.to_dict(chosen)})
+            settings["model"] = dense
+        settings |= {"teacher": teacher, "seed": seed, "holdout": holdout}
+        return settings_from(settings, serialization.to_dict(pruning))
 
 
 def unpruned() -> Recipe:
     """A recipe that removes nothing, and decides so once: ordinary training."""
     schedule = Stages(sparsity=0.0, stages=1)
     return magnitude(0.0).model_copy(update={"method": "dense", "schedule": schedule})
-
-
-def check(grid: Grid) -> None:
-    """Refuse what could not run, before anything does: reads each task's data once.
-
-    Raises:
-        ValueError: Names the run and the reason.
-    """
-    corpora: dict[tuple[str, float | None], Corpus] = {}
-    for cell in grid.cells.values():
-        settings = cell.settings
-        try:
-            key = cell.task, settings.holdout
-            if key not in corpora:
-                corpora[key] = load_corpus(settings)
-            examples = len(corpora[key].train)
-            recipe = settings.load_recipe().with_examples(examples)
-            if corpora[key].kind.one_each:  # else only the run itself knows its steps
-                recipe.check(optimizer_steps(examples, settings.epochs, settings))
-            choice = choose_teacher(settings, recipe, corpora[key].kind)
-            unless_labels_suffice(choice, settings, recipe, corpora[key])
-        except ValueError as error:
-            raise ValueError(f"{cell.name}: {error}") from None
-
-
-def write_once(path: Path, text: str) -> bool:
-    """Write a file that is nobody's to change; False, and nothing, where it is there already.
-
-    Of processes that do this at the same time, on any machine, one succeeds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a disk without hard links: readers may see it half written
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink(missing_ok=True)
-    return True

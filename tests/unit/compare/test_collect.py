@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from sentei import report as reports
-from sentei.compare.cells import Grid
 from sentei.compare.collect import collect
 from sentei.compare.plan import load
+from sentei.compare.runs import Runs
 from sentei.records import Comparison, PruningReport, RunReport, SizeRecord
 from sentei.report.compare_words import difference, sparsity
 
@@ -66,7 +66,7 @@ def run_report(value: float, share: float) -> RunReport:
 
 
 @pytest.fixture
-def grid(tmp_path):
+def runs(tmp_path):
     plan = {
         "settings": {"model": "tiny", "task": "sst2", "dense_epochs": 1},
         "tasks": {"words": {}},
@@ -74,19 +74,19 @@ def grid(tmp_path):
         "sparsities": [0.8, 0.9],
         "seeds": [1, 2],
     }
-    grid = Grid(load(plan), tmp_path)
-    for cell in grid.cells.values():
-        value = VALUES[cell.recipe, cell.sparsity][cell.seed - 1]
-        cell.folder.mkdir(parents=True)
+    runs = Runs(load(plan), tmp_path)
+    for run in runs.values():
+        value = VALUES[run.recipe, run.sparsity][run.seed - 1]
+        run.folder.mkdir(parents=True)
         if value is None:
-            cell.error_file.write_text("it diverged [at step 3]\n\nTraceback")
+            run.error_file.write_text("it diverged [at step 3]\n\nTraceback")
         else:
-            reports.write(run_report(value, cell.sparsity), cell.folder, page=False)
-    return grid
+            reports.write(run_report(value, run.sparsity), run.folder, page=False)
+    return runs
 
 
-def test_summaries(grid):
-    found = {(s.recipe, s.sparsity): s for s in collect(grid).summaries}
+def test_summaries(runs):
+    found = {(s.recipe, s.sparsity): s for s in collect(runs).summaries}
     assert found.keys() == VALUES.keys()
     platon = found["platon", 0.8]
     assert (platon.count, platon.mean) == (2, pytest.approx(0.82))
@@ -101,23 +101,23 @@ def test_summaries(grid):
     assert {key for key, s in found.items() if s.front} == {("platon", 0.8), ("magnitude", 0.9)}
 
 
-def test_differences_over_sparsities_are_averaged_within_a_seed(grid):
+def test_differences_over_sparsities_are_averaged_within_a_seed(runs):
     """Seed 1: 0.10 and -0.15; seed 2, 0.04 at the lower one alone, would make it look easy."""
-    [found] = collect(grid).differences  # of one task no more is to be said than the table says
+    [found] = collect(runs).differences  # of one task no more is to be said than the table says
     assert (found.recipe, found.sparsity, found.count) == ("platon", None, 1)
     assert found.mean == pytest.approx(-0.025)
 
 
-def test_differences_over_tasks(grid, tmp_path):
+def test_differences_over_tasks(runs, tmp_path):
     tasks = {"words": {}, "other": {}}
-    both = Grid(
-        grid.plan.model_copy(update={"tasks": dict.fromkeys(tasks, grid.plan.tasks["words"])}),
+    both = Runs(
+        runs.plan.model_copy(update={"tasks": dict.fromkeys(tasks, runs.plan.tasks["words"])}),
         tmp_path,
     )
-    for cell in both.cells.values():
-        if cell.task == "other" and cell.seed == 1 and cell.sparsity:
-            share = 0.5 if cell.recipe == "magnitude" else 0.7
-            reports.write(run_report(share, cell.sparsity), cell.folder, page=False)
+    for run in both.values():
+        if run.task == "other" and run.seed == 1 and run.sparsity:
+            share = 0.5 if run.recipe == "magnitude" else 0.7
+            reports.write(run_report(share, run.sparsity), run.folder, page=False)
     found = {d.sparsity: d for d in collect(both).differences}
     assert found.keys() == {0.8, 0.9, None}
     assert (found[0.8].count, found[0.8].mean) == (3, pytest.approx((0.10 + 0.04 + 0.20) / 3))
@@ -125,14 +125,14 @@ def test_differences_over_tasks(grid, tmp_path):
     assert (found[None].count, found[None].mean) == (2, pytest.approx((-0.025 + 0.2) / 2))
 
 
-def test_of_perplexity_less_is_better(grid, tmp_path):
-    for cell in grid.cells.values():
-        if cell.done:
-            report = reports.read(cell.folder)
+def test_of_perplexity_less_is_better(runs, tmp_path):
+    for run in runs.values():
+        if run.done:
+            report = reports.read(run.folder)
             values = {"perplexity": 10 * report.sparse["accuracy"]}
             changed = report.model_copy(update={"metric": "perplexity", "sparse": values})
-            reports.write(changed, cell.folder, page=False)
-    comparison = collect(grid)
+            reports.write(changed, run.folder, page=False)
+    comparison = collect(runs)
     ringed = {(s.recipe, s.sparsity) for s in comparison.summaries if s.front}
     assert ringed == {("platon", 0.9)}
     assert not comparison.differences  # other units than a share's
@@ -140,27 +140,27 @@ def test_of_perplexity_less_is_better(grid, tmp_path):
     assert "perplexity (lower is better)" in reports.render_comparison(comparison)
 
 
-def test_a_stray_zero_does_not_reach_the_front(grid):
-    for cell in grid.cells.values():
-        if cell.done and cell.sparsity == 0.9 and cell.recipe == "platon":
-            report = reports.read(cell.folder)
+def test_a_stray_zero_does_not_reach_the_front(runs):
+    for run in runs.values():
+        if run.done and run.sparsity == 0.9 and run.recipe == "platon":
+            report = reports.read(run.folder)
             more = {"prunable": 100_000, "pruned": 90_002}
             pruning = report.pruning.model_copy(update=more)
-            reports.write(report.model_copy(update={"pruning": pruning}), cell.folder, page=False)
-    ringed = {(s.recipe, s.sparsity) for s in collect(grid).summaries if s.front}
+            reports.write(report.model_copy(update={"pruning": pruning}), run.folder, page=False)
+    ringed = {(s.recipe, s.sparsity) for s in collect(runs).summaries if s.front}
     assert ringed == {("platon", 0.8), ("magnitude", 0.9)}
 
 
-def test_runs_that_are_not_there(grid):
-    (grid.cells["runs/words/dense/seed2"].folder / "report.json").unlink()
-    comparison = collect(grid)
+def test_runs_that_are_not_there(runs):
+    (runs["runs/words/dense/seed2"].folder / "report.json").unlink()
+    comparison = collect(runs)
     assert [run.folder for run in comparison.of("missing")] == ["runs/words/dense/seed2"]
     [failed] = comparison.of("failed")
     assert failed.error == "it diverged [at step 3]" and comparison.seconds == 10 * 60
 
 
-def test_nothing_is_there_yet(tmp_path, grid):
-    empty = collect(Grid(grid.plan, tmp_path / "empty"))
+def test_nothing_is_there_yet(tmp_path, runs):
+    empty = collect(Runs(runs.plan, tmp_path / "empty"))
     reports.write_comparison(empty, tmp_path)
     assert "0 of 12 runs are done." in printed(empty)
 
@@ -171,8 +171,8 @@ def printed(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def test_table(grid):
-    lines = printed(collect(grid)).splitlines()
+def test_table(runs):
+    lines = printed(collect(runs)).splitlines()
     assert any(
         re.search(r"platon +80 % +2 +82\.0 ± 2\.8 +\+7\.0 \[-31\.1, 45\.1\] +\*", line)
         for line in lines
@@ -182,8 +182,8 @@ def test_table(grid):
     assert any("seed2 failed: it diverged [at step 3]" in line for line in lines)
 
 
-def test_page_and_file(grid, tmp_path):
-    comparison = collect(grid)
+def test_page_and_file(runs, tmp_path):
+    comparison = collect(runs)
     reports.write_comparison(comparison, tmp_path)
     kept = Comparison.model_validate_json((tmp_path / "compare.json").read_text())
     assert kept == comparison

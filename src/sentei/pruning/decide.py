@@ -1,0 +1,223 @@
+"""Decide: schedule, budget, cut, masks; and the record of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sentei.messages import SenteiWarning
+from sentei.parts.budget import Quota
+from sentei.parts.patterns import protect_
+from sentei.parts.progress import Progress
+from sentei.pruning.cut import Cut, cut_at, find_cut, prune_
+from sentei.pruning.state import PruningState, UnitState
+from sentei.records import UpdateRecord
+from sentei.tensors import Scores, score_dtype
+
+NEAR = 0.005
+"""How far from the sparsity asked for a learned one may end without a warning."""
+
+FASTER = (
+    "Train longer, raise the penalty's coefficient, or raise the learning rate of scores or ratios "
+    "(score.optimizer.lr, budget.optimizer.lr)"
+)
+
+
+def decide(state: PruningState, progress: Progress, step: int) -> None:
+    """Choose the weights to keep, and record the decision as made at ``step``.
+
+    Raises:
+        FloatingPointError: A score is NaN; names the first weight that is not finite.
+    """
+    budget = state.recipe.budget
+    settled = budget.settled(progress)
+    if settled and not state.settled and budget.emergent:
+        _check_near(progress)
+    state.settled = settled
+    quotas = _quotas(state, progress)
+    before, flips = state.pruned, 0
+    threshold = state.updates[-1].threshold if state.updates else None
+    if state.scores_changed or quotas != state.quotas:
+        cuts = []
+        state.pruned = 0
+        for number, quota in enumerate(quotas):
+            cut, pruned, changed = _cut(state, number, quota, step)
+            cuts.append(cut)
+            state.pruned += pruned
+            flips += changed
+        threshold = cuts[0].threshold if len(cuts) == 1 and state.pruned else None
+        if settled:
+            for unit in state.units:
+                state.recipe.mask.settle_(unit.keep, unit.memory)
+    state.quotas, state.scores_changed = quotas, False
+    either = (before + state.pruned + flips) // 2
+    both = (before + state.pruned - flips) // 2
+    kept_by_either = state.prunable - both
+    state.updates.append(
+        UpdateRecord(
+            step=step,
+            target=progress.sparsity,
+            pruned=state.pruned,
+            settled=settled,
+            flips=flips,
+            overlap=(state.prunable - either) / kept_by_either if kept_by_either else 1.0,
+            threshold=threshold,
+        )
+    )
+
+
+def decide_last(state: PruningState) -> bool:
+    """Decide at the final sparsity, where the last step has not; say whether it was so."""
+    end = state.progress(state.total_steps)
+    settled = state.recipe.budget.settled(end)
+    last = state.updates[-1] if state.updates else None
+    if last and (last.step, last.target, last.settled) == (state.step, end.final, settled):
+        return False
+    state.recipe.score.check(state.step)
+    decide(state, end, state.step)
+    return True
+
+
+def warn_if_far(state: PruningState, *, stacklevel: int) -> None:
+    """Warn where training has ended far from a sparsity that is left as it comes."""
+    reached, final = state.pruned / state.prunable, state.recipe.schedule.sparsity
+    if not state.settled and abs(reached - final) > NEAR:
+        warnings.warn(
+            f"training ended at sparsity {reached:.4f}, not {final:g}: "
+            f"this recipe leaves the sparsity as it comes. {FASTER}; or set budget.settle for "
+            "the exact count",
+            SenteiWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _quotas(state: PruningState, progress: Progress) -> tuple[Quota, ...]:
+    """The budget's quotas, among units of one pattern and size unless it mixes them."""
+    budget = state.recipe.budget
+    mixes = budget.mixes(progress) and all(group.pooled for group in state.groups)
+    alike: dict[tuple[str, int], list[int]] = {}
+    for place, group in enumerate(state.groups):
+        alike.setdefault(("", 0) if mixes else (group.pattern, group.weights), []).append(place)
+    quotas: list[Quota] = []
+    for places in alike.values():
+        groups = [state.groups[place] for place in places]
+        counts = [group.count for group in groups]
+        weights = [group.weights for group in groups] if mixes else ()
+        memory = {name: tensor[places] for name, tensor in state.budget.items()}
+        for quota in budget.split(counts, progress, memory, weights):
+            quotas.append(replace(quota, places=tuple(places[i] for i in quota.places)))
+    return tuple(quotas)
+
+
+def _check_near(progress: Progress) -> None:
+    if abs(progress.reached - progress.sparsity) > NEAR:
+        warnings.warn(
+            f"at step {progress.step} of {progress.total} the learned sparsity had reached "
+            f"{progress.reached:.4f}, not {progress.sparsity:g}: the count is fixed at once, by "
+            f"score. {FASTER}",
+            SenteiWarning,
+            stacklevel=2,
+        )
+
+
+def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut, int, int]:
+    """Cut what a quota ranks together and write its masks.
+
+    Return the cut, how many weights it prunes, and how many changed sides.
+    """
+    units = [state.units[place] for place in quota.places]
+    before = [unit.keep.clone() for unit in units] if quota.of_weights else []
+    try:
+        scores = [_candidates(state, place) for place in quota.places]
+        count = _reaching(scores, units, quota.count) if quota.of_weights else quota.count
+        cut = cut_at(scores, quota.threshold) if quota.threshold is not None else None
+        if cut is None or cut.below + cut.ties > count:
+            cut, state.brackets[number] = find_cut(scores, count, state.brackets.get(number))
+        if quota.strict:
+            cut = Cut(cut.threshold, cut.below, 0)
+        flips = prune_([unit.keep for unit in units], scores, cut)
+    except FloatingPointError as error:
+        dense = {site.name: site_state.dense for site, site_state in state.sites.items()}
+        bad = [name for name, weight in dense.items() if not torch.isfinite(weight).all()]
+        where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
+        raise FloatingPointError(
+            f"pruning cannot rank the weights at step {step}: {error} ({where}). Training "
+            "has probably diverged: lower the learning rate; the last checkpoint is untouched"
+        ) from error
+    for unit in units:
+        for tiling in unit.group.tilings if unit.group.pooled else ():
+            tiling.write_(state.sites[tiling.site].keep, unit.keep)
+    if quota.of_weights:
+        pruned = sum(int((~unit.keep).sum()) * unit.group.weights for unit in units)
+        pairs = zip(units, before, strict=True)
+        flips = sum(int((unit.keep != old).sum()) * unit.group.weights for unit, old in pairs)
+        return cut, pruned, flips
+    weights = units[0].group.weights if units else 1
+    return cut, (cut.below + cut.ties) * weights, flips * weights
+
+
+def _candidates(state: PruningState, place: int) -> Scores:
+    """The scores of units, infinite where the pattern forbids to prune."""
+    scores, n_m = unit_scores(state, place), state.groups[place].n_m
+    if n_m is None:
+        return scores
+    keep, of = n_m
+
+    def read(start: int, stop: int) -> Tensor:
+        first, last = start // of * of, -(-stop // of) * of
+        values = scores.read(first, last).clone()
+        if values.isnan().any():  # no comparison would notice, and too few would be protected
+            raise FloatingPointError("a score is NaN")
+        protect_(values, keep, of)
+        return values[start - first : stop - first]
+
+    return Scores(scores.size, scores.device, read)
+
+
+def unit_scores(state: PruningState, place: int) -> Scores:
+    """The scores of the units of a place, readable in pieces."""
+    group, score = state.groups[place], state.recipe.score
+    if group.pooled:
+        pooled = _pooled_scores(state, state.units[place])
+        return Scores(group.count, pooled.device, lambda start, stop: pooled[start:stop])
+    site_state = state.sites[group.sites[0]]
+    weight = site_state.dense.view(-1)
+    memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
+
+    def read(start: int, stop: int) -> Tensor:
+        pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
+        return score.value(pieces, weight[start:stop], state.scratch(weight, stop - start))
+
+    return Scores(weight.numel(), weight.device, read)
+
+
+def _pooled_scores(state: PruningState, unit: UnitState) -> Tensor:
+    score, group = state.recipe.score, unit.group
+    if score.per_unit:
+        return score.unit_value(unit.memory)
+    values = {}
+    for site in group.sites:
+        site_state = state.sites[site]
+        out = torch.empty_like(site_state.weight, dtype=score_dtype(site_state.weight))
+        for piece in state.pieces(site_state):
+            part = piece.of(out)
+            part.copy_(score.value(piece.memory, piece.dense, part))
+        values[site] = out
+    return group.pool(values, group.reduce)
+
+
+def _reaching(scores: Sequence[Scores], units: Sequence[UnitState], weights: int) -> int:
+    """How many of the lowest units hold ``weights`` weights or more, and no fewer do.
+
+    Units are far fewer than weights, so that they are gathered.
+    """
+    values = torch.cat([piece.cpu().clone() for one in scores for _, _, piece in one.pieces()])
+    if values.isnan().any():
+        raise FloatingPointError("a score is NaN")
+    sizes = torch.cat([torch.full((unit.group.count,), unit.group.weights) for unit in units])
+    reached = sizes[values.argsort(stable=True)].cumsum(0)
+    return int(torch.searchsorted(reached, weights)) + 1 if weights else 0

@@ -1,0 +1,158 @@
+"""Observe: what scores see of weights and gradients, what penalties and latent masks make of them.
+
+Before the optimizer's step gradients are those of what the modules hold; here scores look at them,
+learned scores and budgets take their own step, a latent mask turns them into the latent weights',
+and penalties join them. After it, scores may look at the weights that it has made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sentei.parts.masks import Latent
+from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
+from sentei.parts.progress import Progress
+from sentei.parts.site import Site
+from sentei.pruning.state import Piece, PruningState, UnitState
+from sentei.recipe import Recipe
+from sentei.tensors import score_dtype
+
+
+def reads_gradient(recipe: Recipe) -> bool:
+    """Whether :func:`before_step` has anything to do."""
+    return (
+        recipe.mask.latent
+        or (recipe.score.observes and not recipe.score.observes_new)
+        or any(isinstance(penalty, WeightPenalty) for penalty in recipe.penalties)
+    )
+
+
+def shrinks(recipe: Recipe) -> bool:
+    """Whether :func:`shrink` has anything to do."""
+    return any(isinstance(penalty, ProximalPenalty) for penalty in recipe.penalties)
+
+
+def before_step(state: PruningState, progress: Progress, *, sampled: bool) -> None:
+    """Observe; form a latent mask's gradients; train scores and budget; add penalties' gradients.
+
+    ``sampled`` says that the gradients are those of a random sample of the weights.
+    """
+    kept = [_units_before_step(state, unit, progress, sampled) for unit in state.units]
+    budget = state.recipe.budget
+    if budget.learned and not state.settled:
+        ratios, pull = budget.ratios(state.budget), torch.zeros(len(kept), dtype=torch.float64)
+        weights = [group.count * group.weights for group in state.groups]
+        sizes = torch.tensor(weights, dtype=torch.float64)
+        for penalty in state.recipe.penalties:
+            if isinstance(penalty, RatioPenalty):
+                if ratios is None:
+                    raise ValueError(
+                        f"penalty {penalty.label} is on kept ratios, and budget {budget.label} "
+                        "learns none: use budget: learned_ratio"
+                    )
+                pull += penalty.gradient(ratios, sizes, progress)
+        budget.learn_(state.budget, torch.stack([k.cpu() for k in kept]).double(), pull, progress)
+
+
+def _units_before_step(
+    state: PruningState, unit: UnitState, progress: Progress, sampled: bool
+) -> Tensor:
+    """The sum of the mask's gradient over what is kept, if a budget learns from it."""
+    recipe, group = state.recipe, unit.group
+    on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
+    pooled = group.pooled and recipe.score.learned
+    gradients, kept = dict[Site, Tensor](), []
+    for site in group.sites:
+        site_state = state.sites[site]
+        if pooled:
+            dtype = score_dtype(site_state.weight)
+            gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
+        whole = gradient_of(site, progress.step)
+        for piece in state.pieces(site_state):
+            gradient = piece.of(whole)
+            kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
+            if pooled:
+                piece.of(gradients[site]).copy_(piece.scratch)
+            elif recipe.score.learned:  # last: gates are those of the forward pass
+                _train_scores(state, unit, piece.memory, piece.scratch, progress)
+            for prior in on_weights:
+                prior.add_(gradient, piece.dense, progress, piece.scratch)
+    if pooled:
+        _train_scores(state, unit, unit.memory, group.pool(gradients, "sum"), progress)
+    return torch.stack(kept).sum()
+
+
+def _form_gradients(
+    state: PruningState, piece: Piece, gradient: Tensor, step: int, sampled: bool
+) -> Tensor:
+    """Turn ``gradient`` into the latent weights' and leave the scores' in the scratch.
+
+    Return the sum of the mask's gradient over what is kept, if a budget learns from it.
+    """
+    score, mask, scratch = state.recipe.score, state.recipe.mask, piece.scratch
+    if score.observes and not score.observes_new:
+        score.observe_(piece.memory, piece.dense, gradient, step, scratch)
+    if isinstance(mask, Latent):
+        if score.learned:
+            mask.score_gradient_(scratch, gradient, piece.dense, piece.memory, sampled)
+        mask.weight_gradient_(gradient, piece.keep, piece.memory, sampled)
+        if state.recipe.budget.learned and not state.settled:
+            return torch.dot(gradient.to(scratch.dtype), piece.dense.to(scratch.dtype))
+    return torch.zeros((), dtype=scratch.dtype, device=scratch.device)
+
+
+def _train_scores(
+    state: PruningState,
+    unit: UnitState,
+    memory: dict[str, Tensor],
+    gradient: Tensor,
+    progress: Progress,
+) -> None:
+    """Add penalties to the gradient of learned scores, and take their step."""
+    score, group = state.recipe.score, unit.group
+    for penalty in state.recipe.penalties:
+        if isinstance(penalty, ScorePenalty) and penalty.covers(group.pattern):
+            places = sum(penalty.covers(other.pattern) for other in state.groups)
+            share = 1 / (places * group.count)
+            penalty.add_(gradient, score.unit_value(memory), share, progress)
+    score.learn_(memory, gradient, progress)
+
+
+def after_step(state: PruningState, step: int) -> None:
+    """Let the score see the weights that the step has made."""
+    for site, site_state in state.sites.items():
+        gradients = gradient_of(site, step)
+        for piece in state.pieces(site_state):
+            state.recipe.score.observe_(
+                piece.memory, piece.dense, piece.of(gradients), step, piece.scratch
+            )
+
+
+def shrink(state: PruningState, lr: Mapping[int, float], progress: Progress) -> None:
+    """Apply proximal penalties; ``lr`` is the learning rate of every parameter, by its id."""
+    proximal = [p for p in state.recipe.penalties if isinstance(p, ProximalPenalty)]
+    for site, site_state in state.sites.items():
+        for piece in state.pieces(site_state):
+            for penalty in proximal:
+                penalty.shrink_(piece.dense, lr[id(site.parameter)], progress, piece.scratch)
+
+
+def gradient_of(site: Site, step: int) -> Tensor:
+    """The gradient of a site: contiguous, and the parameter's own, to be written to.
+
+    Raises:
+        ValueError: There is none.
+    """
+    gradient = site.parameter.grad
+    if gradient is None:
+        raise ValueError(
+            f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
+            "it from the scope if the loss does not reach it; with iterate='new', zero "
+            "gradients after the optimizer's step, not inside it"
+        )
+    if not gradient.is_contiguous():
+        gradient = site.parameter.grad = gradient.contiguous()
+    return gradient

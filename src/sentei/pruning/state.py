@@ -1,0 +1,357 @@
+"""What is kept beside the weights: masks, memory, latent weights; saved and loaded here."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentei import serialization
+from sentei.parts.budget import Quota
+from sentei.parts.patterns import UnitGroup
+from sentei.parts.progress import Progress
+from sentei.parts.site import Site
+from sentei.pruning.checkpoint import first_difference
+from sentei.pruning.cut import Bracket
+from sentei.recipe import Fitted, Recipe
+from sentei.records import UpdateRecord
+from sentei.tensors import score_dtype, spans
+
+FORMAT = 5
+"""Of :meth:`PruningState.to_dict`."""
+
+CHECKED = 4096
+"""Weights of every site by which a checkpoint is known again."""
+
+_KEYS = frozenset(
+    "recipe total_steps step pruned settled weights brackets updates masks memory units "
+    "budget".split()
+)
+
+
+@dataclass
+class SiteState:
+    """What is kept beside the weight of one site.
+
+    ``keep`` is the mask, True = kept; ``memory`` holds what score and mask remember, ``latent`` the
+    dense weight where the mask keeps it aside; all have the weight's shape.
+    """
+
+    site: Site
+    keep: Tensor
+    memory: dict[str, Tensor]
+    latent: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """What the module holds."""
+        return self.site.parameter.data
+
+    @property
+    def dense(self) -> Tensor:
+        """The weight that training moves: the latent one, where the mask keeps one."""
+        return self.weight if self.latent is None else self.latent
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The memory and the latent weight, by name."""
+        return self.memory if self.latent is None else {**self.memory, "latent": self.latent}
+
+    def swap(self) -> None:
+        """Exchange what the module holds with the latent weight, without copying either."""
+        assert self.latent is not None
+        parameter = self.site.parameter
+        parameter.data, self.latent = self.latent, parameter.data
+
+
+@dataclass
+class UnitState:
+    """What is kept of a group of units: which of them are kept, and memory with their shape.
+
+    Where units are single weights, the tensors are views of their site's.
+    """
+
+    group: UnitGroup
+    keep: Tensor
+    memory: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch."""
+
+    dense: Tensor
+    keep: Tensor
+    memory: dict[str, Tensor]
+    scratch: Tensor
+    span: slice
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The same slice of another tensor of the site."""
+        return tensor.view(-1)[self.span]
+
+
+@dataclass
+class PruningState:
+    """All that one pruning knows besides the weights.
+
+    ``sites`` and ``units`` are empty until :meth:`allocate`. ``scores_changed`` says whether scores
+    may differ from those of the latest decision, whose quotas ``quotas`` are.
+    """
+
+    fitted: Fitted
+    total_steps: int
+    step: int = 0
+    pruned: int = 0
+    settled: bool = False
+    sites: dict[Site, SiteState] = field(default_factory=dict)
+    units: list[UnitState] = field(default_factory=list)
+    updates: list[UpdateRecord] = field(default_factory=list)
+    brackets: dict[int, Bracket] = field(default_factory=dict)
+    quotas: tuple[Quota, ...] = ()
+    scores_changed: bool = True
+    _scratch: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.recipe: Recipe = self.fitted.recipe
+        counts = [group.count for group in self.groups]
+        sparsity = self.recipe.schedule.sparsity
+        self.budget = self.recipe.budget.start(counts, self.total_steps, sparsity)
+
+    @property
+    def groups(self) -> Sequence[UnitGroup]:
+        """The units that decisions are about."""
+        return self.fitted.groups
+
+    @property
+    def selected(self) -> Sequence[Site]:
+        """The prunable weights."""
+        return self.fitted.selection.sites
+
+    @property
+    def prunable(self) -> int:
+        """Number of prunable weights."""
+        return sum(group.count * group.weights for group in self.groups)
+
+    def progress(self, step: int, decision: int | None = None) -> Progress:
+        """Where training is at ``step``; ``decision`` is the step whose target holds."""
+        schedule, total = self.recipe.schedule, self.total_steps
+        return Progress(
+            step=step,
+            total=total,
+            sparsity=schedule.at(step if decision is None else decision, total),
+            final=schedule.sparsity,
+            reached=self.pruned / self.prunable,
+            ramp=schedule.ramp(step, total),
+        )
+
+    # Memory.
+
+    def allocate(self) -> None:
+        """Make the memory, from the weights as they are now; once."""
+        if self.sites:
+            return
+        score, mask = self.recipe.score, self.recipe.mask
+        shared = (*score.per_unit, *mask.per_unit)
+        pooled = {site for group in self.groups if group.pooled for site in group.sites}
+        for number, site in enumerate(self.selected):
+            weight = site.parameter.data
+            state = SiteState(site, torch.ones_like(weight, dtype=torch.bool), {})
+            for name in (*score.memory, *mask.memory):
+                if not (site in pooled and name in shared):
+                    state.memory[name] = torch.zeros_like(weight, dtype=score_dtype(weight))
+            if not (site in pooled and score.per_unit):
+                score.start_(state.memory, weight, number)
+            if not (site in pooled and mask.per_unit):
+                mask.start_(state.memory, number)
+            if mask.latent:
+                state.latent = weight.clone()
+            self.sites[site] = state
+        self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
+        self.draw(0)
+
+    def draw(self, step: int) -> None:
+        """Draw what the samples of the step after ``step`` need, where the mask takes samples."""
+        mask = self.recipe.mask
+        if mask.samples(self.settled):
+            shared = set(mask.memory) <= set(mask.per_unit)
+            memories = [unit.memory for unit in self.units]
+            if not shared:
+                memories = [state.memory for state in self.sites.values()]
+            for number, memory in enumerate(memories):
+                mask.draw_(memory, step, number)
+
+    def _unit_state(self, number: int, group: UnitGroup) -> UnitState:
+        score, mask = self.recipe.score, self.recipe.mask
+        shared = (*score.per_unit, *mask.per_unit)
+        first = self.sites[group.sites[0]]
+        if not group.pooled:
+            memory = {name: first.memory[name].view(-1) for name in shared}
+            return UnitState(group, first.keep.view(-1), memory)
+        keep = torch.ones(group.count, dtype=torch.bool, device=first.weight.device)
+        dtype = score_dtype(first.weight)
+        memory = {name: torch.zeros_like(keep, dtype=dtype) for name in shared}
+        if score.per_unit:
+            score.start_units_(memory, number)
+        if mask.per_unit:
+            mask.start_(memory, number)
+        return UnitState(group, keep, memory)
+
+    def release(self) -> None:
+        """Drop the memory."""
+        self.sites, self.units, self._scratch = {}, [], None
+
+    def pieces(self, state: SiteState) -> Iterator[Piece]:
+        """The pieces in which a site is worked through."""
+        memory = {name: tensor.view(-1) for name, tensor in state.memory.items()}
+        memory |= self._spread(state)
+        dense, keep = state.dense.view(-1), state.keep.view(-1)
+        for start, stop in spans(dense.numel(), dense.device):
+            yield Piece(
+                dense=dense[start:stop],
+                keep=keep[start:stop],
+                memory={name: tensor[start:stop] for name, tensor in memory.items()},
+                scratch=self.scratch(dense, stop - start),
+                span=slice(start, stop),
+            )
+
+    def _spread(self, state: SiteState) -> dict[str, Tensor]:
+        """What a gate reads of its unit, for every weight of a site."""
+        names = [name for name in self.recipe.mask.reads if name not in state.memory]
+        spread = dict[str, Tensor]()
+        for unit in self.units if names else ():
+            for tiling in unit.group.tilings:
+                if tiling.site is not state.site:
+                    continue
+                for name in names:
+                    empty = torch.zeros_like(state.weight, dtype=unit.memory[name].dtype)
+                    tiling.write_(spread.setdefault(name, empty), unit.memory[name])
+        return {name: tensor.view(-1) for name, tensor in spread.items()}
+
+    def scratch(self, weight: Tensor, size: int) -> Tensor:
+        """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
+        dtype, buffer = score_dtype(weight), self._scratch
+        fits = buffer is not None and buffer.numel() >= size and buffer.dtype == dtype
+        if buffer is None or not fits or buffer.device != weight.device:
+            buffer = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
+        return buffer[:size]
+
+    # Saved and loaded.
+
+    def to_dict(self) -> dict[str, Any]:
+        """What resuming needs besides the weights: plain values and tensors, no copies."""
+        self.allocate()
+        return {
+            "format": FORMAT,
+            "recipe": serialization.to_dict(self.recipe),
+            "total_steps": self.total_steps,
+            "step": self.step,
+            "pruned": self.pruned,
+            "settled": self.settled,
+            "weights": self.checksum(),
+            "brackets": {
+                str(number): [bracket.low, bracket.high, bracket.threshold]
+                for number, bracket in self.brackets.items()
+            },
+            "updates": [update.model_dump() for update in self.updates],
+            "masks": {state.site.name: state.keep for state in self.sites.values()},
+            "memory": {state.site.name: state.tensors for state in self.sites.values()},
+            "units": self._unit_tensors(),
+            "budget": self.budget,
+        }
+
+    def _unit_tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {
+            f"{unit.group.pattern} {unit.group.name}": {"keep": unit.keep, **unit.memory}
+            for unit in self.units
+            if unit.group.pooled
+        }
+
+    def load_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over what :meth:`to_dict` gave, copied.
+
+        Raises:
+            ValueError: It is of another format, recipe, number of steps or scope; nothing has
+                changed then.
+        """
+        if saved.get("format") != FORMAT:
+            raise ValueError(
+                f"pruner state of format {saved.get('format')}; this version reads {FORMAT}"
+            )
+        if missing := sorted(_KEYS - saved.keys()):
+            raise ValueError(f"not a whole pruner state: it has no {missing[0]!r}")
+        recipe = self._recipe_of(saved)
+        new = serialization.to_dict(recipe)
+        difference = first_difference(saved["recipe"], new, "recipe")
+        if difference is None and saved["total_steps"] != self.total_steps:
+            difference = f"total_steps was {saved['total_steps']}, is {self.total_steps}"
+        difference = difference or self._difference(saved)
+        if difference:
+            raise ValueError(f"cannot resume: {difference}")
+        self.recipe = recipe
+        self.allocate()
+        for state in self.sites.values():
+            state.keep.copy_(saved["masks"][state.site.name])
+            for name, tensor in state.tensors.items():
+                tensor.copy_(saved["memory"][state.site.name][name])
+        for unit, tensors in self._unit_tensors().items():
+            for name, tensor in tensors.items():
+                tensor.copy_(saved["units"][unit][name])
+        for name, tensor in self.budget.items():
+            tensor.copy_(saved["budget"][name])
+        self.step, self.pruned, self.settled = saved["step"], saved["pruned"], saved["settled"]
+        self.brackets = {int(i): Bracket(*ends) for i, ends in saved["brackets"].items()}
+        self.updates = [UpdateRecord(**update) for update in saved["updates"]]
+        self.quotas, self.scores_changed = (), True
+
+    def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
+        """The recipe, with the sparsity that was in the model when the saved pruning began.
+
+        Weights that are kept may have come to zero since.
+        """
+        schedule, then = self.recipe.schedule, saved["recipe"]["schedule"]
+        if not schedule.from_model or then["kind"] != schedule.label:
+            return self.recipe
+        schedule = schedule.model_copy(update={"sparsity": then["sparsity"]})
+        return self.recipe.model_copy(update={"schedule": schedule})
+
+    def _difference(self, saved: Mapping[str, Any]) -> str | None:
+        """Why saved tensors do not fit, naming the first site; None if they do."""
+        shapes = {site.name: tuple(site.parameter.shape) for site in self.selected}
+        for name, mask in saved["masks"].items():
+            if name not in shapes:
+                return f"{name} was pruned and is not in the scope now"
+            if tuple(mask.shape) != shapes[name]:
+                return f"{name} was {tuple(mask.shape)} and is {shapes[name]} now"
+        for name in shapes:
+            if name not in saved["masks"]:
+                return f"{name} is in the scope now and was not pruned"
+        for state in self.sites.values():
+            for name in state.tensors:
+                if name not in saved["memory"].get(state.site.name, {}):
+                    return f"the saved state has no {name} of {state.site.name}"
+        for unit, tensors in self._unit_tensors().items():
+            for name, ours in tensors.items():
+                theirs = saved["units"].get(unit, {}).get(name)
+                if theirs is None:
+                    return f"the saved state has no {name} of the units {unit}"
+                if theirs.shape != ours.shape:
+                    return f"{unit} had {theirs.numel()} units and has {ours.numel()} now"
+        return next(
+            (f"the saved state has no {n}" for n in self.budget if n not in saved["budget"]), None
+        )
+
+    def checksum(self) -> int:
+        """Of some of every site's bytes: tells one checkpoint's weights from another's.
+
+        Of every site, because one may be wholly zero.
+        """
+        checksum = 0
+        for site in self.selected:
+            some = site.parameter.detach().view(-1)[:CHECKED].cpu()
+            checksum = zlib.crc32(some.view(torch.uint8).numpy().data, checksum)
+        return checksum

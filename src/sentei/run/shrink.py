@@ -1,0 +1,86 @@
+"""A model's folder made smaller: what contributes nothing is taken out, and what that came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from sentei import shrink
+from sentei.models.folder import load, save
+from sentei.run.vocabulary import Texts
+from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """What was removed from a model.
+
+    ``vocabulary`` is None where no texts were given, ``latency`` where nothing was timed, ``out``
+    where nothing was written.
+    """
+
+    report: ShrinkReport
+    vocabulary: VocabularyReport | None
+    latency: LatencyRecord | None
+    out: Path | None
+
+    @property
+    def removed(self) -> bool:
+        """Whether anything was."""
+        return bool(self.report.removed or (self.vocabulary and self.vocabulary.removed))
+
+
+def locate(folder: Path) -> Path:
+    """The model of a run's folder, or the folder itself.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
+def shrink_folder(
+    folder: Path,
+    out: Path | None,
+    *,
+    stock: bool,
+    length: int,
+    batch: int | None,
+    texts: Texts | None,
+    least: int,
+) -> Smaller:
+    """Take out of a model what contributes nothing; where that is nothing, write nothing.
+
+    Args:
+        folder: Of the model.
+        out: Folder to write to; None writes nothing.
+        stock: Whether plain ``from_pretrained`` is to load the result.
+        length: Tokens of the sequences that are counted and timed.
+        batch: Sequences in a timed forward pass; None times nothing.
+        texts: What the vocabulary is cut down to; None leaves it.
+        least: How often a token must occur in them to stay.
+
+    Raises:
+        ValueError: The model cannot be loaded or shrunk.
+    """
+    model = load(folder)
+    smaller, report = shrink.shrink(model, stock=stock, length=length)
+    tokenizer, vocabulary = None, None
+    if texts is not None:
+        smaller, tokenizer, vocabulary = shrink.shrink_vocabulary(
+            smaller, AutoTokenizer.from_pretrained(folder), texts, least=least
+        )
+        report = report.model_copy(update={"parameters_after": vocabulary.parameters_after})
+    result = Smaller(report, vocabulary, None, None)
+    if not result.removed:
+        return result
+    latency = None
+    if batch is not None:
+        latency = shrink.latency(model, smaller, batch=batch, length=length)
+    if out:
+        save(smaller, out, files=folder, tokenizer=tokenizer)
+    return Smaller(report, vocabulary, latency, out)
