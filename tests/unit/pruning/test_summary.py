@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentei.pruning.summary import BINS, histograms
-from sentei.tensors import Scores, count_zeros
+from sentei.tensors import Scores
 
 CPU = torch.device("cpu")
 
@@ -68,10 +68,3 @@ def test_half_precision():
     histogram, _ = histograms([weights], [weights > 0], [stored(weights.float().abs())])
     kept = int((weights > 0).sum())
     assert (sum(histogram.kept), sum(histogram.pruned)) == (kept, 101 - kept)
-
-
-def test_count_zeros():
-    tensor = torch.tensor([[0.0, -0.0, 1e-45], [float("nan"), 1.0, 0.0]])
-    assert count_zeros(tensor) == 3
-    assert count_zeros(torch.nn.Parameter(torch.zeros(3, 4))) == 12
-    assert count_zeros(torch.ones(0)) == 0
