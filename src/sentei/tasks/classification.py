@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import model_validator
 
@@ -47,7 +47,6 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
 
     auto_class = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
-    packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
     pads = True
     caches = True
 

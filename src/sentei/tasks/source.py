@@ -35,8 +35,9 @@ class CorpusSource(Part):
     """Known task, such as sst2, squad or wnut_17: its columns, metrics and data on the hub."""
 
     train: DataPath | None = None
-    """Training data: .csv, .tsv, .jsonl, .json, .conll, .txt, a folder of datasets.save_to_disk, or
-    of images."""
+    """Training data: .csv, .tsv, .jsonl, .json, .conll, .txt (also compressed), .parquet, .arrow; a
+    pattern such as 'data/*.csv'; a folder of such files, of datasets.save_to_disk, or of images; or
+    a dataset on the hub, user/name or user/name:config."""
 
     eval: DataPath | None = None
     """Evaluation data; without it a tenth of the training data is set aside."""
