@@ -37,6 +37,9 @@ class Features(Dataset[dict[str, Any]], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins, for what is drawn anew in each."""
+
 
 POOL = 50
 """Batches' worth of examples that are drawn together and then sorted."""
