@@ -121,3 +121,9 @@ def _is_new(field, part):
     known = ("kind", *(name for base in part.__bases__ for name in dir(base)))
     inherited = {name for base in part.__mro__[1:] for name in getattr(base, "model_fields", ())}
     return field.target.id not in known and field.target.id not in inherited
+
+
+def test_contributing_names_every_room():
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {path.stem for path in SOURCE.iterdir() if not path.name.startswith(("_", "py."))}
+    assert {room for room in rooms if f"`{room}`" not in text} == set()

@@ -46,6 +46,7 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
     """The label is a number to predict, not a class."""
 
     auto_class = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
     pads = True
     caches = True
 

@@ -35,6 +35,7 @@ class Images(Labelled[Pictures]):
 
     title = "image classification"
     auto_class = "AutoModelForImageClassification"
+    pipeline_tag = "image-classification"
     processor_name = "image processor"
     packages: ClassVar = {"PIL": "vision"}
 

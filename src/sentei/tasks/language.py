@@ -72,6 +72,7 @@ class Language(TextColumn[Documents]):
 
     title = "language modelling"
     auto_class = "AutoModelForCausalLM"
+    pipeline_tag = "text-generation"
     one_each = False
     usual_length = 512
 

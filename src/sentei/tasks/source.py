@@ -6,9 +6,10 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from sentei.data import hub
 from sentei.parts.part import Part
 from sentei.tasks import catalogue
-from sentei.tasks.catalogue import KnownDataset
+from sentei.tasks.catalogue import HubDataset, KnownDataset
 from sentei.tasks.options import DataPath, Option
 
 EVAL_SPLITS: Final = (
@@ -51,6 +52,14 @@ class CorpusSource(Part):
         return catalogue.find(self.dataset) if self.dataset else None
 
     @property
+    def hub_dataset(self) -> HubDataset | None:
+        """The dataset on the hub, if the examples are of one."""
+        if self.known:
+            return self.known.hub
+        named = hub.parse(self.train) if self.train else None
+        return HubDataset(*named) if named else None
+
+    @property
     def source_name(self) -> str:
         """What reports call it."""
         if self.known:
@@ -61,5 +70,5 @@ class CorpusSource(Part):
     @property
     def eval_splits(self) -> tuple[str, ...]:
         """What a saved dataset's split for evaluation may be called, the dataset's own first."""
-        hub = self.known.hub if self.known else None
-        return (hub.eval_split, *EVAL_SPLITS) if hub else EVAL_SPLITS
+        known = self.known.hub if self.known else None
+        return (known.eval_split, *EVAL_SPLITS) if known else EVAL_SPLITS

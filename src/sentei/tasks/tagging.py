@@ -41,6 +41,7 @@ class Tagging(TextTask[TaggedSentences]):
 
     title = "token classification"
     auto_class = "AutoModelForTokenClassification"
+    pipeline_tag = "token-classification"
     pads = True
     packages: ClassVar = {"seqeval": "tokens"}
 

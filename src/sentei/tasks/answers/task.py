@@ -96,6 +96,7 @@ class QuestionAnswering(TableTask[Questions]):
 
     title = "question answering"
     auto_class = "AutoModelForQuestionAnswering"
+    pipeline_tag = "question-answering"
     one_each = False
     pads = True
     usual_length = 384
