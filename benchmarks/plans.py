@@ -93,7 +93,8 @@ def settings_of(run: Run) -> Line:
 def refuse_stale(lines: Sequence[Line], runs: Runs) -> None:
     """Refuse lines that the protocol would make otherwise today: names do not tell them apart.
 
-    What a search chose is not compared, nor settings that came after a line.
+    What a search chose is not compared, nor settings that came after a line, nor lines that do not
+    name their run.
 
     Raises:
         ValueError: Names the first such run, and what differs.

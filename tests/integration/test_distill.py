@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ from typer.testing import CliRunner
 
 import sentei
 from sentei import cli
+from sentei.distill.cache import FILE, ROW_BYTES
 
 EVERYTHING = sentei.Distillation(labels=0.5, logits=1, hidden=1, attention=1)
 
@@ -338,16 +341,22 @@ def test_resume_is_bit_for_bit(task, tuned, tmp_path, teacher):
     assert same(whole, stopped)
 
 
+def answers_in(folder: Path) -> list[tuple[bytes | int | None, ...]]:
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        return database.execute("SELECT * FROM outputs ORDER BY key").fetchall()
+
+
 def test_answers_are_kept_and_shared_between_runs(tuned, task, tmp_path):
     answers = tmp_path / "answers"
     options = [*task, *FAST, *LEARN, "--teacher", tuned, "--teacher-cache", answers]
     looked = json.loads(done("inspect", *options, "--json").stdout)
     done("prune", *options, "--out", tmp_path / "first")
-    size = sum(file.stat().st_size for file in answers.glob("*.bin"))
+    rows = answers_in(answers)
     texts = {json.loads(line)["text"] for line in Path(task[3]).read_text().splitlines()}
-    assert size == looked["teacher"]["cache_bytes"] * len(texts) / 160
+    size = sum(len(column) for _, _, *columns in rows for column in columns if column)
+    assert size + ROW_BYTES * len(rows) == looked["teacher"]["cache_bytes"] * len(texts) / 160
     done("prune", *options, "--sparsity", 0.5, "--out", tmp_path / "second")
-    assert sum(file.stat().st_size for file in answers.glob("*.bin")) == size
+    assert answers_in(answers) == rows
     other = run("prune", *options, "--set", "distill.hidden=0", "--out", tmp_path / "third")
     assert other.exit_code == 2 and "holds other layers" in other.stderr
     assert not (tmp_path / "third").exists()

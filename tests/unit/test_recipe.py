@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import nn
 
 import sentei
 from sentei.methods import known
@@ -22,6 +23,7 @@ from sentei.parts.schedule import Cubic
 from sentei.parts.scores import Learned, Magnitude, Smoothed, SquaredSensitivity
 from sentei.recipe import Recipe
 from sentei.serialization import dump, load, override, to_dict
+from sentei.testing import STEPS, Network
 
 PLATON = sentei.platon(0.8)
 
@@ -380,3 +382,25 @@ def test_a_sigmoid_surrogate_is_of_learned_scores():
         sentei.serialization.override(
             sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"]
         )
+
+
+# A recipe and a model.
+
+
+@pytest.mark.parametrize("steps", [0, 3, 11])
+def test_schedule_that_does_not_fit(steps):
+    model = Network()
+    with pytest.raises(ValueError, match=r"total_steps=0|schedule|score"):
+        sentei.Pruner(model, sentei.platon(0.7), total_steps=steps)
+
+
+def test_scope_that_matches_nothing():
+    recipe = sentei.platon(0.7, scope={"include": ["*.attn.*"]})
+    with pytest.raises(ValueError, match="matched no weight"):
+        sentei.Pruner(Network(), recipe, total_steps=STEPS)
+
+
+def test_weights_of_two_precisions_are_not_ranked_together():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double())
+    with pytest.raises(ValueError, match=r"1\.weight is float64 and 0\.weight is not"):
+        sentei.Pruner(model, sentei.magnitude(0.5, scope={"include": ["*.weight"]}), total_steps=50)

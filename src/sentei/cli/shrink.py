@@ -36,7 +36,7 @@ VocabularyOption = Annotated[
     list[str] | None,
     typer.Option(
         help="Also remove the tokens that no text of this file uses, .txt (a text a line), "
-        ".csv, .tsv, .jsonl, .json or a folder of datasets.save_to_disk; say it again for "
+        ".csv, .tsv, .jsonl, .json, .parquet, a folder or a dataset on the hub; say it again for "
         "more. `run` is what the run was trained and evaluated on."
     ),
 ]

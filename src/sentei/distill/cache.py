@@ -1,44 +1,65 @@
-"""A teacher's answers on disk: each example asks it once, in whatever batch it comes again.
+"""A teacher's outputs on disk: each example asks it once, in whatever batch it comes again.
 
-A folder holds ``cache.json`` (whose answers, and their shapes), ``answers.bin`` (numbers end to
-end) and ``index.bin`` (a record for each example). Numbers are written before their record, so
-whatever a stop leaves unfinished is passed over and written again.
+A folder holds one SQLite database with a row for each example. What is written in one transaction
+is there whole or not at all, and the processes of one machine read and write it at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
-import os
-import struct
+import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-FORMAT = 1
-_RECORD = struct.Struct("<16sQIIQ")  # key, offset, tokens, CRC, bytes
+from sentei.distill.examples import (
+    AXES,
+    Example,
+    Tensors,
+    cut,
+    examples_of,
+    pad,
+    to_arrays,
+    to_outputs,
+)
+from sentei.distill.outputs import Outputs
 
-Shape = list[int | str]
-"""Of one example's tensor; ``"L"`` stands for its number of tokens."""
+FORMAT = 2
+FILE = "outputs.sqlite"
+
+# Large pages, since a row may take megabytes, and read in place as far as SQLite does that. A
+# commit does not wait for the disk: what a crash of the machine takes with it is computed again.
+_TABLES = """
+PRAGMA page_size = 8192;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA mmap_size = 2147418112;
+CREATE TABLE IF NOT EXISTS header (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outputs (
+    key BLOB PRIMARY KEY, crc INTEGER NOT NULL,
+    logits BLOB, token_logits BLOB, hidden BLOB, attention BLOB
+);
+"""
+_READ = "SELECT crc, logits, token_logits, hidden, attention FROM outputs WHERE key = ?"
+_ADD = "INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?, ?)"
+
+ROW_BYTES = 60
+"""Of a row besides its numbers, about: its key, twice, and a checksum."""
 
 
 class TeacherCache:
-    """Keeps a teacher's answers, without padding, by the tokens they answer.
+    """Keeps a teacher's outputs, without padding, by the tokens that it read.
 
     Args:
-        folder: Made if it does not exist. It serves one teacher and one choice of layers; one
-            process at a time.
+        folder: Made if it does not exist, on a disk of this machine. It serves one teacher and one
+            choice of layers, and any number of processes at once.
         dtype: What numbers are kept in; float16 halves the folder and rounds.
-
-    Raises:
-        ValueError: The folder holds something else, or is in use by another process.
     """
 
     def __init__(
@@ -46,244 +67,170 @@ class TeacherCache:
     ) -> None:
         self.folder = Path(folder)
         self.dtype = dtype
-        self._teacher = ""
-        self._layers: dict[str, list[int]] = {}
-        self._needs: dict[str, list[int]] = {}  # the same, each once
-        self._shapes: list[Shape] = []
-        self._index: dict[bytes, tuple[int, int, int, int]] = {}
-        self._unchecked: set[bytes] = set()
-        self._answers: BinaryIO | None = None
-        self._records: BinaryIO | None = None
-        self._map: mmap.mmap | None = None
-        self._end = 0
+        self._layers: dict[str, int] = {}
+        self._header: dict[str, str] = {}
+        self._database: sqlite3.Connection | None = None
 
     def __len__(self) -> int:
-        return len(self._index)
-
-    def __contains__(self, key: bytes) -> bool:
-        if key in self._unchecked:  # from an earlier process: a crash of the machine can tear it
-            self._unchecked.discard(key)
-            offset, _, crc, size = self._index[key]
-            if zlib.crc32(self._bytes(offset, size)) != crc:
-                del self._index[key]
-        return key in self._index
+        if not (self.folder / FILE).is_file():
+            return 0
+        with self._explained(), closing(self._connect()) as database:
+            return int(database.execute("SELECT count(*) FROM outputs").fetchone()[0])
 
     # ---------------------------------------------------------------------------- opening
 
-    def bind(self, teacher: str, needs: Mapping[str, Sequence[int]]) -> None:
+    def bind(self, teacher: str, layers: Mapping[str, Sequence[int]]) -> None:
         """Open the folder for one teacher.
 
         Args:
             teacher: Its :func:`fingerprint`.
-            needs: The layers kept: ``hidden`` (0 is the embedding output) and ``attention``.
+            layers: Those in its :class:`Outputs`: of ``hidden`` states (0 is the embedding output)
+                and of ``attention`` scores.
 
         Raises:
-            ValueError: It holds another teacher's answers, or other layers or numbers.
+            ValueError: The folder holds another teacher's outputs, other layers or numbers, or is
+                damaged.
+            OSError: It cannot be written.
         """
         self.close()
-        self._index, self._shapes, self._end = {}, [], 0
-        self._teacher = teacher
-        self._needs = {name: list(dict.fromkeys(layers)) for name, layers in needs.items()}
-        self._layers = {name: list(layers) for name, layers in needs.items()}
+        if (self.folder / "cache.json").exists():
+            raise self._refusal("was written by another version of Sentei")
+        self._layers = {name: len(numbers) for name, numbers in layers.items()}
+        header = {
+            "format": FORMAT,
+            "teacher": teacher,
+            "layers": {name: list(numbers) for name, numbers in layers.items()},
+            "dtype": self.dtype,
+        }
+        self._header = {name: json.dumps(value) for name, value in header.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._answers = (self.folder / "answers.bin").open("a+b")
-        self._lock(self._answers)
-        header = self.folder / "cache.json"
-        if not header.is_file():
-            if self._answers.seek(0, os.SEEK_END):
-                raise ValueError(f"{self.folder}: holds answers without cache.json; name another")
-            self._records = (self.folder / "index.bin").open("wb")
-            return
-        try:
-            found = json.loads(header.read_text(encoding="utf-8"))
-            self._refuse_other(found)
-            self._shapes = found["shapes"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{header}: damaged ({error}); name another folder") from error
-        self._load_index()
+        with self._explained():
+            self._database = self._connect()
+            self._check_header(self._database)
 
-    def _refuse_other(self, found: dict[str, Any]) -> None:
-        wanted = self._header()
+    @property
+    def is_open(self) -> bool:
+        """Whether it is bound to a teacher."""
+        return self._database is not None
+
+    def close(self) -> None:
+        """Let go of the folder; :meth:`bind` opens it again."""
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self.folder / FILE
+        database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        try:
+            database.executescript(_TABLES)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+    def _check_header(self, database: sqlite3.Connection) -> bool:
+        """Whether the folder has an owner yet, which must be ours."""
+        header = dict(database.execute("SELECT name, value FROM header"))
         reasons = {
             "format": "was written by another version of Sentei",
             "teacher": "holds the answers of another teacher",
             "layers": "holds other layers",
-            "dtype": f"holds {found.get('dtype')} numbers",
+            "dtype": f"holds {json.loads(header.get('dtype', 'null'))} numbers",
         }
         for name, reason in reasons.items():
-            if found[name] != wanted[name]:
-                raise ValueError(
-                    f"{self.folder}: {reason}; name another folder, or remove this one"
-                )
+            if header and header.get(name) != self._header[name]:
+                self.close()
+                raise self._refusal(reason)
+        return bool(header)
 
-    def _header(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "teacher": self._teacher,
-            "layers": self._needs,
-            "dtype": self.dtype,
-            "shapes": self._shapes,
-        }
+    def _refusal(self, reason: str) -> ValueError:
+        return ValueError(f"{self.folder}: {reason}; name another folder, or remove this one")
 
-    def _load_index(self) -> None:
-        assert self._answers is not None
-        size = self._answers.seek(0, os.SEEK_END)
-        path = self.folder / "index.bin"
-        raw = path.read_bytes() if path.is_file() else b""
-        whole = len(raw) - len(raw) % _RECORD.size
-        kept = 0
-        for record in _RECORD.iter_unpack(raw[:whole]):
-            key, offset, length, crc, count = record
-            if offset != self._end or offset + count > size:
-                break
-            self._index[key] = (offset, length, crc, count)
-            self._end, kept = offset + count, kept + 1
-        self._unchecked = set(self._index)
-        self._answers.truncate(self._end)
-        self._records = path.open("ab")
-        self._records.truncate(kept * _RECORD.size)
-
-    @staticmethod
-    def _lock(file: BinaryIO) -> None:
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """SQLite's errors as what they are: a disk that fails, or a file that is damaged."""
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"{Path(file.name).parent}: in use by another process; give each its own folder"
-            ) from error
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is bound to a teacher, and its folder held."""
-        return self._answers is not None
-
-    def close(self) -> None:
-        """Let another process have the folder; :meth:`bind` opens it again."""
-        for file in (self._map, self._records, self._answers):
-            if file is not None:
-                file.close()
-        self._map = self._records = self._answers = None
+            yield
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self.folder / FILE}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._refusal(f"is damaged ({error})") from error
 
     # ------------------------------------------------------------------------------ batches
 
-    def keys(self, batch: Mapping[str, Any], precision: str) -> list[bytes]:
-        """A key for each example: a hash of its tokens without padding, and of the precision.
+    def outputs(
+        self,
+        inputs: Mapping[str, Any],
+        precision: str,
+        device: torch.device,
+        run: Callable[[], Outputs],
+    ) -> Outputs:
+        """The teacher's outputs on a batch, in float32, 0 where padding is.
+
+        They are always those that were kept first, so that a run goes the same way whether its
+        cache was full, empty or half full.
+
+        Args:
+            inputs: What the teacher reads.
+            precision: What it computes in.
+            device: Where its outputs are wanted.
+            run: Runs the teacher; called only if an example is not there, or damaged.
 
         Raises:
-            ValueError: The batch holds something else that a model reads.
+            ValueError: The batch holds something else that a model reads, or the file is damaged.
+            OSError: The disk is full, or fails.
         """
-        known = {"input_ids", "token_type_ids", "attention_mask"}
-        if other := {k for k, v in batch.items() if v is not None and k not in known}:
-            raise ValueError(
-                f"the batch holds {', '.join(sorted(other))}: a teacher's cache knows examples by "
-                "their input_ids and token_type_ids; train without a cache"
-            )
-        columns = [
-            batch[name].cpu().numpy().astype("<i8")
-            for name in ("input_ids", "token_type_ids")
-            if batch.get(name) is not None
-        ]
-        keys = []
-        for row, places in enumerate(_places(batch)):
-            digest = hashlib.blake2b(precision.encode(), digest_size=16)
-            for column in columns:
-                digest.update(column[row, places].tobytes() + b"\0")
-            keys.append(digest.digest())
-        return keys
+        examples = examples_of(inputs, precision)
+        with self._explained():
+            tensors = self._read(examples)
+        if missing := [i for i, example in enumerate(examples) if example.key not in tensors]:
+            batch = to_arrays(run())
+            # Backwards, so that of an example that is there twice the first is kept.
+            fresh = {examples[i].key: cut(examples[i], i, batch) for i in reversed(missing)}
+            with self._explained():
+                self._add(fresh)
+                tensors = self._read(examples)
+        return to_outputs(pad(examples, tensors, inputs["input_ids"].shape[1]), device)
 
-    def add(
-        self,
-        keys: Sequence[bytes],
-        rows: Sequence[int],
-        batch: Mapping[str, Any],
-        logits: Tensor,
-        hidden: Sequence[Tensor],
-        attention: Sequence[Tensor],
-    ) -> None:
-        """Append what the teacher said to these rows of a batch."""
-        assert self._answers is not None and self._records is not None, "bind comes first"
-        self._begin(logits, hidden, attention)
-        places = _places(batch)
-        states = _unique(hidden, self._layers["hidden"], self._needs["hidden"])
-        scores = _unique(attention, self._layers["attention"], self._needs["attention"])
-        for row in rows:
-            if keys[row] in self._index:  # twice in this batch
-                continue
-            at = torch.from_numpy(places[row])
-            parts = [logits[row].cpu()[at] if logits.ndim > 2 else logits[row].cpu()]
-            parts += [state[row].cpu()[at] for state in states]
-            parts += [score[row].cpu()[:, at][:, :, at] for score in scores]
-            data = b"".join(_full(part).numpy().astype(self.dtype).tobytes() for part in parts)
-            crc = zlib.crc32(data)
-            self._answers.write(data)
-            record = (self._end, len(at), crc, len(data))
-            self._index[keys[row]] = record
-            self._records.write(_RECORD.pack(keys[row], *record))
-            self._end += len(data)
-        self._answers.flush()
-        self._records.flush()
+    def _read(self, examples: Sequence[Example]) -> dict[bytes, Tensors]:
+        """Tensors of the examples that are there, by key; a damaged row is taken out."""
+        assert self._database is not None, "bind comes first"
+        tensors = {}
+        for example in examples:
+            for crc, *columns in self._database.execute(_READ, (example.key,)).fetchall():
+                if _checksum(columns) != crc:
+                    self._database.execute("DELETE FROM outputs WHERE key = ?", (example.key,))
+                    continue
+                tensors[example.key] = {
+                    name: np.frombuffer(column, self.dtype).reshape(
+                        example.shape(name, self._layers.get(name, 1))
+                    )
+                    for name, column in zip(AXES, columns, strict=True)
+                    if column is not None
+                }
+        return tensors
 
-    def read(
-        self, keys: Sequence[bytes], batch: Mapping[str, Any], device: torch.device
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits, hidden states and attention scores of a batch, padded with zeros."""
-        places = _places(batch)
-        tokens = batch["input_ids"].shape[1]
-        whole = [
-            np.zeros((len(keys), *(tokens if n == "L" else int(n) for n in shape)), np.float32)
-            for shape in self._shapes
-        ]
-        for row, key in enumerate(keys):
-            offset, length, _, size = self._index[key]
-            data = np.frombuffer(self._bytes(offset, size), self.dtype)
-            begin = 0
-            for target, shape in zip(whole, self._shapes, strict=True):
-                sizes = [length if n == "L" else int(n) for n in shape]
-                end = begin + int(np.prod(sizes))
-                _put(target[row], data[begin:end].reshape(sizes), shape, places[row])
-                begin = end
-        tensors = [torch.from_numpy(array).to(device) for array in whole]
-        count = len(self._needs["hidden"])
-        states = dict(zip(self._needs["hidden"], tensors[1 : count + 1], strict=True))
-        scores = dict(zip(self._needs["attention"], tensors[count + 1 :], strict=True))
-        return (
-            tensors[0],
-            [states[layer] for layer in self._layers["hidden"]],
-            [scores[layer] for layer in self._layers["attention"]],
-        )
-
-    def _begin(self, logits: Tensor, hidden: Sequence[Tensor], attention: Sequence[Tensor]) -> None:
-        """Write down the shapes, once."""
-        if self._shapes:
-            return
-        kept: list[Shape] = [[*(["L"] if logits.ndim > 2 else []), logits.shape[-1]]]
-        kept += [["L", hidden[0].shape[-1]] for _ in self._needs["hidden"]]
-        kept += [[attention[0].shape[1], "L", "L"] for _ in self._needs["attention"]]
-        self._shapes = kept
-        header, text = self.folder / "cache.json", json.dumps(self._header(), indent=1)
-        unfinished = header.with_suffix(".unfinished")
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, header)
-
-    def _bytes(self, offset: int, size: int) -> memoryview:
-        assert self._answers is not None
-        if self._map is None or offset + size > len(self._map):
-            self._answers.flush()
-            self._map = mmap.mmap(self._answers.fileno(), 0, access=mmap.ACCESS_READ)
-        return memoryview(self._map)[offset : offset + size]
+    def _add(self, tensors: Mapping[bytes, Tensors]) -> None:
+        """Keep examples' tensors, by key, but for those that another process has kept by now."""
+        assert self._database is not None, "bind comes first"
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            if not self._check_header(self._database):
+                self._database.executemany("INSERT INTO header VALUES (?, ?)", self._header.items())
+            for key, arrays in tensors.items():
+                columns = [
+                    arrays[name].astype(self.dtype).tobytes() if name in arrays else None
+                    for name in AXES
+                ]
+                self._database.execute(_ADD, (key, _checksum(columns), *columns))
 
 
-def fingerprint(model: nn.Module) -> str:
-    """A hash of a model's weights and their names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _checksum(columns: Sequence[bytes | None]) -> int:
+    crc = 0
+    for column in columns:
+        crc = zlib.crc32(column or b"", crc)
+    return crc
 
 
 def expected_bytes(
@@ -294,7 +241,7 @@ def expected_bytes(
     attention: tuple[int, int] = (0, 0),
     itemsize: int = 4,
 ) -> int:
-    """Bytes of a full cache.
+    """Bytes of a full cache, up to the few percent that a database leaves free.
 
     Args:
         lengths: Tokens of each distinct example.
@@ -306,33 +253,4 @@ def expected_bytes(
     tokens = np.asarray(lengths, np.int64)
     numbers = labels * tokens.size + hidden[0] * hidden[1] * int(tokens.sum())
     numbers += attention[0] * attention[1] * int(np.square(tokens).sum())
-    return numbers * itemsize + _RECORD.size * tokens.size
-
-
-def _places(batch: Mapping[str, Any]) -> list[NDArray[np.int64]]:
-    """Where each row's real tokens are."""
-    ids, mask = batch["input_ids"], batch.get("attention_mask")
-    if mask is None:
-        return [np.arange(ids.shape[1])] * ids.shape[0]
-    return [np.flatnonzero(row) for row in mask.cpu().numpy()]
-
-
-def _put(
-    target: NDArray[np.float32], data: NDArray[Any], shape: Shape, at: NDArray[np.int64]
-) -> None:
-    match shape:
-        case [_, "L", "L"]:
-            target[:, at[:, None], at] = data
-        case ["L", _]:
-            target[at] = data
-        case _:
-            target[:] = data
-
-
-def _unique(tensors: Sequence[Tensor], layers: Sequence[int], kept: Sequence[int]) -> list[Tensor]:
-    found = dict(zip(layers, tensors, strict=True))
-    return [found[layer] for layer in kept]
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return numbers * itemsize + ROW_BYTES * tokens.size

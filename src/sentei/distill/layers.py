@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from sentei.modules import config_of
 from sentei.parts.distillation import Distillation
 
 
@@ -108,13 +109,6 @@ def layer_map(student: int, teacher: int, asked: Sequence[int] | None = None) ->
             f"the teacher's layers are 1 to {teacher}"
         )
     return tuple(asked)
-
-
-def config_of(model: nn.Module) -> Any:
-    """A model's ``config``, through wrappers; None if it has none."""
-    while not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
-        model = model.module  # type: ignore[assignment]
-    return getattr(model, "config", None)
 
 
 def implementation(config: Any) -> str:

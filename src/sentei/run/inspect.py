@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sentei.distill.cache import FILE as CACHE_FILE
 from sentei.models.loading import parameter_bytes
 from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Selection
@@ -193,7 +194,7 @@ def check_disk(prepared: Prepared, out: Path) -> None:
     _check_room(out, needed, "--out", "for its checkpoints")
     folder = prepared.settings.teacher.cache
     if folder and prepared.teacher:
-        present = sum(file.stat().st_size for file in folder.glob("*.bin"))
+        present = sum(file.stat().st_size for file in folder.glob(f"{CACHE_FILE}*"))
         missing = prepared.teacher.cache_bytes - present
         _check_room(folder, missing, "--teacher-cache", "for the teacher's answers")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
+from helpers.progress import progress
 from sentei.parts.learning import Adam
-from sentei.parts.progress import Progress
 
 
-def moment(step, total):
-    return Progress(step=step, total=total, sparsity=0.0, final=0.0, reached=0.0, ramp=0.0)
+def at(step, total):
+    return progress(step=step, total=total)
 
 
 @pytest.mark.parametrize("decay", ["linear", "none"])
@@ -21,7 +21,7 @@ def test_equals_adamw_without_decay(decay, warmup, steps):
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(30, generator=generator, dtype=torch.float64)
     numbers = {"lr": 0.05, "eps": 1e-6}
-    part = Adam(warmup=warmup, decay=decay, beta1=0.8, beta2=0.95, **numbers)
+    optimizer = Adam(warmup=warmup, decay=decay, beta1=0.8, beta2=0.95, **numbers)
     value, averages = start.clone(), [torch.zeros_like(start) for _ in range(2)]
     theirs = torch.nn.Parameter(start.clone())
     adamw = torch.optim.AdamW([theirs], betas=(0.8, 0.95), weight_decay=0.0, **numbers)
@@ -31,9 +31,9 @@ def test_equals_adamw_without_decay(decay, warmup, steps):
         else get_constant_schedule_with_warmup(adamw, steps)
     )
     for step in range(1, total + 1):
-        assert part.lr_at(moment(step, total)) == pytest.approx(adamw.param_groups[0]["lr"])
+        assert optimizer.lr_at(at(step, total)) == pytest.approx(adamw.param_groups[0]["lr"])
         gradient = torch.randn(30, generator=generator, dtype=torch.float64) * 10 ** (step % 5 - 3)
-        part.step_(value, gradient, *averages, moment(step, total))
+        optimizer.step_(value, gradient, *averages, at(step, total))
         theirs.grad = gradient.clone()
         adamw.step()
         schedule.step()
@@ -42,18 +42,18 @@ def test_equals_adamw_without_decay(decay, warmup, steps):
 
 
 def test_learning_rate_by_hand():
-    part = Adam(lr=0.1, warmup=0.2)
-    found = [part.lr_at(moment(step, 10)) for step in range(1, 11)]
+    optimizer = Adam(lr=0.1, warmup=0.2)
+    rates = [optimizer.lr_at(at(step, 10)) for step in range(1, 11)]
     falling = [0.1 * left / 8 for left in range(8, 0, -1)]
-    assert found == pytest.approx([0.0, 0.05, *falling])
-    assert part.lr_at(moment(15, 10)) == 0, "past the end"
+    assert rates == pytest.approx([0.0, 0.05, *falling])
+    assert optimizer.lr_at(at(15, 10)) == 0, "past the end"
 
 
 @pytest.mark.parametrize("decay", ["linear", "none"])
 def test_a_warm_up_that_rounds_to_all_of_training(decay):
-    part = Adam(lr=0.1, warmup=0.96, decay=decay)
-    assert part.lr_at(moment(10, 10)) == pytest.approx(0.09)
-    assert 0 <= part.lr_at(moment(11, 10)) <= 0.1, "past the end"
+    optimizer = Adam(lr=0.1, warmup=0.96, decay=decay)
+    assert optimizer.lr_at(at(10, 10)) == pytest.approx(0.09)
+    assert 0 <= optimizer.lr_at(at(11, 10)) <= 0.1, "past the end"
 
 
 def test_a_piece_is_stepped_like_the_whole():
@@ -61,10 +61,10 @@ def test_a_piece_is_stepped_like_the_whole():
     whole = [start.clone(), torch.zeros(10), torch.zeros(10)]
     halves = [tensor.clone() for tensor in whole]
     for step in (1, 2, 3):
-        Adam().step_(whole[0], gradient, *whole[1:], moment(step, 10))
+        Adam().step_(whole[0], gradient, *whole[1:], at(step, 10))
         for half in (slice(0, 3), slice(3, 10)):
             value, *averages = (tensor[half] for tensor in halves)
-            Adam().step_(value, gradient[half], *averages, moment(step, 10))
+            Adam().step_(value, gradient[half], *averages, at(step, 10))
     for a, b in zip(whole, halves, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     assert not torch.equal(whole[0], start)
@@ -80,15 +80,15 @@ def test_beside_a_constant_push_adam_ranks_by_the_size_of_noise():
     """Why learned scores need a penalty in short runs: without it, large and small drift alike."""
     sizes = torch.tensor([0.1, 1.0, 10.0]).repeat_interleave(2000)
     generator = torch.Generator().manual_seed(0)
-    found = {}
+    scores = {}
     for push in (0.0, 1.0):
         score, exp_avg, exp_avg_sq = (torch.zeros_like(sizes) for _ in range(3))
         for step in range(1, 301):
             gradient = push + sizes * torch.randn(sizes.shape, generator=generator)
-            Adam().step_(score, gradient, exp_avg, exp_avg_sq, moment(step, 300))
-        found[push] = score.view(3, -1)
-    means, spread = found[0.0].mean(1), found[0.0].std(1)
+            Adam().step_(score, gradient, exp_avg, exp_avg_sq, at(step, 300))
+        scores[push] = score.view(3, -1)
+    means, spread = scores[0.0].mean(1), scores[0.0].std(1)
     torch.testing.assert_close(means, torch.zeros(3), rtol=0, atol=0.02)
     torch.testing.assert_close(spread, spread[:1].expand(3), rtol=0.1, atol=0)
-    low, middle, high = found[1.0].mean(1).tolist()
+    low, middle, high = scores[1.0].mean(1).tolist()
     assert low < 1.2 * middle < 0 and middle < 3 * high < 0

@@ -166,8 +166,4 @@ def test_sparsities_that_n_m_cannot_have():
         Training(sentei.magnitude(0.6, pattern="4:4"))
     with pytest.raises(ValueError, match="pattern 2:4 fixes how much of every matrix is kept"):
         sentei.leap(0.5, pattern="2:4")
-    with pytest.raises(
-        ValueError, match=r"pattern neuron\+2:4 keeps the best of every few, open or shut"
-    ):
-        sentei.l0(0.5, pattern="neuron+2:4")
     Training(sentei.magnitude(0.0, pattern="2:4"))

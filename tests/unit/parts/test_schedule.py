@@ -9,7 +9,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sentei.methods.knowledge_aware import Stages
 from sentei.parts.schedule import Constant, Cubic, Schedule
 
 
@@ -35,9 +34,9 @@ def runs(draw):
 @given(runs())
 def test_never_falls_from_zero_to_the_target(run):
     schedule, total = run
-    asked = [schedule.at(step, total) for step in range(total + 1)]
-    assert asked[0] == 0 and asked[-1] == schedule.sparsity
-    assert all(a <= b for a, b in pairwise(asked))
+    sparsities = [schedule.at(step, total) for step in range(total + 1)]
+    assert sparsities[0] == 0 and sparsities[-1] == schedule.sparsity
+    assert all(a <= b for a, b in pairwise(sparsities))
     assert schedule.at(total + 50, total) == schedule.sparsity
 
 
@@ -136,35 +135,6 @@ def test_without_warm_up_the_jump_waits_for_the_first_decision():
     assert schedule.at(1, 40) > 0.4
 
 
-# Stages and the constant.
-
-
-@given(
-    stages=st.integers(1, 60),
-    cooldown=st.floats(0, 0.9),
-    total=st.integers(1, 300),
-    sparsity=st.floats(0, 0.99),
-)
-def test_stages_end_evenly_and_each_decides(stages, cooldown, total, sparsity):
-    schedule = Stages(sparsity=sparsity, stages=stages, cooldown=cooldown)
-    end = total - round(cooldown * total)
-    if end < stages:
-        with pytest.raises(ValueError, match=rf"schedule\.stages={stages}: more than the {end}"):
-            schedule.check(total)
-        return
-    schedule.check(total)
-    updates = [step for step in range(1, total + 1) if schedule.is_update(step, total)]
-    assert len(updates) == stages and updates[-1] == end
-    for number, step in enumerate(updates, start=1):
-        assert abs(step - end * number / stages) < 1
-        expected = sparsity * (1 - (1 - number / stages) ** 3)
-        assert schedule.at(step, total) == pytest.approx(expected)
-        assert schedule.at(step - 1, total) <= schedule.at(step, total)
-    assert schedule.at(0, total) == 0
-    assert schedule.at(total, total) == schedule.at(total + 9, total) == sparsity
-    assert schedule.ramp(end, total) == 1 and schedule.ramp(0, total) == 0
-
-
 def test_constant():
     schedule = Constant(sparsity=0.7, warmup=0.25, every=3)
     assert [schedule.at(step, 20) for step in (0, 4, 5, 20, 30)] == [0, 0, 0.7, 0.7, 0.7]
@@ -180,9 +150,9 @@ def test_constant():
 
 
 def test_kinds():
-    assert set(Schedule.kinds()) >= {"cubic", "stages", "constant"}
-    stages = Schedule.model_validate({"kind": "stages", "sparsity": 0.5, "stages": 7})
-    assert stages == Stages(sparsity=0.5, stages=7)
+    assert set(Schedule.kinds()) >= {"cubic", "constant"}
+    constant = Schedule.model_validate({"kind": "constant", "sparsity": 0.5, "every": 7})
+    assert constant == Constant(sparsity=0.5, every=7)
 
 
 def test_cubic_is_found_by_its_kind():

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sentei.methods.platon import Uncertainty
-from sentei.methods.random import Random
+from helpers.progress import progress
+from helpers.scores import observe
 from sentei.parts.learning import Adam
-from sentei.parts.progress import Progress
 from sentei.parts.scores import (
     Learned,
     Magnitude,
@@ -23,14 +22,6 @@ from sentei.parts.scores import (
 WEIGHT = torch.tensor([1.0, -2.0, 0.0, -0.0, 1e-30])
 GRADIENT = torch.tensor([-3.0, 0.5, 4.0, 0.0, 1e-5])
 SIGNAL = torch.tensor([3.0, 1.0, 0.0, 0.0, 1e-35])
-
-
-def observe(score, signals):
-    """Memory after one step for each signal, of a weight 1 with that gradient."""
-    memory = {name: torch.zeros(1) for name in score.memory}
-    for step, signal in enumerate(signals, start=1):
-        score.observe_(memory, torch.ones(1), torch.tensor([signal]), step, torch.empty(1))
-    return {name: tensor.item() for name, tensor in memory.items()}
 
 
 def test_signals():
@@ -69,55 +60,30 @@ def test_beta_zero_is_the_mean_of_the_last_window():
 
 
 def test_windows_stand_still_between_their_multiples():
-    score = Uncertainty(window=3)
+    score = Smoothed(window=3)
     assert [step for step in range(1, 10) if score.changes_at(step)] == [3, 6, 9]
     at_six = observe(score, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     at_eight = observe(score, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0, 80.0])
     assert at_six["importance"] == at_eight["importance"]
-    assert at_six["uncertainty"] == at_eight["uncertainty"]
     assert at_eight["window"] == pytest.approx((6.0 + 70.0 + 80.0) / 3)
 
 
-def test_score_is_importance_times_uncertainty():
-    memory = {name: torch.rand(4) for name in Uncertainty.memory}
-    expected = memory["importance"] * memory["uncertainty"]
-    assert torch.equal(Uncertainty().value(memory, torch.ones(4), torch.empty(4)), expected)
-    out = torch.empty(4)
+def test_a_smoothed_score_is_a_copy_of_its_importance():
+    memory, out = {name: torch.rand(4) for name in Smoothed.memory}, torch.empty(4)
     assert torch.equal(Smoothed().value(memory, torch.ones(4), out), memory["importance"])
     assert out.data_ptr() != memory["importance"].data_ptr()
 
 
 @pytest.mark.parametrize(("window", "needed"), [(1, 2), (2, 2), (10, 10)])
-@pytest.mark.parametrize("score", [Smoothed, Uncertainty])
-def test_the_first_decision_needs_a_whole_window(score, window, needed):
-    score(window=window).check(needed)
+def test_the_first_decision_needs_a_whole_window(window, needed):
+    Smoothed(window=window).check(needed)
     with pytest.raises(ValueError, match=rf"score\.window={window}: .* at step {needed - 1}"):
-        score(window=window).check(needed - 1)
+        Smoothed(window=window).check(needed - 1)
 
 
 @pytest.mark.parametrize("iterate", ["new", "old"])
 def test_iterate_says_when_to_observe(iterate):
-    assert Uncertainty(iterate=iterate).observes_new == (iterate == "new")
-
-
-def drawn(seed, number, dtype=torch.float32):
-    score = Random(seed=seed)
-    memory = {name: torch.zeros(4, 1000, dtype=dtype) for name in score.memory}
-    score.start_(memory, torch.zeros(4, 1000), number)
-    return score.value(memory, torch.ones(4, 1000), torch.empty(4, 1000))
-
-
-def test_random_scores_are_drawn_by_seed_and_site():
-    first = drawn(1, 2)
-    assert torch.equal(first, drawn(1, 2))
-    for other in (drawn(2, 2), drawn(1, 3), drawn(2**32 - 1, 2)):
-        assert not torch.equal(first, other)
-    assert 0 <= first.min() < 0.01 and 0.99 < first.max() <= 1
-    assert first.mean().item() == pytest.approx(0.5, abs=4 * 0.289 / 4000**0.5)
-    state = torch.random.get_rng_state()
-    drawn(1, 2)
-    assert torch.equal(torch.random.get_rng_state(), state), "the loop's own draws stand"
-    assert not Random().changes_at(3) and not Random().observes and not Random().learned
+    assert Smoothed(iterate=iterate).observes_new == (iterate == "new")
 
 
 def test_learned_scores_start_at_their_initial_value_and_go_against_the_gradient():
@@ -126,15 +92,14 @@ def test_learned_scores_start_at_their_initial_value_and_go_against_the_gradient
     score.start_(memory, torch.rand(3), 0)
     out = torch.empty(3)
     assert score.value(memory, torch.rand(3), out).tolist() == [2.5] * 3
-    now = Progress(step=1, total=9, sparsity=0.0, final=0.5, reached=0.0, ramp=0.0)
-    score.learn_(memory, torch.tensor([4.0, -1e-3, 0.0]), now)
+    score.learn_(memory, torch.tensor([4.0, -1e-3, 0.0]), progress(step=1, total=9))
     assert memory["score"].tolist() == pytest.approx([2.4, 2.6, 2.5], abs=1e-5)
     assert memory["exp_avg"].tolist() == pytest.approx([0.4, -1e-4, 0.0])
     assert score.learned and score.changes_at(3) and not score.observes
 
 
 def test_kinds():
-    assert set(Score.kinds()) >= {"magnitude", "smoothed", "uncertainty", "random", "learned"}
+    assert set(Score.kinds()) >= {"magnitude", "smoothed", "learned"}
     assert set(Signal.kinds()) >= {"sensitivity", "squared_sensitivity"}
     squared = Score.model_validate({"kind": "smoothed", "signal": "squared_sensitivity"})
     assert squared == Smoothed(signal=SquaredSensitivity())

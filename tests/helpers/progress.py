@@ -1,0 +1,20 @@
+"""Where training is, for parts that are asked by themselves."""
+
+from __future__ import annotations
+
+from sentei.parts.progress import Progress
+
+
+def progress(
+    sparsity: float = 0.4,
+    *,
+    step: int = 50,
+    total: int = 100,
+    final: float = 0.8,
+    reached: float = 0.0,
+    ramp: float = 0.5,
+) -> Progress:
+    """Half of training and of the ramp behind, unless said otherwise."""
+    return Progress(
+        step=step, total=total, sparsity=sparsity, final=final, reached=reached, ramp=ramp
+    )
