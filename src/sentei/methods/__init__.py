@@ -21,6 +21,9 @@ from sentei.methods.method import Card, Method
 
 __all__ = ["Card", "Method", "cards", "find", "known"]
 
+_ON_CARD = ("name", "summary", "paper")
+_COST = re.compile(r"^Cost: \D*(\d+) bytes? a weight", re.M)
+
 
 def _modules() -> list[str]:
     return [name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method"]
@@ -75,15 +78,14 @@ def cards(pattern: str = "*") -> list[Card]:
 def _read_card(file: Path) -> Card:
     """The card of a method's file: what ``METHOD`` declares, and the cost that its head states."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    declared = {
-        word.arg: word.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHOD"
-        for word in node.value.keywords
-        if isinstance(word.value, ast.Constant)
-    }
-    cost = re.search(r"^Cost: \D*(\d+) bytes? a weight", ast.get_docstring(tree) or "", re.M)
-    assert cost, f"{file} states no cost"
+    declared = dict[str, str]()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHOD":
+            assert isinstance(node.value, ast.Call)
+            words = {str(word.arg): word.value for word in node.value.keywords}
+            declared = {name: ast.literal_eval(words[name]) for name in _ON_CARD}
+    cost = _COST.search(ast.get_docstring(tree) or "")
+    assert declared and cost, f"{file}: a method's file declares METHOD, and its head the cost"
     return Card(**declared, bytes_per_weight=int(cost[1]))
 
 
