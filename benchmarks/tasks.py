@@ -169,6 +169,7 @@ def benchmark() -> plans.Benchmark:
         line=_line,
         settings=_settings,
         write=_write,
+        start=_start,
     )
 
 
@@ -177,28 +178,42 @@ def _key(task: str, method: str, sparsity: float, seed: int) -> Line:
 
 
 def _settings(name: str, task: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
-    """The files of a task, and the dense model that all its runs start from."""
-    plan = plans.protocol("tasks")
-    start, seed = task.pop("start"), plan["seeds"][0]
+    """The files of a task, and where the dense model lies that all its runs start from."""
+    task.pop("start")
+    return {**task, **_files(name, data, work), "model": str(_start_folder(name, work) / "model")}
+
+
+def _files(name: str, data: Path, work: Path) -> dict[str, str]:
     folder = work / "data" / name
     folder.mkdir(parents=True, exist_ok=True)
-    files = TASKS[name].make(data, folder)
-    training = {**plan["settings"], **task, **start}
-    options = {**training, **files, "seed": seed}
-    settings = settings_from(options, serialization.to_dict(unpruned()))
-    out = work / "start" / name
-    lease = Lease(out / ".lease", plans.PATIENCE)
-    while not (out / "report.json").is_file():
-        if not lease.take():
-            time.sleep(5.0)
-            continue
-        with lease:
-            if not (out / "report.json").is_file():  # by another, between our look and our lease
-                run_here(out, settings, check=lease.check)
-    key = _key(name, "start", 0.0, seed)
-    if LOG.find(key) is None:
-        LOG.add({**key, **_measured(reports.read(out)), "training": {**task, **start}})
-    return {**task, **{k: str(v) for k, v in files.items()}, "model": str(out / "model")}
+    return {key: str(value) for key, value in TASKS[name].make(data, folder).items()}
+
+
+def _start_folder(name: str, work: Path) -> Path:
+    return work / "start" / name
+
+
+def _start(names: set[str], data: Path, work: Path) -> None:
+    """Train the dense models of some tasks, which have a learning rate of their own."""
+    plan = plans.protocol("tasks")
+    for name in sorted(names):
+        task, seed = plan["tasks"][name], plan["seeds"][0]
+        start = task.pop("start")
+        training = {**task, **start}
+        options = {**plan["settings"], **training, **_files(name, data, work), "seed": seed}
+        settings = settings_from(options, serialization.to_dict(unpruned()))
+        out = _start_folder(name, work)
+        lease = Lease(out / ".lease", plans.PATIENCE)
+        while not (out / "report.json").is_file():
+            if not lease.take():
+                time.sleep(5.0)
+                continue
+            with lease:
+                if not (out / "report.json").is_file():  # by another, between look and lease
+                    run_here(out, settings, check=lease.check)
+        key = _key(name, "start", 0.0, seed)
+        if LOG.find(key) is None:
+            LOG.add({**key, **_measured(reports.read(out)), "training": training})
 
 
 def _line(run: Run, data: Path) -> Line:

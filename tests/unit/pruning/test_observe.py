@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import pytest
 import torch
 from torch import nn
 
 import sentei
 from helpers.pruning import LATENT, MAGNITUDE, step
+from helpers.recipes import recipe_of
+from sentei.methods.leap import ExcessRatio
+from sentei.parts.budget import Global
+from sentei.parts.masks import StraightThrough
 from sentei.parts.site import Site
 from sentei.pruning.observe import gradient_of, reads_gradient, shrinks
 from sentei.testing import STEPS, Training
@@ -55,3 +61,17 @@ def test_a_gradient_is_the_parameters_own_and_contiguous():
     gradient = gradient_of(site, 1)
     assert gradient is parameter.grad and gradient.is_contiguous()
     assert gradient.tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
+class Shy(Global):
+    """Somebody else's budget: it learns, and has no ratio to show."""
+
+    kind: Literal["unit_shy"] = "unit_shy"
+    learned: ClassVar[bool] = True
+
+
+def test_a_penalty_on_ratios_needs_a_budget_that_has_some():
+    parts = {"budget": Shy(), "mask": StraightThrough(), "penalties": (ExcessRatio(),)}
+    message = "penalty excess_ratio is on kept ratios, and budget unit_shy learns none: use budget"
+    with pytest.raises(ValueError, match=message):
+        Training(recipe_of(**parts)).step()

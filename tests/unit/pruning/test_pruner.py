@@ -12,6 +12,8 @@ from transformers import BertConfig, BertModel
 import sentei
 from helpers.pruning import LATENT, MAGNITUDE, PLATON, closure_of, same, snapshot, step, unchanged
 from sentei.methods import known
+from sentei.modules import teaching
+from sentei.parts.distillation import Distillation
 from sentei.testing import STEPS, Training
 
 
@@ -150,3 +152,18 @@ def test_no_closure_is_no_closure(spelling):
     training.gradients()
     spelling(training.optimizer)
     assert training.pruner.step == 1
+
+
+@pytest.mark.parametrize(
+    ("required", "attached", "warns"),
+    [(True, False, True), (True, True, False), (False, False, False)],
+)
+def test_a_teacher_that_is_needed_and_missing_is_told_once(required, attached, warns, recwarn):
+    distill = Distillation(required=required)
+    training = Training(MAGNITUDE.model_copy(update={"distill": distill}))
+    if attached:
+        training.model.register_forward_hook(teaching(lambda module, args, output: None))
+    for _ in range(3):
+        step(training)
+    messages = [str(warning.message) for warning in recwarn]
+    assert sum("learns from a teacher, and none is attached" in m for m in messages) == warns
