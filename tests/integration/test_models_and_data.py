@@ -20,8 +20,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-import sentei
-from sentei import auto, cli, serialization
+from sentei import auto, cli, magnitude, serialization
 from sentei.records import PruningReport, SiteRecord, UnitsRecord
 from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
@@ -237,7 +236,7 @@ def claims(units: int, pruned: int, budget: object = "global") -> PruningReport:
     )
     return PruningReport(
         method="any",
-        recipe={**serialization.to_dict(sentei.magnitude(0.8, pattern="row")), "budget": budget},
+        recipe={**serialization.to_dict(magnitude(0.8, pattern="row")), "budget": budget},
         step=10,
         total_steps=10,
         target=0.8,
