@@ -140,7 +140,7 @@ def measure(models: dict[str, Shrunk], threads: int, rounds: int) -> dict[str, A
                 if not difference < 1e-3:
                     raise ValueError(f"{name}, {engine}: logits are {difference:g} off")
                 runs[engine, batch, name] = run
-    taken: dict[tuple[str, int, str], list[tuple[float, float]]] = {key: [] for key in runs}
+    spent_on: dict[tuple[str, int, str], list[tuple[float, float]]] = {key: [] for key in runs}
     before = machine.facts()["load"]
     for turn in range(WARMUP + rounds):
         for key, run in runs.items():
@@ -148,7 +148,7 @@ def measure(models: dict[str, Shrunk], threads: int, rounds: int) -> dict[str, A
             run()
             spent = time.perf_counter() - clock, time.process_time() - processor
             if turn >= WARMUP:
-                taken[key].append((1e3 * spent[0], 1e3 * spent[1]))
+                spent_on[key].append((1e3 * spent[0], 1e3 * spent[1]))
     versions = machine.versions("transformers", "onnxruntime", "onnx", "onnxscript")
     return {
         "threads": threads,
@@ -159,18 +159,18 @@ def measure(models: dict[str, Shrunk], threads: int, rounds: int) -> dict[str, A
                 "clock": [round(clock, 3) for clock, _ in times],
                 "processor": [round(processor, 3) for _, processor in times],
             }
-            for key, times in taken.items()
+            for key, times in spent_on.items()
         ],
         "machine": machine.facts() | versions | {"load before": before},
     }
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(measurement: dict[str, Any]) -> list[str]:
     medians = {
         (one["engine"], one["batch"], one["model"]): [
             statistics.median(one[kind]) for kind in ("clock", "processor")
         ]
-        for one in found["milliseconds"]
+        for one in measurement["milliseconds"]
     }
     lines = [
         "| engine | batch | model | ms | faster | processor ms | less |",
@@ -206,11 +206,13 @@ def write(measured: list[dict[str, Any]]) -> str:
             f"{one['flops'] / 1e9:.2f} G | {'' if fewer == 1 else f'{fewer:.2f}x'} | "
             f"{'yes' if one['stock'] else 'no'} |"
         )
-    for found in measured:
-        rounds = len(found["milliseconds"][0]["clock"])
-        text += ["", f"## {found['threads']} thread{'s' * (found['threads'] > 1)}", ""]
-        text += [f"{rounds} rounds.", "", *table(found), ""]
-        text += [f"- {key}: {value}" for key, value in found["machine"].items() if key != "threads"]
+    for measurement in measured:
+        rounds = len(measurement["milliseconds"][0]["clock"])
+        text += ["", f"## {measurement['threads']} thread{'s' * (measurement['threads'] > 1)}", ""]
+        text += [f"{rounds} rounds.", "", *table(measurement), ""]
+        text += [
+            f"- {key}: {value}" for key, value in measurement["machine"].items() if key != "threads"
+        ]
     whole = "\n".join(text) + "\n"
     (machine.RESULTS / "latency.md").write_text(whole, encoding="utf-8")
     return whole

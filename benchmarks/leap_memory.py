@@ -21,9 +21,9 @@ def main() -> None:
             recipe = sentei.leap(0.9, ratio_beta2=beta2, settle=None)
             pruner = Training(recipe, steps=steps).run(steps).pruner
             assert pruner is not None
-            found = pruner.pruned / pruner.prunable
-            reached[f"{steps} {beta2}"] = found
-            rows.append(f"| {steps} | {beta2} | {found:.3f} |")
+            sparsity = pruner.pruned / pruner.prunable
+            reached[f"{steps} {beta2}"] = sparsity
+            rows.append(f"| {steps} | {beta2} | {sparsity:.3f} |")
     machine.write("leap_memory", "\n".join(rows), {"reached": reached})
 
 

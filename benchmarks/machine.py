@@ -47,11 +47,11 @@ def write(name: str, table: str, data: dict[str, Any], by: dict[str, str] | None
 
     ``by`` are the facts of the run that measured it, if that is not this one.
     """
-    found = by or facts()
+    about = by or facts()
     RESULTS.mkdir(exist_ok=True)
-    lines = [f"# {name}", "", table, "", *(f"- {key}: {value}" for key, value in found.items())]
+    lines = [f"# {name}", "", table, "", *(f"- {key}: {value}" for key, value in about.items())]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    record = json.dumps({"machine": found, **data}, indent=2)
+    record = json.dumps({"machine": about, **data}, indent=2)
     (RESULTS / f"{name}.json").write_text(record + "\n", encoding="utf-8")
     print(table)
 

@@ -111,7 +111,7 @@ def pivot(runs: Measured, sparsity: float, baseline: str) -> list[Row]:
     recipes: dict[str, dict[str, Summary]] = {}
     for summary in here.summaries(baseline):
         recipes.setdefault(summary.recipe, {})[summary.task] = summary
-    against = {found.recipe: found for found in here.differences(baseline)}
+    against = {one.recipe: one for one in here.differences(baseline)}
     rows = []
     for recipe, cells in recipes.items():
         means = [cell.mean for cell in cells.values()]

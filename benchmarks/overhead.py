@@ -268,28 +268,28 @@ def main() -> None:
         return
 
     known = machine.RESULTS / "overhead.json"
-    found = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+    results = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
 
     def keep() -> None:
-        known.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        known.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
     names = [*VARIANTS, *PUBLISHED]
     if arguments.only != "memory":
-        found |= {"seconds": [], "seconds_by": machine.facts()}
+        results |= {"seconds": [], "seconds_by": machine.facts()}
         rounds = ("--rounds", str(arguments.rounds))
         for half in (GATED, [name for name in names if name not in GATED]):
-            found["seconds"].append(_apart(*rounds, "--time-of", *half))
+            results["seconds"].append(_apart(*rounds, "--time-of", *half))
             keep()
     if arguments.only != "time":
-        found["memory_by"] = machine.facts()
-        known_memory = found.get("memory", {}) if arguments.missing else {}
-        found["memory"] = {name: known_memory[name] for name in names if name in known_memory}
+        results["memory_by"] = machine.facts()
+        known_memory = results.get("memory", {}) if arguments.missing else {}
+        results["memory"] = {name: known_memory[name] for name in names if name in known_memory}
         once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-        for name in [name for name in names if name not in found["memory"]]:
-            found["memory"][name] = _apart("--memory-of", name, **once)
+        for name in [name for name in names if name not in results["memory"]]:
+            results["memory"][name] = _apart("--memory-of", name, **once)
             keep()
-    if len(found.get("seconds", ())) == 2 and "memory" in found:
-        report(found)
+    if len(results.get("seconds", ())) == 2 and "memory" in results:
+        report(results)
 
 
 def _resident_of(memory: dict[str, Any], name: str, weights: int) -> str:
@@ -299,9 +299,9 @@ def _resident_of(memory: dict[str, Any], name: str, weights: int) -> str:
     return f"{memory[name]['state'] / weights:.2f} | {memory[name]['peak'] / 1e6:.1f}"
 
 
-def report(found: dict[str, Any]) -> None:
+def report(results: dict[str, Any]) -> None:
     """Write the results."""
-    memory, times = found["memory"], found["seconds"]
+    memory, times = results["memory"], results["seconds"]
     sites = sentei.platon().scope.resolve(classifier()).sites
     weights = sum(site.parameter.numel() for site in sites)
     largest = max(site.parameter.nbytes for site in sites)
@@ -333,10 +333,10 @@ def report(found: dict[str, Any]) -> None:
             *rows,
         ]
     )
-    found.pop("machine", None)
-    memory_by = found["memory_by"]
+    results.pop("machine", None)
+    memory_by = results["memory_by"]
     table += f"\n\nMemory: commit {memory_by['commit']}, `{memory_by['command']}`. Time:"
-    machine.write("overhead", table, {**found, "weights": weights}, found["seconds_by"])
+    machine.write("overhead", table, {**results, "weights": weights}, results["seconds_by"])
 
 
 if __name__ == "__main__":

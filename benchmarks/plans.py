@@ -49,8 +49,8 @@ class Benchmark:
 
     ``key`` tells the line of a run from others. ``line`` is what is kept of a finished run, beside
     its key, from the folder of the data too. ``settings`` writes the data of a task, a name of the
-    protocol, below a folder and gives the task's settings. ``write`` writes results/NAME.md and
-    returns its table.
+    protocol, below a folder and gives the task's settings. ``start`` makes what these name and is
+    costly, for the tasks of some runs. ``write`` writes results/NAME.md and returns its table.
     """
 
     protocol: str
@@ -59,6 +59,7 @@ class Benchmark:
     line: Callable[[Run, Path], Line]
     settings: Callable[[str, dict[str, Any], Path, Path], dict[str, Any]]
     write: Callable[[], str]
+    start: Callable[[set[str], Path, Path], None] = lambda tasks, data, work: None
 
     def runs(self, data: Path, work: Path, *, again: bool = False) -> Runs:
         """The comparison in ``work``, begun or joined, with its data written."""
@@ -93,7 +94,8 @@ def settings_of(run: Run) -> Line:
 def refuse_stale(lines: Sequence[Line], runs: Runs) -> None:
     """Refuse lines that the protocol would make otherwise today: names do not tell them apart.
 
-    What a search chose is not compared, nor settings that came after a line.
+    What a search chose is not compared, nor settings that came after a line, nor lines that do not
+    name their run.
 
     Raises:
         ValueError: Names the first such run, and what differs.
@@ -180,6 +182,7 @@ def make(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
         elif event.what in ("failed", "lost") and event.run:
             print(event.run.name, event.what, event.error, flush=True)
 
+    benchmark.start({run.task for run in selected}, arguments.data, arguments.work)
     for run in selected:  # ended in a process that was stopped before it said so
         if run.done:
             keep(run)

@@ -64,10 +64,10 @@ def table(runs: Measured, baseline: str) -> str:
         parts += ["## Not pruned", "", _means(runs, 0.0, ""), ""]
     for sparsity in runs.sparsities:
         parts += [f"## {100 * sparsity:g} % pruned", "", _means(runs, sparsity, baseline), ""]
-    over_all = [found for found in runs.differences(baseline) if found.sparsity is None]
+    over_all = [one for one in runs.differences(baseline) if one.sparsity is None]
     if over_all:
-        rows = sorted(over_all, key=lambda found: (found.mean, found.recipe), reverse=True)
-        lines = [[found.recipe, against(found)] for found in rows]
+        rows = sorted(over_all, key=lambda one: (one.mean, one.recipe), reverse=True)
+        lines = [[one.recipe, against(one)] for one in rows]
         head = ["", f"against {baseline}"]
         parts += ["## Over all sparsities", "", markdown(head, lines), ""]
     return "\n".join(parts)
@@ -106,7 +106,7 @@ def _write(protocol: str) -> str:
     assert comment is not None
     about = " ".join(line.lstrip("# ") for line in comment[0].splitlines())
     lines = Log(f"quality_{protocol}").lines
-    made = table(of_lines(lines), plans.protocol(protocol)["baseline"])
+    tables = table(of_lines(lines), plans.protocol(protocol)["baseline"])
     page = [
         f"# quality_{protocol}",
         "",
@@ -116,10 +116,10 @@ def _write(protocol: str) -> str:
         f"{len(lines)} runs so far, each a line in quality_{protocol}.jsonl with its settings, "
         "recipe, machine, versions and command.",
         "",
-        made,
+        tables,
     ]
     (machine.RESULTS / f"quality_{protocol}.md").write_text("\n".join(page), encoding="utf-8")
-    return made
+    return tables
 
 
 def main() -> None:

@@ -56,9 +56,9 @@ def main() -> None:
 
     def cut(bracket: Bracket | None) -> float:
         nonlocal warm
-        found, warm = find_cut(stored(scores), count, bracket)
-        assert found.below + found.ties == count
-        return found.threshold
+        result, warm = find_cut(stored(scores), count, bracket)
+        assert result.below + result.ties == count
+        return result.threshold
 
     def kth(values: Tensor) -> float:
         return float(values.kthvalue(count).values)
@@ -78,7 +78,7 @@ def main() -> None:
         del together
         assert len(thresholds) == 1, f"the ways disagree: {thresholds}"
 
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     reference = medians[ways[0]]
     rows = [
         f"| {name} | {1e3 * median:.0f} | {reference / median:.1f}x |"

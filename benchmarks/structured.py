@@ -1,15 +1,14 @@
 """Heads and neurons pruned and removed: what is lost. What is gained: ``benchmarks.latency``.
 
-all-MiniLM-L6-v2 is fine-tuned on 8,000 training sentences of SST-2 ("start"). Every cell trains
-that model for as many steps again: dense, or while heads and neurons are pruned, the same share of
-every layer. `sentei shrink` then removes them; what is measured is the model that was written,
-loaded from its folder. Cells are appended to results/structured.jsonl as they finish; those already
-there are skipped.
+all-MiniLM-L6-v2 is fine-tuned on 8,000 training sentences of SST-2 ("start"). All others train that
+model for as many steps again: dense, or while heads and neurons are pruned, the same share of every
+layer. `sentei shrink` then removes them; what is measured is the model that was written, loaded
+from its folder. The plan is protocols/structured.yaml; benchmarks/plans.py says how its runs are
+made and kept.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
 from typing import Any
@@ -17,82 +16,57 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks import cells, machine
+from benchmarks import machine, plans
+from benchmarks.log import Line, Log
+from benchmarks.measured import markdown, percent
+from sentei import report as reports
 from sentei import shrink
-from sentei.models.demo import DEMO
+from sentei.compare.runs import Run
+from sentei.files import write_text
 from sentei.models.inputs import example
 from sentei.models.loading import saved_labels
-from sentei.models.quiet import quiet_transformers
+from sentei.records import REFERENCES
 from sentei.run.evaluate import evaluate
-from sentei.run.recipes import make_recipe
 from sentei.run.settings import Settings
 from sentei.tasks.corpus import load_evaluation
 
-START, DENSE = "start", "dense"
-SENTENCES, EPOCHS = 8000, 1
-TRAINING: dict[str, Any] = {"batch_size": 16, "max_length": 128, "text_column": "sentence"}
-"""Besides these: 10 % warm-up, linear decay, clip 1."""
-KEY = ("method", "sparsity", "budget", "longer", "learning_rate", "teacher", "seed")
-BUDGETS: dict[str, list[str]] = {
-    "none": [],
-    "uniform": ["budget=uniform", "budget.multiple=2"],
-    "global": ["budget=global"],
-}
+SENTENCES = 8000
 LENGTH = 128
-"""Tokens of a sentence that is counted and timed."""
+"""Tokens of a sentence that is counted."""
 
 
-def subset(data: Path, work: Path) -> Path:
-    """The training sentences, chosen by lot."""
-    out = work / "train.tsv"
-    if not out.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        head, *rows = (data / "sst2" / "train.tsv").read_text(encoding="utf-8").splitlines()
-        chosen = random.Random(0).sample(rows, SENTENCES)
-        out.write_text("\n".join([head, *chosen]) + "\n", encoding="utf-8")
-    return out
-
-
-def folder_of(key: dict[str, Any], work: Path) -> Path:
-    return work / "-".join(str(key[name]) for name in KEY)
-
-
-def cell(key: dict[str, Any], arguments: Any) -> dict[str, Any]:
-    work: Path = arguments.work
-    plain = key["method"] in (START, DENSE)
-    start = folder_of(plain_key(START, arguments), work) / "model"
-    given: dict[str, Any] = {
-        **TRAINING,
-        "model": DEMO if key["method"] == START else str(start),
-        "train": subset(arguments.data, work),
-        "eval": arguments.data / "sst2" / "dev.tsv",
-        "epochs": EPOCHS * key["longer"],
-        "learning_rate": key["learning_rate"],
-        "seed": key["seed"],
-    }
-    if key["teacher"]:
-        given["teacher"] = str(start)
-    recipe = make_recipe(
-        "magnitude" if plain else key["method"],
-        key["sparsity"],
-        None,
-        BUDGETS[key["budget"]],
-        pattern=None if plain else "head+neuron",
-        teacher=key["teacher"],
+def benchmark() -> plans.Benchmark:
+    return plans.Benchmark(
+        protocol="structured",
+        log=Log("structured", ("method", "sparsity", "seed")),
+        key=lambda run: {"method": run.recipe, "sparsity": run.sparsity, "seed": run.seed},
+        line=_line,
+        settings=_settings,
+        write=_write,
     )
-    out = folder_of(key, work)
-    report = cells.train(given, recipe, out)
-    found = {
-        **key,
-        "steps": report.pruning.total_steps,
-        "seconds": report.seconds["train"],
-        "dev": report.sparse["accuracy"],
-        "test": accuracy(shrink.load(out / "model"), out, arguments.data),
+
+
+def _settings(name: str, task: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
+    """The training sentences, chosen by lot, and the dev set."""
+    train = work / "data" / "sst2" / "train.tsv"
+    if not train.is_file():
+        train.parent.mkdir(parents=True, exist_ok=True)
+        head, *rows = (data / "sst2" / "train.tsv").read_text(encoding="utf-8").splitlines()
+        sentences = random.Random(0).sample(rows, SENTENCES)
+        write_text(train, "\n".join([head, *sentences]) + "\n")
+    return {**task, "train": str(train), "eval": str(data / "sst2" / "dev.tsv")}
+
+
+def _line(run: Run, data: Path) -> Line:
+    line = {
+        **plans.settings_of(run),
+        "dev": reports.read(run.folder).sparse["accuracy"],
+        "test": _accuracy(shrink.load(run.folder / "model"), run.folder, data),
     }
-    return found if plain else found | shrunk(out, arguments.data)
+    return line if run.recipe in REFERENCES else line | _shrunk(run.folder, data)
 
 
-def accuracy(model: PreTrainedModel, run: Path, data: Path) -> float:
+def _accuracy(model: PreTrainedModel, run: Path, data: Path) -> float:
     """On the labelled test sentences."""
     settings = Settings.read(run / "run.yaml")
     task = settings.task.model_copy(update={"eval": data / "sst2" / "test-labeled.tsv"})
@@ -104,7 +78,7 @@ def accuracy(model: PreTrainedModel, run: Path, data: Path) -> float:
 
 
 @torch.no_grad()
-def shrunk(run: Path, data: Path) -> dict[str, Any]:
+def _shrunk(run: Path, data: Path) -> Line:
     """Remove the heads and neurons, write what is left beside the run and measure that."""
     model = shrink.load(run / "model")
     smaller, report = shrink.shrink(model, length=LENGTH)
@@ -114,7 +88,7 @@ def shrunk(run: Path, data: Path) -> dict[str, Any]:
     inputs = example(model, 8, LENGTH)
     difference = (model(**inputs).logits - smaller(**inputs).logits).abs().max()
     return {
-        "shrunk_test": accuracy(smaller, run, data),
+        "shrunk_test": _accuracy(smaller, run, data),
         "largest_difference_of_logits": float(difference),
         "heads": report.units("head"),
         "neurons": report.units("neuron"),
@@ -125,107 +99,52 @@ def shrunk(run: Path, data: Path) -> dict[str, Any]:
     }
 
 
-def plain_key(method: str, arguments: Any) -> dict[str, Any]:
-    """Of the start and the dense model, on which the options for pruning have no bearing."""
-    rest = {"sparsity": 0.0, "budget": "none", "longer": 1.0, "teacher": False}
-    return {"method": method, **rest, "learning_rate": 1e-4, "seed": arguments.seed}
-
-
-def keys(arguments: Any) -> list[dict[str, Any]]:
-    found = []
-    for method in arguments.methods:
-        if method == START:
-            found.append(plain_key(START, arguments))
-            continue
-        for sparsity in [0.0] if method == DENSE else arguments.sparsity:
-            rest = {name: getattr(arguments, name) for name in KEY[2:]}
-            found.append({"method": method, "sparsity": sparsity, **rest})
-            if method == DENSE:
-                found[-1] |= {"budget": "none", "teacher": False}
-    return found
-
-
-def label(found: dict[str, Any]) -> str:
-    extra = [f"{found['longer']:g} times the steps"] if found["longer"] != 1 else []
-    extra += [f"learning rate {found['learning_rate']:g}"] if found["learning_rate"] != 1e-4 else []
-    extra += ["global budget"] if found["budget"] == "global" else []
-    extra += ["a teacher"] if found["teacher"] else []
-    method: str = found["method"]
-    return method + (f" ({', '.join(extra)})" if extra else "")
-
-
-def table(log: cells.Log) -> list[str]:
-    lines = [
-        "| model | pruned | dev | test | test, shrunk | heads | neurons | weights | operations |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    order = (START, DENSE)
-    for found in sorted(log.cells, key=lambda c: (c["method"] not in order, c["sparsity"])):
-        row = [label(found), f"{found['sparsity']:.0%}" if found["sparsity"] else ""]
-        row += [f"{100 * found[part]:.1f}" for part in ("dev", "test")]
-        if "structures" in found:
-            row.append(f"{100 * found['shrunk_test']:.1f}")
-            row += [f"{found['heads'][1]}", f"{found['neurons'][1]:,}"]
-            row += [f"{found['parameters'][1] / 1e6:.2f} M", f"{found['flops'][1] / 1e9:.2f} G"]
+def table(lines: list[Line]) -> str:
+    """Accuracy before and after the heads and neurons are gone, and what is left."""
+    head = ["model", "pruned", "dev", "test", "test, shrunk", "heads", "neurons", "weights"]
+    rows = []
+    for line in sorted(
+        lines, key=lambda line: (line["method"] not in REFERENCES, line["sparsity"])
+    ):
+        row = [line["method"], f"{line['sparsity']:.0%}" if line["sparsity"] else ""]
+        row += [percent(line["dev"]), percent(line["test"])]
+        if "structures" in line:
+            row += [percent(line["shrunk_test"]), f"{line['heads'][1]}", f"{line['neurons'][1]:,}"]
+            row += [f"{line['parameters'][1] / 1e6:.2f} M", f"{line['flops'][1] / 1e9:.2f} G"]
         else:
             row += [""] * 5
-        lines.append("| " + " | ".join(row) + " |")
-    before = next((c for c in log.cells if "structures" in c), None)
-    if before:
-        heads, neurons, parameters, flops = (
-            before[name][0] for name in ("heads", "neurons", "parameters", "flops")
-        )
-        lines += [
+        rows.append(row)
+    text = [markdown([*head, "operations"], rows)]
+    if before := next((line for line in lines if "structures" in line), None):
+        names = ("heads", "neurons", "parameters", "flops")
+        heads, neurons, parameters, flops = (before[name][0] for name in names)
+        text += [
             "",
             f"Dense: {heads} heads, {neurons:,} neurons, {parameters / 1e6:.2f} M parameters, "
             f"{flops / 1e9:.2f} G operations.",
         ]
-    return lines
+    return "\n".join(text)
 
 
-def write(log: cells.Log) -> None:
+def _write() -> str:
+    tables = table(benchmark().log.lines)
     text = [
         "# structured",
         "",
         f"all-MiniLM-L6-v2 on {SENTENCES:,} training sentences of SST-2, accuracy in %, one "
         "seed: a sentence is 0.11 points of dev (872) and 0.05 of the labelled test set (1,821). "
-        f"Start: fine-tuned for {EPOCHS} epoch, batch {TRAINING['batch_size']}, learning rate "
-        "1e-4. All others train that model for as many steps again (or as many times more as they "
-        "say), dense or while heads and neurons are pruned, the same number in every layer unless "
-        "the budget is global. "
-        "*Test, shrunk* is the model that `sentei shrink` wrote, loaded from its folder. "
-        f"Operations: of the blocks' matrix products, one sentence of {LENGTH} tokens. `python -m "
-        "benchmarks.structured --data ...`; machine, versions and commit of each run: its line in "
-        "structured.jsonl.",
+        "Start: fine-tuned for 1 epoch, batch 16, learning rate 1e-4. All others train that model "
+        "for as many steps again, dense or while heads and neurons are pruned, the same number in "
+        "every layer. *Test, shrunk* is the model that `sentei shrink` wrote, loaded from its "
+        f"folder. Operations: of the blocks' matrix products, one sentence of {LENGTH} tokens. "
+        "`python -m benchmarks.structured --data ...`; machine, versions and commit of each run: "
+        "its line in structured.jsonl.",
         "",
-        *table(log),
+        tables,
     ]
     (machine.RESULTS / "structured.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark data")
-    parser.add_argument("--work", type=Path, default=Path("structured"), help="scratch folder")
-    parser.add_argument("--methods", nargs="*", default=[START, DENSE, "platon", "magnitude"])
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.8])
-    parser.add_argument("--budget", choices=["uniform", "global"], default="uniform")
-    parser.add_argument("--longer", type=float, default=1.0, help="times the steps")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    parser.add_argument("--teacher", action="store_true", help="learn from the start, too")
-    parser.add_argument("--seed", type=int, default=42)
-    arguments = parser.parse_args()
-    quiet_transformers()
-    log = cells.Log("structured", KEY)
-    for key in keys(arguments):
-        if log.find(key) is None:
-            found = cell(key, arguments)
-            log.add(found)
-            print(label(found), found["sparsity"], found["dev"], found["test"], flush=True)
-            write(log)
-    write(log)
-    print("\n".join(table(log)))
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    plans.make(benchmark(), plans.parser(__doc__).parse_args())

@@ -38,24 +38,24 @@ def _paragraphs(file: Path) -> Iterator[dict[str, Any]]:
             context = row["review"].removesuffix(NOT_FOUND).rstrip()
             start, stop = ast.literal_eval(row["human_ans_indices"])
             text = context[start:stop]
-            found = bool(text.strip()) and stop <= len(context)
-            asked = {
+            answered = bool(text.strip()) and stop <= len(context)
+            question = {
                 "id": f"{file.parent.name}-{file.stem}-{number}",
                 "question": row["question"],
-                "answers": [{"text": text, "answer_start": start}] if found else [],
-                "is_impossible": not found,
+                "answers": [{"text": text, "answer_start": start}] if answered else [],
+                "is_impossible": not answered,
             }
-            yield {"context": context, "qas": [asked]}
+            yield {"context": context, "qas": [question]}
 
 
 def main(folder: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        found = convert(folder, part)
-        asked = [p["qas"][0] for article in found["data"] for p in article["paragraphs"]]
-        answered = sum(not question["is_impossible"] for question in asked)
-        (out / f"{part}.json").write_text(json.dumps(found), encoding="utf-8")
-        print(f"{out / part}.json: {len(asked):,} questions, {answered:,} with an answer")
+        data = convert(folder, part)
+        questions = [p["qas"][0] for article in data["data"] for p in article["paragraphs"]]
+        answered = sum(not question["is_impossible"] for question in questions)
+        (out / f"{part}.json").write_text(json.dumps(data), encoding="utf-8")
+        print(f"{out / part}.json: {len(questions):,} questions, {answered:,} with an answer")
 
 
 if __name__ == "__main__":

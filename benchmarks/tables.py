@@ -135,8 +135,8 @@ def differences() -> str:
     rows = []
     for baseline in ("platon", "sensitivity"):
         runs = measured("first").where(recipes=("auto", baseline))
-        found = {d.sparsity: d for d in runs.differences(baseline)}
-        rows.append([title(baseline), *(against(found.get(at)) for at in (0.8, 0.9, 0.95))])
+        by_sparsity = {d.sparsity: d for d in runs.differences(baseline)}
+        rows.append([title(baseline), *(against(by_sparsity.get(at)) for at in (0.8, 0.9, 0.95))])
     return markdown(["`auto` against", "80 %", "90 %", "95 %"], rows)
 
 

@@ -1,17 +1,17 @@
 """Every kind of task pruned: entities, answers, images and running text.
 
-For each a dense model is trained ("start"); every cell trains that model for as many steps again or
-more (``epochs``), dense or pruned, with the same data, batch and learning rate and every method's
-own defaults. The image and the language model are small and trained here from nothing; the others
-are all-MiniLM-L6-v2. Cells are appended to results/tasks.jsonl as they finish; those already there
-are skipped.
+For each a dense model is trained ("start"); all others train that model for as many steps again or
+more, dense or pruned, with the same data, batch and learning rate and every method's own defaults.
+The image and the language model are small and trained here from nothing; the others are
+all-MiniLM-L6-v2. The plan is protocols/tasks.yaml; benchmarks/plans.py says how its runs are made
+and kept.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,29 +28,31 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from benchmarks import cells, machine, subjqa
+from benchmarks import machine, plans, subjqa
+from benchmarks.log import Line, Log
+from benchmarks.measured import markdown
+from sentei import report as reports
+from sentei import serialization
+from sentei.compare.execute import run_here
+from sentei.compare.runs import Run, unpruned
+from sentei.files import Lease
 from sentei.models.demo import DEMO
-from sentei.models.quiet import quiet_transformers
-from sentei.run.recipes import make_recipe
+from sentei.records import REFERENCES, RunReport
+from sentei.run.options import settings_from
 from sentei.tasks.demo import load_demo
 
-START, DENSE = "start", "dense"
-KEY = ("task", "method", "sparsity", "seed")
+LOG = Log("tasks", ("task", "method", "sparsity", "seed"))
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """One task: ``make(data, folder)`` writes its files and gives the settings that name them.
 
-    ``make(data, folder)`` writes its files and says the settings that name them; ``start`` are the
-    settings of the first dense training, ``then`` those of all others; ``metrics`` are shown.
+    ``metrics`` are shown.
     """
 
     title: str
     make: Callable[[Path, Path], dict[str, Any]]
-    settings: dict[str, Any]
-    start: dict[str, Any]
-    then: dict[str, Any]
     metrics: tuple[str, ...]
 
 
@@ -68,14 +70,14 @@ LONGEST = 600
 def answers(data: Path, folder: Path) -> dict[str, Any]:
     """SubjQA's questions that have an answer, in reviews of some length at most."""
     for part in ("train", "test"):
-        found = subjqa.convert(data / "subjqa", part)
-        for article in found["data"]:
+        corpus = subjqa.convert(data / "subjqa", part)
+        for article in corpus["data"]:
             article["paragraphs"] = [
                 paragraph
                 for paragraph in article["paragraphs"]
                 if len(paragraph["context"]) <= LONGEST and paragraph["qas"][0]["answers"]
             ]
-        (folder / f"{part}.json").write_text(json.dumps(found), encoding="utf-8")
+        (folder / f"{part}.json").write_text(json.dumps(corpus), encoding="utf-8")
     return {"model": DEMO, "train": folder / "train.json", "eval": folder / "test.json"}
 
 
@@ -138,55 +140,90 @@ TASKS = {
     "entities": Task(
         title="WNUT-17, 3,394 sentences; test, 1,287; all-MiniLM-L6-v2",
         make=entities,
-        settings={"kind": "tokens", "batch_size": 8},
-        start={"epochs": 2, "learning_rate": 1e-4},
-        then={"epochs": 1, "learning_rate": 1e-4},
         metrics=("f1",),
     ),
     "answers": Task(
         title=f"SubjQA, answerable, reviews of {LONGEST} characters at most; test; "
         "all-MiniLM-L6-v2",
         make=answers,
-        settings={"kind": "answers", "batch_size": 8, "max_length": 192, "doc_stride": 64},
-        start={"epochs": 2, "learning_rate": 1e-4},
-        then={"epochs": 2, "learning_rate": 1e-4},
         metrics=("f1", "exact_match"),
     ),
     "images": Task(
         title="CIFAR-10 (JPEG), 10,000 images; test, 2,000; ViT, from nothing",
         make=images,
-        settings={"kind": "images", "batch_size": 64, "flip": True, "weight_decay": 0.05},
-        start={"epochs": 8, "learning_rate": 1e-3},
-        then={"epochs": 3, "learning_rate": 5e-4},
         metrics=("accuracy",),
     ),
     "language": Task(
         title="BBC news; Llama, from nothing",
         make=language,
-        settings={"kind": "language", "text_column": "text", "batch_size": 16, "max_length": 128},
-        start={"epochs": 3, "learning_rate": 2e-3},
-        then={"epochs": 1, "learning_rate": 1e-3},
         metrics=("perplexity",),
     ),
 }
 
 
-def cell(key: dict[str, Any], work: Path, data: Path) -> dict[str, Any]:
-    task, plain = TASKS[key["task"]], key["method"] in (START, DENSE)
-    folder = work / key["task"]
+def benchmark() -> plans.Benchmark:
+    return plans.Benchmark(
+        protocol="tasks",
+        log=LOG,
+        key=lambda run: _key(run.task, run.recipe, run.sparsity, run.seed),
+        line=_line,
+        settings=_settings,
+        write=_write,
+        start=_start,
+    )
+
+
+def _key(task: str, method: str, sparsity: float, seed: int) -> Line:
+    return {"task": task, "method": method, "sparsity": sparsity, "seed": seed}
+
+
+def _settings(name: str, task: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
+    """The files of a task, and where the dense model lies that all its runs start from."""
+    task.pop("start")
+    return {**task, **_files(name, data, work), "model": str(_start_folder(name, work) / "model")}
+
+
+def _files(name: str, data: Path, work: Path) -> dict[str, str]:
+    folder = work / "data" / name
     folder.mkdir(parents=True, exist_ok=True)
-    given = {**task.settings, **task.make(data, folder), "seed": key["seed"]}
-    start = folder / f"start-{key['seed']}"
-    if key["method"] == START:
-        given |= task.start
-        out = start
-    else:
-        given |= {**task.then, "model": str(start / "model")}
-        out = folder / "run"
-    recipe = make_recipe("magnitude" if plain else key["method"], key["sparsity"], None, [])
-    report = cells.train(given, recipe, out)
+    return {key: str(value) for key, value in TASKS[name].make(data, folder).items()}
+
+
+def _start_folder(name: str, work: Path) -> Path:
+    return work / "start" / name
+
+
+def _start(names: set[str], data: Path, work: Path) -> None:
+    """Train the dense models of some tasks, which have a learning rate of their own."""
+    plan = plans.protocol("tasks")
+    for name in sorted(names):
+        task, seed = plan["tasks"][name], plan["seeds"][0]
+        start = task.pop("start")
+        training = {**task, **start}
+        options = {**plan["settings"], **training, **_files(name, data, work), "seed": seed}
+        settings = settings_from(options, serialization.to_dict(unpruned()))
+        out = _start_folder(name, work)
+        lease = Lease(out / ".lease", plans.PATIENCE)
+        while not (out / "report.json").is_file():
+            if not lease.take():
+                time.sleep(5.0)
+                continue
+            with lease:
+                if not (out / "report.json").is_file():  # by another, between look and lease
+                    run_here(out, settings, check=lease.check)
+        key = _key(name, "start", 0.0, seed)
+        if LOG.find(key) is None:
+            LOG.add({**key, **_measured(reports.read(out)), "training": training})
+
+
+def _line(run: Run, data: Path) -> Line:
+    training = plans.protocol("tasks")["tasks"][run.task]
+    training.pop("start")
+    return {**_measured(reports.read(run.folder)), "training": training}
+
+
+def _measured(report: RunReport) -> Line:
     return {
-        **key,
         "metrics": report.sparse,
         "steps": report.pruning.total_steps,
         "pruned": report.pruning.pruned,
@@ -194,31 +231,49 @@ def cell(key: dict[str, Any], work: Path, data: Path) -> dict[str, Any]:
         "parameters": report.pruning.parameters,
         "train_examples": report.train_examples,
         "eval_examples": report.eval_examples,
-        "training": {**task.settings, **(task.start if key["method"] == START else task.then)},
         "seconds": report.seconds["train"],
     }
 
 
-def write(log: cells.Log) -> str:
-    names = {(c["method"], c["sparsity"]): None for c in log.cells}
-    columns = sorted(names, key=lambda n: (n[0] != START, n[0] != DENSE, n[1], n[0]))
-    heads = [m if not s else f"{m} {s:.0%}" for m, s in columns]
-    lines = ["| task | metric | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
-    notes = []
+def table(lines: list[Line]) -> str:
+    """A row for each metric of a task, and what its numbers were measured on."""
+
+    def place(column: tuple[str, float]) -> tuple[float, str]:
+        method, sparsity = column
+        return (REFERENCES.index(method) - 2 if method in REFERENCES else sparsity), method
+
+    columns = sorted({(line["method"], line["sparsity"]) for line in lines}, key=place)
+    head = [method if not sparsity else f"{method} {sparsity:.0%}" for method, sparsity in columns]
+    rows, notes = [], []
     for name, task in TASKS.items():
-        here = {(c["method"], c["sparsity"]): c for c in log.cells if c["task"] == name}
+        here = {(c["method"], c["sparsity"]): c for c in lines if c["task"] == name}
         for metric in task.metrics if here else ():
-            shares = metric != "perplexity"
-            row = [
-                f"{here[column]['metrics'][metric] * (100 if shares else 1):.1f}"
-                if column in here
-                else ""
+            times = 1 if metric == "perplexity" else 100
+            cells = [
+                f"{times * here[column]['metrics'][metric]:.1f}" if column in here else ""
                 for column in columns
             ]
-            lines.append(f"| {name} | {metric} | " + " | ".join(row) + " |")
+            rows.append([name, metric, *cells])
         if here:
-            notes.append(note(name, task, list(here.values())))
-    table = "\n".join([*lines, "", *notes])
+            notes.append(_note(name, list(here.values())))
+    return "\n".join([markdown(["task", "metric", *head], rows), "", *notes])
+
+
+def _note(name: str, lines: list[Line]) -> str:
+    one = lines[0]
+    steps = {("start" if c["method"] == "start" else "others"): c["steps"] for c in lines}
+    settings = ", ".join(f"{key} {value}" for key, value in one["training"].items())
+    return (
+        f"- **{name}**: {TASKS[name].title}. {one['train_examples']:,} examples to train on, "
+        f"{one['eval_examples']:,} to evaluate; {one['prunable']:,} of {one['parameters']:,} "
+        f"parameters prunable; steps: "
+        + ", ".join(f"{who} {count:,}" for who, count in steps.items())
+        + f" ({settings})."
+    )
+
+
+def _write() -> str:
+    tables = table(LOG.lines)
     text = [
         "# tasks",
         "",
@@ -227,48 +282,11 @@ def write(log: cells.Log) -> str:
         "same steps with the same learning rate, dense or pruned. `python -m benchmarks.tasks "
         "--data ...`; machine, versions and commit of each run: its line in tasks.jsonl.",
         "",
-        table,
+        tables,
     ]
     (machine.RESULTS / "tasks.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    return table
-
-
-def note(name: str, task: Task, found: list[dict[str, Any]]) -> str:
-    """What a row's numbers were measured on."""
-    one = found[0]
-    steps = {("start" if c["method"] == START else "others"): c["steps"] for c in found}
-    settings = ", ".join(f"{key} {value}" for key, value in one["training"].items())
-    return (
-        f"- **{name}**: {task.title}. {one['train_examples']:,} examples to train on, "
-        f"{one['eval_examples']:,} to evaluate; {one['prunable']:,} of {one['parameters']:,} "
-        f"parameters prunable; steps: "
-        + ", ".join(f"{who} {count:,}" for who, count in steps.items())
-        + f" ({settings})."
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark data")
-    parser.add_argument("--work", type=Path, default=Path("tasks"), help="scratch folder")
-    parser.add_argument("--tasks", nargs="+", default=[*TASKS], choices=[*TASKS])
-    parser.add_argument("--methods", nargs="+", default=[START, DENSE, "platon", "magnitude"])
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.8])
-    parser.add_argument("--seed", type=int, default=42)
-    arguments = parser.parse_args()
-    quiet_transformers()
-    log = cells.Log("tasks", KEY)
-    for task in arguments.tasks:
-        for method in arguments.methods:
-            for sparsity in [0.0] if method in (START, DENSE) else arguments.sparsity:
-                key = dict(zip(KEY, (task, method, sparsity, arguments.seed), strict=True))
-                if log.find(key) is None:
-                    found = cell(key, arguments.work, arguments.data)
-                    log.add(found)
-                    print(key, found["metrics"], f"{found['seconds']:.0f} s", flush=True)
-                    write(log)
-    print(write(log))
+    return tables
 
 
 if __name__ == "__main__":
-    main()
+    plans.make(benchmark(), plans.parser(__doc__).parse_args())

@@ -73,18 +73,18 @@ def measure(train: Texts, evaluation: Texts, folder: Path) -> dict[str, Any]:
     }
 
 
-def row(name: str, found: dict[str, Any]) -> str:
+def row(name: str, counts: dict[str, Any]) -> str:
     """A line of the table."""
     cells = (
         name,
-        f"{found['texts']:,}",
-        f"{found['tokens_after']:,}",
-        f"{found['parameters_after']:,}",
-        f"{found['file_after'] / 1e6:.1f}",
-        f"{found['evaluation_texts']:,}",
-        f"{100 * found['evaluation_changed'] / found['evaluation_texts']:.1f} %",
-        f"{found['evaluation_tokens_before']:.2f}",
-        f"{found['evaluation_tokens_after']:.2f}",
+        f"{counts['texts']:,}",
+        f"{counts['tokens_after']:,}",
+        f"{counts['parameters_after']:,}",
+        f"{counts['file_after'] / 1e6:.1f}",
+        f"{counts['evaluation_texts']:,}",
+        f"{100 * counts['evaluation_changed'] / counts['evaluation_texts']:.1f} %",
+        f"{counts['evaluation_tokens_before']:.2f}",
+        f"{counts['evaluation_tokens_after']:.2f}",
     )
     return _line(cells)
 
@@ -116,23 +116,23 @@ def measure_run(run: Path) -> dict[str, Any]:
     }
 
 
-def row_of_run(name: str, found: dict[str, Any]) -> str:
+def row_of_run(name: str, counts: dict[str, Any]) -> str:
     cells = (
         name,
-        f"{found['metric']}, {found['evaluation_texts']:,}",
-        f"{found['texts']:,}",
-        f"{found['tokens_after']:,}",
-        f"{found['parameters_before'] / 1e6:.1f} M",
-        f"{found['parameters_after'] / 1e6:.1f} M",
-        f"{100 * found['before']:.1f}",
-        f"{100 * found['after']:.1f}",
+        f"{counts['metric']}, {counts['evaluation_texts']:,}",
+        f"{counts['texts']:,}",
+        f"{counts['tokens_after']:,}",
+        f"{counts['parameters_before'] / 1e6:.1f} M",
+        f"{counts['parameters_after'] / 1e6:.1f} M",
+        f"{100 * counts['before']:.1f}",
+        f"{100 * counts['after']:.1f}",
     )
     return _line(cells)
 
 
 def of_runs(runs: list[Path]) -> None:
     """The table of runs."""
-    found = {"/".join(run.parts[-4:]): measure_run(run) for run in runs}
+    counts = {"/".join(run.parts[-4:]): measure_run(run) for run in runs}
     head = (
         *("run", "metric, texts", "training texts", "tokens", "parameters before", "after"),
         *("metric before, %", "after, %"),
@@ -140,9 +140,9 @@ def of_runs(runs: list[Path]) -> None:
     rows = [
         _line(head),
         "|---" * len(head) + "|",
-        *starmap(row_of_run, found.items()),
+        *starmap(row_of_run, counts.items()),
     ]
-    machine.write("vocabulary_runs", "\n".join(rows), {"found": found})
+    machine.write("vocabulary_runs", "\n".join(rows), {"found": counts})
 
 
 def main() -> None:
@@ -156,21 +156,21 @@ def main() -> None:
         of_runs(arguments.runs)
         return
     data = arguments.data
-    found: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for name, corpus in TASKS.items():
         with tempfile.TemporaryDirectory() as folder:
             train, evaluation = texts_of(corpus, data, Path(folder) / "data")
-            found[name] = measure(train, evaluation, Path(folder))
-    whole = next(iter(found.values()))
+            counts[name] = measure(train, evaluation, Path(folder))
+    whole = next(iter(counts.values()))
     rows = [
         _line(HEAD),
         "|---" * len(HEAD) + "|",
         f"| (the whole model) | | {whole['tokens_before']:,} | {whole['parameters_before']:,} | "
         f"{whole['file_before'] / 1e6:.1f} | | | | |",
-        *starmap(row, found.items()),
+        *starmap(row, counts.items()),
     ]
     packages = machine.versions("transformers", "tokenizers")
-    machine.write("vocabulary", "\n".join(rows), {"packages": packages, "found": found})
+    machine.write("vocabulary", "\n".join(rows), {"packages": packages, "found": counts})
 
 
 if __name__ == "__main__":

@@ -29,16 +29,16 @@ def _address(path: PurePosixPath) -> str:
     """Where a file of the repository stands in the site's sources."""
     if path.is_relative_to(DOCS):
         return str(path.relative_to(DOCS))
-    return f"{path}" if path.suffix == ".md" else f"{path}.md"
+    if path.name == "README.md":
+        return f"{path.parent}.md"
+    return str(path) if path.suffix == ".md" else f"{path}.md"
 
 
 def _origin(address: str) -> PurePosixPath:
     """The file of the repository that a page of the site is made from."""
-    inside = DOCS / address
-    if (ROOT / inside).is_file():
-        return inside
-    outside = PurePosixPath(address)
-    return outside if (ROOT / outside).is_file() else outside.with_suffix("")
+    path = PurePosixPath(address)
+    choices = (DOCS / path, path, path.with_suffix(""), path.with_suffix("") / "README.md")
+    return next(choice for choice in choices if (ROOT / choice).is_file())
 
 
 def _target(origin: PurePosixPath, link: str) -> PurePosixPath:
@@ -117,8 +117,8 @@ class Fields(griffe.Extension):
     """Of a final part only its settings: what its methods do stands at the abstract part."""
 
     def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
-        """Leave out methods and properties of a class that has a ``kind``."""
-        if "kind" in cls.members:
+        """Leave out methods and properties of a class with a ``kind``, and of settings."""
+        if "kind" in cls.members or cls.path.startswith(("sentei.tasks.", "sentei.run.")):
             for name, member in list(cls.members.items()):
                 if member.is_function or "property" in member.labels:
                     cls.del_member(name)

@@ -22,9 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 
 import sentei
 from sentei.methods import Method
-from sentei.parts.masks import Project
-from sentei.parts.schedule import Cubic
-from sentei.parts.scores import Memory, Score
+from sentei.parts import Cubic, Memory, Project, Score
 from sentei.testing import check_method
 
 MODEL = get_model_path()  # or a name on the hub

@@ -8,34 +8,34 @@ report = pruner.finish()
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from sentei._version import VERSION
-from sentei.distill import Distiller, TeacherCache
-from sentei.messages import SenteiWarning
-from sentei.methods.auto import auto
-from sentei.methods.frozen_mask import frozen_mask
-from sentei.methods.knowledge_aware import knowledge_aware
-from sentei.methods.l0 import l0
-from sentei.methods.leap import leap
-from sentei.methods.magnitude import magnitude
-from sentei.methods.mgpp import mgpp
-from sentei.methods.movement import movement
-from sentei.methods.platon import platon
-from sentei.methods.proximal import proximal
-from sentei.methods.random import random
-from sentei.methods.sensitivity import sensitivity
-from sentei.methods.soft_movement import soft_movement
-from sentei.parts.distillation import Distillation
-from sentei.pruning.pruner import Pruner
-from sentei.recipe import Recipe
-from sentei.serialization import dump, load, override
+from sentei.lazy import lazily
 
 if TYPE_CHECKING:
-    from sentei import shrink
+    from sentei import parts, shrink
+    from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
+    from sentei.messages import SenteiWarning
+    from sentei.methods.auto import auto
+    from sentei.methods.frozen_mask import frozen_mask
+    from sentei.methods.knowledge_aware import knowledge_aware
+    from sentei.methods.l0 import l0
+    from sentei.methods.leap import leap
+    from sentei.methods.magnitude import magnitude
+    from sentei.methods.mgpp import mgpp
+    from sentei.methods.movement import movement
+    from sentei.methods.platon import platon
+    from sentei.methods.proximal import proximal
+    from sentei.methods.random import random
+    from sentei.methods.sensitivity import sensitivity
+    from sentei.methods.soft_movement import soft_movement
     from sentei.models.adapters import merge_adapter
+    from sentei.parts.distillation import Distillation
+    from sentei.pruning.pruner import Pruner
+    from sentei.recipe import Recipe
+    from sentei.serialization import dump, load, override
 
 __version__ = VERSION
 
@@ -60,6 +60,7 @@ __all__ = [
     "mgpp",
     "movement",
     "override",
+    "parts",
     "platon",
     "proximal",
     "random",
@@ -68,17 +69,38 @@ __all__ = [
     "soft_movement",
 ]
 
+_FROM = {
+    "Distillation": "sentei.parts.distillation",
+    "Distiller": "sentei.distill",
+    "Pruner": "sentei.pruning.pruner",
+    "PruningCallback": "sentei.integrations.trainer",
+    "Recipe": "sentei.recipe",
+    "SenteiWarning": "sentei.messages",
+    "TeacherCache": "sentei.distill",
+    "auto": "sentei.methods.auto",
+    "dump": "sentei.serialization",
+    "frozen_mask": "sentei.methods.frozen_mask",
+    "knowledge_aware": "sentei.methods.knowledge_aware",
+    "l0": "sentei.methods.l0",
+    "leap": "sentei.methods.leap",
+    "load": "sentei.serialization",
+    "magnitude": "sentei.methods.magnitude",
+    "merge_adapter": "sentei.models.adapters",
+    "mgpp": "sentei.methods.mgpp",
+    "movement": "sentei.methods.movement",
+    "override": "sentei.serialization",
+    "parts": "sentei.parts",
+    "platon": "sentei.methods.platon",
+    "proximal": "sentei.methods.proximal",
+    "random": "sentei.methods.random",
+    "sensitivity": "sentei.methods.sensitivity",
+    "shrink": "sentei.shrink",
+    "soft_movement": "sentei.methods.soft_movement",
+}
+"""Where each public name is defined."""
 
-def __getattr__(name: str) -> object:
-    # These need transformers, which takes seconds to import.
-    if name == "PruningCallback":
-        from sentei.integrations.trainer import PruningCallback
+__getattr__ = lazily(__name__, _FROM)
 
-        return PruningCallback
-    if name == "merge_adapter":
-        from sentei.models.adapters import merge_adapter
 
-        return merge_adapter
-    if name == "shrink":
-        return importlib.import_module("sentei.shrink")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

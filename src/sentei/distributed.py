@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-import torch
-from torch import distributed
+if TYPE_CHECKING:
+    import torch
 
 
 def is_main() -> bool:
@@ -20,6 +21,9 @@ def anywhere(flag: bool, device: torch.device) -> bool:
         flag: This process's.
         device: Where the processes exchange tensors.
     """
+    import torch  # takes seconds, and which process this is can be asked without
+    from torch import distributed
+
     if not (distributed.is_available() and distributed.is_initialized()):
         return flag
     up = torch.tensor(float(flag), device=device)

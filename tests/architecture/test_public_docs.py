@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import itertools
+import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,8 @@ from sentei.recipe import Recipe
 
 SOURCE = Path(sentei.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-CARDS = Path(__file__).parents[2] / "docs" / "methods"
+DOCS = Path(__file__).parents[2] / "docs"
+CARDS = DOCS / "methods"
 NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -75,3 +80,51 @@ def test_methods_have_cards_and_sources(method):
     module = importlib.import_module(method.build.__module__)
     assert re.search(r"arXiv \d{4}\.\d{4,5}", module.__doc__)
     assert re.search(r"arXiv \d{4}\.\d{4,5}", method.paper)
+
+
+# ----------------------------------------------------------------------------------- the reference
+
+
+def referenced():
+    """What the pages of the reference show: objects by the name under which they stand there."""
+    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    names = re.findall(r"^::: (\S+)$", text, re.M)
+    return {name: pkgutil.resolve_name(name) for name in names}
+
+
+def test_every_public_name_is_in_the_reference():
+    shown = list(referenced().values())
+    public = {name: getattr(sentei, name) for name in sentei.__all__}
+    public |= {f"shrink.{name}": getattr(sentei.shrink, name) for name in sentei.shrink.__all__}
+    missing = [name for name, value in public.items() if not any(value is one for one in shown)]
+    # a string, and modules: of parts, which have a test of their own, and of the names above
+    assert missing == ["__version__", "parts", "shrink"]
+
+
+def test_every_part_is_in_the_reference():
+    shown = list(referenced().values())
+    missing = [part.__name__ for part in parts() if part not in shown]
+    assert missing == []
+
+
+def test_every_field_and_capability_of_a_part_is_described_where_it_stands():
+    """The reference reads them from the source: a string after each."""
+    for name, part in referenced().items():
+        if isinstance(part, type) and issubclass(part, Part):
+            source = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body
+            for field, after in itertools.pairwise([*source, ast.Pass()]):
+                if isinstance(field, ast.AnnAssign) and _is_new(field, part):
+                    assert isinstance(after, ast.Expr), f"{name}.{field.target.id}"
+
+
+def _is_new(field, part):
+    """Whether no base has a field of this name, whose words would do."""
+    known = ("kind", *(name for base in part.__bases__ for name in dir(base)))
+    inherited = {name for base in part.__mro__[1:] for name in getattr(base, "model_fields", ())}
+    return field.target.id not in known and field.target.id not in inherited
+
+
+def test_contributing_names_every_room():
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {path.stem for path in SOURCE.iterdir() if not path.name.startswith(("_", "py."))}
+    assert {room for room in rooms if f"`{room}`" not in text} == set()

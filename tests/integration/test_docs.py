@@ -25,6 +25,7 @@ import sentei
 from sentei import methods
 from sentei.cli import app
 from sentei.cli.options import make_settings
+from sentei.models.folder import Manifest
 from sentei.run.options import places
 from sentei.run.recipes import make_recipe
 
@@ -214,6 +215,11 @@ def test_python_blocks(page, names):
             exec(code, names)
 
 
+def test_shrink_json_is_what_the_loader_reads():
+    [text] = [text for text, _ in blocks(ROOT / "docs" / "guides" / "shrink.md", "json")]
+    assert Manifest.model_validate_json(text).structures
+
+
 @BY_CARD
 def test_a_cards_three_recipes_are_one(card):
     [python] = [text for text, _ in blocks(card, "python")]
@@ -232,3 +238,10 @@ def test_a_cards_three_recipes_are_one(card):
 def test_every_method_has_a_card():
     ours = [m.name for m in methods.known() if m.build.__module__.startswith("sentei.")]
     assert [card.stem for card in CARDS] == ours
+
+
+def test_the_list_of_methods_is_whole_and_its_bytes_are_declared():
+    text = (ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\(\1\.md\).*\| (\d+) \|$", text, re.M)
+    declared = {card.stem: methods.find(card.stem).build().bytes_per_weight for card in CARDS}
+    assert {name: int(number) for name, number in rows} == declared

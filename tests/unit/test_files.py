@@ -26,6 +26,48 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_failure_leaves_the_folder_that_was_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(KeyError), replacing(tmp_path / "out") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+        raise KeyError
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_nothing_is_seen_before_the_end(tmp_path):
+    with replacing(tmp_path / "a.txt") as unfinished:
+        unfinished.write_text("half")
+        assert unfinished.parent == tmp_path and not (tmp_path / "a.txt").exists()
+    assert (tmp_path / "a.txt").read_text() == "half"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_an_earlier_failure_left_is_not_mixed_in(tmp_path):
+    """A process that was killed cleans nothing up, and another may have its number."""
+    with replacing(tmp_path / "out") as unfinished:
+        leftover = unfinished
+        unfinished.mkdir()
+    leftover.mkdir()
+    (leftover / "stale").touch()
+    with replacing(tmp_path / "out") as unfinished:
+        assert unfinished == leftover and not unfinished.exists()
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_text_is_utf_8_whatever_the_machine_writes(tmp_path):
+    write_text(tmp_path / "a.txt", "剪定")
+    write_text(tmp_path / "a.txt", "剪定 é")
+    assert (tmp_path / "a.txt").read_bytes() == "剪定 é".encode()
+    with pytest.raises(OSError):
+        write_text(tmp_path / "missing" / "a.txt", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_a_folder_takes_the_place_of_another(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()

@@ -1,191 +1,55 @@
-"""Recipes: four spellings of one thing, and what a typing mistake is told."""
+"""Recipes: parts that fit each other, and a model."""
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import nn
+from transformers import BertConfig, BertModel
 
 import sentei
-from sentei.methods import known
+from helpers.recipes import recipe_of
+from sentei.methods.frozen_mask import Existing, Nonzero
 from sentei.methods.l0 import ExpectedL0, HardConcrete
 from sentei.methods.leap import ExcessRatio, LearnedRatio
 from sentei.methods.mgpp import MixtureGaussian
 from sentei.methods.platon import Uncertainty
 from sentei.methods.proximal import ReweightedL1
-from sentei.parts.budget import Uniform
+from sentei.parts.budget import AcrossSizes, Uniform
 from sentei.parts.masks import Project, StraightThrough
+from sentei.parts.patterns import NM, Hybrid, Row
 from sentei.parts.penalties import ScoreL1
-from sentei.parts.schedule import Cubic
-from sentei.parts.scores import Learned, Magnitude, Smoothed, SquaredSensitivity
-from sentei.recipe import Recipe
-from sentei.serialization import dump, load, override, to_dict
+from sentei.parts.scores import Learned, Score
+from sentei.serialization import dump, load, to_dict
+from sentei.testing import STEPS, Network, make_sparse_
 
 PLATON = sentei.platon(0.8)
 
 
-@pytest.mark.parametrize("method", known(), ids=lambda method: method.name)
-def test_every_method_round_trips(method, tmp_path):
-    recipe = method.build(0.6, scope={"include": ["*.attention.*"], "exclude": ["*.bias"]})
-    text = dump(recipe)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(text)
-    assert (
-        load(text)
-        == load(file)
-        == load(str(file))
-        == load(to_dict(recipe))
-        == load(yaml.safe_load(text))
-        == recipe
-    )
-    assert recipe.method == method.name and recipe.schedule.sparsity == 0.6
+class Votes(Score):
+    """Somebody else's score: learned, and what it remembers has a name of its own."""
+
+    kind: Literal["unit_votes"] = "unit_votes"
+    memory: ClassVar[tuple[str, ...]] = ("votes",)
+    learned: ClassVar[bool] = True
+
+    def value(self, memory, weight, out):
+        return memory["votes"]
 
 
-@given(
-    sparsity=st.floats(0, 1, exclude_max=True),
-    beta1=st.floats(0, 1, exclude_max=True),
-    window=st.integers(1, 10**6),
-    include=st.lists(st.text(), max_size=3),
-)
-def test_any_values_round_trip(sparsity, beta1, window, include):
-    recipe = sentei.platon(sparsity, beta1=beta1, window=window, scope={"include": include})
-    assert load(dump(recipe)) == recipe
+class Shaking(Project):
+    """Somebody else's mask: it samples weights, and keeps no dense ones aside."""
 
-
-def test_dump_is_complete_with_kinds_first():
-    data = yaml.safe_load(dump(PLATON))
-    assert list(data) == [
-        *("method", "scope", "pattern", "score", "schedule", "budget", "mask"),
-        *("penalties", "distill", "dropout"),
-    ]
-    assert data["penalties"] == [] and data["distill"] is None
-    assert data["score"] == {
-        "kind": "uncertainty",
-        "signal": {"kind": "sensitivity"},
-        "window": 10,
-        "iterate": "new",
-        "beta1": 0.85,
-        "beta2": 0.95,
-    }
-    assert all(next(iter(data[axis])) == "kind" for axis in ("score", "schedule", "budget", "mask"))
-
-
-def test_a_short_recipe_gets_defaults():
-    recipe = load("{method: mine, score: magnitude, schedule: {kind: cubic, sparsity: 0.5}}")
-    assert recipe == Recipe(method="mine", score=Magnitude(), schedule=recipe.schedule)
-    assert recipe.mask == Project() and recipe.schedule.sparsity == 0.5
+    kind: Literal["unit_shaking"] = "unit_shaking"
+    stochastic: ClassVar[bool] = True
 
 
 def test_recipes_are_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         PLATON.score.beta1 = 0.5
     assert hash(PLATON) == hash(sentei.platon(0.8)) and PLATON != sentei.platon(0.7)
-
-
-def changed(**parts):
-    data = to_dict(PLATON)
-    for axis, part in parts.items():
-        data[axis] = {**data[axis], **part} if isinstance(part, dict) else part
-    return data
-
-
-@pytest.mark.parametrize(
-    ("source", "messages"),
-    [
-        (changed(score={"betta1": 0.5}), ["score.betta1", "did you mean 'beta1'?"]),
-        ({**to_dict(PLATON), "shedule": {}}, ["setting shedule", "did you mean 'schedule'?"]),
-        (changed(score={"kind": "uncertanty"}), ["score", "did you mean 'uncertainty'?"]),
-        (changed(score={"kind": None}), ["score", "None is no kind of score: choose from"]),
-        (changed(budget="globl"), ["budget", "did you mean 'global'?"]),
-        (changed(budget=7), ["budget", "7 is no kind of budget"]),
-        (changed(score={"signal": "senstivity"}), ["score.signal", "did you mean 'sensitivity'?"]),
-        (changed(schedule={"sparsity": 1.0}), ["schedule.sparsity=1.0", "less than 1"]),
-        (changed(schedule={"sparsity": float("nan")}), ["schedule.sparsity=nan", "finite"]),
-        (changed(score={"window": 2.5}), ["score.window=2.5", "integer"]),
-        (changed(score={"iterate": "newest"}), ["score.iterate='newest'", "'new' or 'old'"]),
-        (changed(scope={"include": "*.weight"}), ["scope.include='*.weight'", "tuple"]),
-        ({"method": "x"}, ["score is missing", "schedule is missing"]),
-        (changed(score={"beta1": 2, "beta2": -1}), ["score.beta1=2", "score.beta2=-1"]),
-        ("[1, 2]", ["expected keys and values, found list"]),
-        ("", ["expected keys and values, found NoneType"]),
-        ("a: [", ["not valid YAML"]),
-    ],
-)
-def test_mistakes_are_named(source, messages):
-    with pytest.raises(ValueError) as caught:
-        load(source)
-    assert all(message in str(caught.value) for message in messages), str(caught.value)
-    assert not isinstance(caught.value, ValidationError)
-
-
-def test_unreadable_files(tmp_path):
-    for path in (tmp_path / "missing.yaml", tmp_path):
-        with pytest.raises(ValueError, match=rf"{path}: cannot be read \((No such|Is a dir)"):
-            load(path)
-    (tmp_path / "bad.yaml").write_text("score: [")
-    with pytest.raises(ValueError, match=r"bad\.yaml: not valid YAML"):
-        load(tmp_path / "bad.yaml")
-    (tmp_path / "typo.yaml").write_text("method: x\nscore: magnitud\n")
-    with pytest.raises(ValueError, match=r"typo\.yaml: score.*did you mean 'magnitude'"):
-        load(tmp_path / "typo.yaml")
-
-
-def test_a_file_that_is_not_text(tmp_path):
-    (tmp_path / "model.bin").write_bytes(b"\x80\x02\xff\xfe")
-    with pytest.raises(ValueError, match=r"model\.bin"):
-        load(tmp_path / "model.bin")
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (["score.beta1=0.9", "schedule.sparsity=0.5"], sentei.platon(0.5, beta1=0.9)),
-        (["budget=uniform"], PLATON.model_copy(update={"budget": Uniform()})),
-        (["budget.kind=uniform"], PLATON.model_copy(update={"budget": Uniform()})),
-        (["mask.hold=true"], PLATON.model_copy(update={"mask": Project(hold=True)})),
-        (["score={kind: smoothed, beta: 0.5}"], {"score": Smoothed(beta=0.5)}),
-        (["score.kind=magnitude"], {"score": Magnitude()}),
-        (["score.kind=uncertainty", "score.beta1=0.5"], {"score": Uncertainty(beta1=0.5)}),
-        (["score.signal=squared_sensitivity"], {"score": Uncertainty(signal=SquaredSensitivity())}),
-        (["score.kind=smoothed", "score.beta=0.5"], {"score": Smoothed(beta=0.5)}),
-        (["score=smoothed", "score.beta=0.5"], {"score": Smoothed(beta=0.5)}),
-        (["schedule.warmup=1e-2"], sentei.platon(0.8, warmup=0.01)),
-        (["scope.include=['*.query.*']"], sentei.platon(0.8, scope={"include": ["*.query.*"]})),
-        ([" method = mine "], {"method": "mine"}),
-        ([], PLATON),
-    ],
-    ids=str,
-)
-def test_override(settings, expected):
-    if isinstance(expected, dict):
-        expected = PLATON.model_copy(update=expected)
-    before = dump(PLATON)
-    assert override(PLATON, settings) == expected
-    assert dump(PLATON) == before
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("score.betta1=0.5", r"no setting 'score\.betta1'; did you mean 'beta1'\?"),
-        ("scor.beta1=0.5", r"no setting 'scor'; did you mean 'score'\?"),
-        ("method.x=1", r"no setting 'method\.x'"),
-        ("score.beta1.x=1", r"no setting 'score\.beta1\.x'"),
-        ("distill.logits=1", r"no distill; .* first: --set distill=\{\}"),
-        ("score.beta1", "expected path=value"),
-        ("=1", "expected path=value"),
-        ("score..beta1=1", "expected path=value"),
-        ("scope.include=*.weight", "not valid YAML"),
-        ("score.beta1=high", r"score\.beta1='high'"),
-        ("score.kind=nonsense", "'nonsense' is no kind of score"),
-        ("schedule.sparsity=1", r"schedule\.sparsity=1: .*less than 1"),
-    ],
-)
-def test_wrong_overrides(setting, message):
-    with pytest.raises(ValueError, match=message):
-        override(PLATON, [setting])
 
 
 @pytest.mark.parametrize("steps", [0, -5])
@@ -202,14 +66,6 @@ def test_check_needs_a_score_before_the_first_decision():
     PLATON.check(100)
 
 
-# Parts that need one another.
-
-
-def made(**parts):
-    plain = {"method": "mine", "score": Magnitude(), "schedule": Cubic(sparsity=0.5)}
-    return Recipe(**{**plain, **parts})
-
-
 REFUSED = {
     "a learned score without its gradient": (
         {"score": Learned()},
@@ -223,11 +79,54 @@ REFUSED = {
     ),
     "gradients of weights that the mask has changed": (
         {"score": Uncertainty(), "mask": StraightThrough()},
-        "use score.iterate=old with it",
+        "a latent mask takes gradients from pruned weights at the optimizer's step: use "
+        "score.iterate=old with it",
     ),
     "a gate without log-odds": (
         {"mask": HardConcrete()},
-        "hard_concrete is a gate over learned scores: use score: learned",
+        "mask: hard_concrete is a gate over learned scores: use score: learned",
+    ),
+    "a gate under a pattern that opens what it shuts": (
+        {"score": Learned(), "mask": HardConcrete(), "pattern": NM()},
+        "pattern 2:4 keeps the best of every few, open or shut, and mask: hard_concrete shuts "
+        "gates by their own log-odds: use another pattern, or another method",
+    ),
+    "a gate over scores that are called otherwise": (
+        {"score": Votes(), "mask": HardConcrete()},
+        "mask hard_concrete reads 'score', which score unit_votes does not remember: use score: "
+        "learned, or another mask",
+    ),
+    "a sigmoid of what is not learned": (
+        {"budget": LearnedRatio(), "mask": StraightThrough(surrogate="sigmoid")},
+        "mask.surrogate: sigmoid is of learned scores: use score: learned, or surrogate: identity",
+    ),
+    "a sigmoid of scores that are called otherwise": (
+        {"score": Votes(), "mask": StraightThrough(surrogate="sigmoid")},
+        "mask straight_through reads 'score', which score unit_votes does not remember",
+    ),
+    "samples of weights that are not kept aside": (
+        {"mask": Shaking()},
+        "mask unit_shaking draws samples of weights that it does not keep aside: make it a Latent "
+        "mask",
+    ),
+    "single weights ranked by their size": (
+        {"budget": AcrossSizes()},
+        "budget: across_sizes ranks units of several weights, and pattern unstructured has single "
+        "ones: use budget: global",
+    ),
+    "a pattern that leaves nothing to learn": (
+        {"pattern": NM(), "budget": LearnedRatio(), "mask": StraightThrough()},
+        "pattern 2:4 fixes how much of every matrix is kept: there is nothing for budget: "
+        "learned_ratio to learn",
+    ),
+    "a pattern that does so inside another": (
+        {
+            "pattern": Hybrid(parts=(Row(), NM())),
+            "budget": LearnedRatio(),
+            "mask": StraightThrough(),
+        },
+        "pattern 2:4 fixes how much of every matrix is kept: there is nothing for budget: "
+        "learned_ratio to learn",
     ),
     "a penalty on scores that are not learned": (
         {"penalties": (ReweightedL1(), ScoreL1(coefficient=1))},
@@ -241,13 +140,35 @@ REFUSED = {
         {"score": Learned(), "mask": StraightThrough(), "penalties": (ExcessRatio(),)},
         "penalty excess_ratio is on learned ratios: use budget: learned_ratio",
     ),
+    "a model's zeros on a schedule that asks for more": (
+        {"score": Nonzero(), "mask": Project(hold=True)},
+        "score: nonzero keeps a model's zeros, weight by weight: use schedule: existing with it",
+    ),
+    "a model's zeros counted matrix by matrix": (
+        {"score": Nonzero(), "schedule": Existing(), "budget": Uniform()},
+        "score: nonzero keeps a model's zeros, weight by weight: use budget: global with it",
+    ),
+    "a model's zeros that may regrow": (
+        {"score": Nonzero(), "schedule": Existing()},
+        "score: nonzero keeps a model's zeros, weight by weight: use mask: {kind: project, hold: "
+        "true} with it",
+    ),
+    "a model's zeros in units": (
+        {
+            "score": Nonzero(),
+            "schedule": Existing(),
+            "mask": Project(hold=True),
+            "pattern": Row(),
+        },
+        "score: nonzero keeps a model's zeros, weight by weight: use pattern: unstructured with it",
+    ),
 }
 
 
 @pytest.mark.parametrize(("parts", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_parts_that_do_not_fit(parts, message):
     with pytest.raises(ValueError) as caught:
-        made(**parts)
+        recipe_of(**parts)
     assert message in str(caught.value)
     plain = {name: to_dict_of(part) for name, part in parts.items()}
     data = {"method": "x", "score": "magnitude", "schedule": {"kind": "cubic", "sparsity": 0.5}}
@@ -279,69 +200,14 @@ def to_dict_of(part):
     ],
 )
 def test_parts_combine_freely(parts):
-    recipe = made(**parts)
+    recipe = recipe_of(**parts)
     assert load(dump(recipe)) == load(to_dict(recipe)) == recipe
 
 
-# Penalties are a list.
-
-
-def test_penalties_by_kind_and_by_number():
-    text = """
-    method: mine
-    score: magnitude
-    schedule: {kind: cubic, sparsity: 0.5}
-    penalties: [mixture_gaussian, {kind: reweighted_l1, coefficient: 3}]
-    """
-    recipe = load(text)
-    assert recipe.penalties == (MixtureGaussian(), ReweightedL1(coefficient=3))
-    changed = override(
-        recipe, ["penalties.1.coefficient=4", "penalties.0.spike=1e-9", "schedule.sparsity=0.6"]
-    )
-    assert changed.penalties == (MixtureGaussian(spike=1e-9), ReweightedL1(coefficient=4))
-    assert changed.schedule.sparsity == 0.6
-
-
-@pytest.mark.parametrize(
-    ("settings", "penalties"),
-    [
-        (["penalties.0.coefficient=3"], (ReweightedL1(coefficient=3, epsilon=0.5),)),
-        (["penalties.0=mixture_gaussian"], (MixtureGaussian(),)),
-        (["penalties.0.kind=mixture_gaussian"], (MixtureGaussian(),)),
-        (["penalties.0.kind=reweighted_l1"], (ReweightedL1(epsilon=0.5),)),
-        (["penalties=[]"], ()),
-        (["penalties=[reweighted_l1, mixture_gaussian]"], (ReweightedL1(), MixtureGaussian())),
-        (["penalties=[mixture_gaussian]", "penalties.0.slab=0.1"], (MixtureGaussian(slab=0.1),)),
-    ],
-)
-def test_override_of_penalties(settings, penalties):
-    recipe = made(penalties=(ReweightedL1(epsilon=0.5),))
-    assert override(recipe, settings).penalties == penalties
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("penalties.1.coefficient=3", r"no setting 'penalties\.1'"),
-        ("penalties.-1.coefficient=3", r"no setting 'penalties\.-1'"),
-        ("penalties.kind=score_l1", r"no setting 'penalties\.kind'"),
-        ("penalties.0.coeficient=3", r"'penalties\.0\.coeficient'; did you mean 'coefficient'\?"),
-        ("penalties.0.coefficient=-1", r"penalties\.0\.coefficient=-1"),
-        ("penalties.0=reweighted", r"penalties\.0.*did you mean 'reweighted_l1'\?"),
-        ("penalties=reweighted_l1", "penalties='reweighted_l1'"),
-        ("penalties.0.kind=score_l1", "coefficient is missing"),
-        ("penalties.0={kind: score_l1, coefficient: 1}", "penalty score_l1 is on learned scores"),
-    ],
-)
-def test_wrong_overrides_of_penalties(setting, message):
-    with pytest.raises(ValueError, match=message):
-        override(made(penalties=(ReweightedL1(),)), [setting])
-
-
 def test_with_examples_fills_what_is_missing():
-    recipe = made(penalties=(MixtureGaussian(), ReweightedL1(), MixtureGaussian(examples=5)))
-    told = recipe.with_examples(77)
-    assert told.penalties == (
+    recipe = recipe_of(penalties=(MixtureGaussian(), ReweightedL1(), MixtureGaussian(examples=5)))
+    complete = recipe.with_examples(77)
+    assert complete.penalties == (
         MixtureGaussian(examples=77),
         ReweightedL1(),
         MixtureGaussian(examples=5),
@@ -349,8 +215,8 @@ def test_with_examples_fills_what_is_missing():
     assert recipe.penalties[0].examples is None
     with pytest.raises(ValueError, match="needs the number of training examples"):
         recipe.check(100)
-    told.check(100)
-    assert load(dump(told)) == told
+    complete.check(100)
+    assert load(dump(complete)) == complete
 
 
 @pytest.mark.parametrize(
@@ -380,3 +246,66 @@ def test_a_sigmoid_surrogate_is_of_learned_scores():
         sentei.serialization.override(
             sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"]
         )
+
+
+@pytest.mark.parametrize("steps", [0, 3, 11])
+def test_schedule_that_does_not_fit(steps):
+    model = Network()
+    with pytest.raises(ValueError, match=r"total_steps=0|schedule|score"):
+        sentei.Pruner(model, sentei.platon(0.7), total_steps=steps)
+
+
+def test_scope_that_matches_nothing():
+    recipe = sentei.platon(0.7, scope={"include": ["*.attn.*"]})
+    with pytest.raises(ValueError, match="matched no weight"):
+        sentei.Pruner(Network(), recipe, total_steps=STEPS)
+
+
+def test_weights_of_two_precisions_are_not_ranked_together():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double())
+    with pytest.raises(ValueError, match=r"1\.weight is float64 and 0\.weight is not"):
+        sentei.Pruner(model, sentei.magnitude(0.5, scope={"include": ["*.weight"]}), total_steps=50)
+
+
+def test_fit_leaves_nothing_open():
+    model = Network()
+    recipe = recipe_of(penalties=(MixtureGaussian(),))
+    fitted = recipe.fit(model, 100, examples=77)
+    assert fitted.recipe == recipe_of(penalties=(MixtureGaussian(examples=77),))
+    names = [f"blocks.{i}.weight" for i in range(4)]
+    assert [site.name for site in fitted.selection.sites] == names
+    assert [group.sites for group in fitted.groups] == [(site,) for site in fitted.selection.sites]
+    assert [(group.count, group.weights) for group in fitted.groups] == [(256, 1)] * 4
+
+
+def test_fit_takes_the_sparsity_from_a_model_that_has_it():
+    model, recipe = Network(), sentei.frozen_mask(0.5)
+    with pytest.raises(ValueError, match=r"0\.0000% of the 1,024 prunable weights"):
+        recipe.fit(model, 100)
+    make_sparse_(model, sentei.frozen_mask(0.6))
+    fitted = recipe.fit(model, 100)
+    assert fitted.recipe.schedule == Existing(sparsity=614 / 1024)
+    assert recipe.schedule == Existing(sparsity=0.5)
+    assert fitted.recipe.for_weights(fitted.selection) == fitted.recipe
+    dense = recipe_of()
+    assert dense.for_weights(fitted.selection) is dense
+
+
+def test_what_a_pattern_does_not_cover_is_left_out_with_a_reason():
+    model = BertModel(
+        BertConfig(
+            vocab_size=9,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+    )
+    fitted = sentei.magnitude(0.5, pattern="neuron").fit(model, 100)
+    roles = {site.role for site in fitted.selection.sites}
+    assert roles == {"ffn_in", "ffn_out"}
+    reasons = {skipped.name: skipped.reason for skipped in fitted.selection.skipped}
+    query = "encoder.layer.0.attention.self.query.weight"
+    assert reasons[query] == "pattern neuron does not cover it"
+    [group] = fitted.groups
+    assert group.sites == tuple(fitted.selection.sites) and group.count == 16

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from sentei.cli.app import JsonOption, errors, output, show_json, verb
 from sentei.cli.options import make_settings, with_settings
@@ -48,6 +47,8 @@ def augment(
     Without --lm candidates are the nearest words in --model's embeddings, which are worse. The file
     has the originals too; train on it with evaluation data from elsewhere.
     """
+    from rich.progress import Progress
+
     from sentei.models.quiet import quiet_transformers
     from sentei.run.augment import write
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect as reflect
-import sys
 from typing import Annotated
 
 import typer
@@ -11,7 +9,6 @@ from rich import box
 from rich.table import Table
 
 from sentei import methods as known_methods
-from sentei import serialization
 from sentei.cli.app import JsonOption, output, show_json, verb
 
 
@@ -31,20 +28,24 @@ def methods(
 
 
 def _list(pattern: str, json: bool) -> None:
-    found = known_methods.known(pattern)
+    cards = known_methods.cards(pattern)
     if json:
-        show_json([{"name": m.name, "summary": m.summary, "paper": m.paper} for m in found])
+        show_json([{"name": c.name, "summary": c.summary, "paper": c.paper} for c in cards])
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("method", "bytes/weight", "what it does", "paper"):
         table.add_column(column)
-    for method in found:
-        cost = str(method.build().bytes_per_weight)
-        table.add_row(method.name, cost, method.summary, method.paper)
+    for card in cards:
+        table.add_row(card.name, str(card.bytes_per_weight), card.summary, card.paper)
     output.print(table)
 
 
 def _show(name: str, json: bool) -> None:
+    import inspect
+    import sys
+
+    from sentei import serialization
+
     method = known_methods.find(name)
     recipe = method.build()
     if json:
@@ -52,6 +53,6 @@ def _show(name: str, json: bool) -> None:
         show_json({**facts, "recipe": serialization.to_dict(recipe)})
         return
     card = sys.modules[method.build.__module__].__doc__ or ""
-    output.print(reflect.cleandoc(card), markup=False)
+    output.print(inspect.cleandoc(card), markup=False)
     output.print("\nIts recipe, complete (change values with --set):\n")
     output.print(serialization.dump(recipe), markup=False)

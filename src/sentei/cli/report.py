@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from sentei import report as reports
 from sentei.cli.app import JsonOption, output, show_json, verb
 
 
@@ -17,15 +16,17 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Print a run's report and write its page again."""
+    from sentei import report as reports
+
     if (run / "config.json").is_file():
         raise ValueError(
             f"{run} is a model's folder, and reports are in a run's: name that one. For a model "
             f"there are sentei verify {run} and sentei evaluate --model {run}"
         )
-    found = reports.read(run)
+    facts = reports.read(run)
     if json:
-        show_json(found)
+        show_json(facts)
         return
-    reports.write(found, run)
-    reports.print_console(found, output)
+    reports.write(facts, run)
+    reports.print_console(facts, output)
     output.print(f"\nThe page: {run / 'report.html'}")

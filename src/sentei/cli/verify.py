@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from sentei import report as reports
 from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
 
 
@@ -24,6 +23,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
+    from sentei import report as reports
     from sentei.models.quiet import quiet_transformers
     from sentei.run.verify import verify as check
 
@@ -31,8 +31,8 @@ def verify(
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     of_run = folder.absolute().parent if folder.absolute().name == "model" else folder
-    held = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
-    claims = reports.read(held).pruning if held else None
+    reported = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
+    claims = reports.read(reported).pruning if reported else None
     checks = check(folder, claims, sparsity)
     if json:
         show_json([one.model_dump() for one in checks])

@@ -1,4 +1,4 @@
-"""Token ids for the Trainer."""
+"""Features: what a model takes, one by one, and the order in which training shows them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ class Features(Dataset[dict[str, Any]], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins, for what is drawn anew in each."""
+
 
 POOL = 50
 """Batches' worth of examples that are drawn together and then sorted."""
@@ -69,10 +72,10 @@ class ByLength(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng((self.seed, self.epoch))
-        drawn, size = random.permutation(len(self)), self.batch_size
+        indices, size = random.permutation(len(self)), self.batch_size
         batches = []
-        for start in range(0, len(drawn), POOL * size):
-            pool = drawn[start : start + POOL * size]
+        for start in range(0, len(indices), POOL * size):
+            pool = indices[start : start + POOL * size]
             pool = pool[np.argsort(self.lengths[pool], kind="stable")]
             batches += [pool[at : at + size] for at in range(0, len(pool), size)]
         whole = len(self) // size

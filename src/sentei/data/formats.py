@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-import pyarrow
-
 Quoting = Literal["auto", "none", "standard"]
 
 TEXT: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
@@ -102,6 +100,8 @@ def _unpacked(path: Path) -> bytes:
         if outer == ".xz":  # which pyarrow does not know
             with lzma.open(path) as file:
                 return file.read()
+        import pyarrow
+
         # unlike zstandard's own, it notices that a file is cut off
         with pyarrow.input_stream(str(path), compression=COMPRESSED[outer]) as stream:
             raw: bytes = stream.read()

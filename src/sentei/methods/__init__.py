@@ -7,22 +7,31 @@ each entry naming a :class:`Method`.
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import importlib
 import pkgutil
+import re
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from sentei.messages import did_you_mean
-from sentei.methods.method import Method
+from sentei.methods.method import Card, Method
 
-__all__ = ["Method", "find", "known"]
+__all__ = ["Card", "Method", "cards", "find", "known"]
+
+_ON_CARD = ("name", "summary", "paper")
+_COST = re.compile(r"^Cost: \D*(\d+) bytes? a weight", re.M)
+
+
+def _modules() -> list[str]:
+    return [name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method"]
 
 
 @cache
 def _all() -> dict[str, Method]:
-    modules = (name for _, name, _ in pkgutil.iter_modules(__path__) if name != "method")
-    methods = [importlib.import_module(f"{__name__}.{name}").METHOD for name in modules]
+    methods = [importlib.import_module(f"{__name__}.{name}").METHOD for name in _modules()]
     methods += _third_party()
     names = [method.name for method in methods]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -53,6 +62,31 @@ def _third_party() -> list[Method]:
 def known(pattern: str = "*") -> list[Method]:
     """The methods whose names match a glob, by name."""
     return [method for name, method in sorted(_all().items()) if fnmatch.fnmatch(name, pattern)]
+
+
+def cards(pattern: str = "*") -> list[Card]:
+    """The cards of the methods whose names match a glob, by name.
+
+    Ours are read in their files: to import these takes torch, and seconds.
+    """
+    listed = [_read_card(Path(__path__[0], f"{name}.py")) for name in _modules()]
+    listed += [method.card for method in _third_party()]
+    listed.sort(key=lambda card: card.name)
+    return [card for card in listed if fnmatch.fnmatch(card.name, pattern)]
+
+
+def _read_card(file: Path) -> Card:
+    """The card of a method's file: what ``METHOD`` declares, and the cost that its head states."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    declared = dict[str, str]()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHOD":
+            assert isinstance(node.value, ast.Call)
+            words = {str(word.arg): word.value for word in node.value.keywords}
+            declared = {name: ast.literal_eval(words[name]) for name in _ON_CARD}
+    cost = _COST.search(ast.get_docstring(tree) or "")
+    assert declared and cost, f"{file}: a method's file declares METHOD, and its head the cost"
+    return Card(**declared, bytes_per_weight=int(cost[1]))
 
 
 def find(name: str) -> Method:

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sentei.recipe import Recipe
+if TYPE_CHECKING:
+    from sentei.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is told of a method in a list.
+
+    ``summary`` is one line, ``paper`` a citation with an arXiv id, ``bytes_per_weight`` what the
+    pruner keeps beside a prunable float32 weight.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    bytes_per_weight: int
 
 
 @dataclass(frozen=True)
@@ -20,3 +36,8 @@ class Method:
     build: Callable[..., Recipe]
     summary: str
     paper: str
+
+    @property
+    def card(self) -> Card:
+        """The method in a list."""
+        return Card(self.name, self.summary, self.paper, self.build().bytes_per_weight)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from sentei.data.features import ByLength
+from sentei.data.features import ByLength, Features
 from sentei.distill import Distiller
 from sentei.distributed import anywhere, is_main
 from sentei.integrations.trainer import PruningCallback
@@ -214,21 +214,19 @@ class Epochs(TrainerCallback):
     """Tells the training data which epoch begins; a DataLoader that skips batches does not.
 
     Args:
+        data: The training data.
         order: The order of the data, where it depends on the epoch.
     """
 
-    def __init__(self, order: ByLength | None = None) -> None:
-        self.order = order
+    def __init__(self, data: Features, order: ByLength | None = None) -> None:
+        self.listeners: list[Features | ByLength] = [data] if order is None else [data, order]
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell them, if they listen."""
-        dataset = getattr(kwargs.get("train_dataloader"), "dataset", None)
-        listeners: list[Any] = [dataset, self.order]
-        for listener in listeners:
-            if hasattr(listener, "set_epoch"):
-                listener.set_epoch(int(state.epoch or 0))
+        """Tell them."""
+        for listener in self.listeners:
+            listener.set_epoch(int(state.epoch or 0))
 
 
 @contextmanager

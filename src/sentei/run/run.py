@@ -1,6 +1,6 @@
 """A whole run: prune a model on a task and leave a folder that explains itself.
 
-model/           the pruned model, plain Hugging Face
+model/           the pruned model, plain Hugging Face, with its card
 recipe.yaml      what was done, complete
 run.yaml         the settings, complete; --resume reads them
 metrics.jsonl    loss, sparsity and metrics as they came
@@ -28,6 +28,7 @@ from sentei.integrations.trainer import STATE_FILE, PruningCallback
 from sentei.models.loading import load_model
 from sentei.records import RunReport
 from sentei.run.callbacks import SECONDS, Journal, read_seconds
+from sentei.run.card import write_run_card
 from sentei.run.evaluate import evaluate
 from sentei.run.facts import describe_run
 from sentei.run.prepare import Prepared
@@ -85,7 +86,11 @@ def prune(
     sparse = _metrics(prepared, _load(prepared, out / "model"))
     seconds["evaluate"] = time.perf_counter() - evaluating
     seconds["total"] = start.earlier + journal.before + time.perf_counter() - started
-    return describe_run(prepared, pruning.report, journal, out, start.dense, sparse, seconds)
+    report = describe_run(prepared, pruning.report, journal, out, start.dense, sparse, seconds)
+    if is_main():
+        with explained(out):
+            write_run_card(prepared, report, out / "model")
+    return report
 
 
 class _Start(NamedTuple):

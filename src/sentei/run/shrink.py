@@ -8,6 +8,9 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from sentei import shrink
+from sentei._version import VERSION
+from sentei.messages import counted
+from sentei.models.card import mark_shrunk
 from sentei.models.folder import load, save
 from sentei.run.vocabulary import Texts
 from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
@@ -83,4 +86,23 @@ def shrink_folder(
         latency = shrink.latency(model, smaller, batch=batch, length=length)
     if out:
         save(smaller, out, files=folder, tokenizer=tokenizer)
+        mark_shrunk(out, _account(report, vocabulary))
     return Smaller(report, vocabulary, latency, out)
+
+
+def _account(report: ShrinkReport, vocabulary: VocabularyReport | None) -> str:
+    """What was removed, in a sentence for the model's card."""
+    removed = []
+    for unit in ("head", "neuron"):
+        before, after = report.units(unit)
+        if after < before:
+            name = "attention head" if unit == "head" else unit
+            removed.append(f"{before - after:,} of {counted(before, name)}")
+    if vocabulary and vocabulary.removed:
+        rows = counted(vocabulary.rows_before, "row")
+        removed.append(f"{vocabulary.removed:,} of {rows} of the vocabulary")
+    return (
+        f"Removed, with Sentei {VERSION}: {', '.join(removed)}. Of {report.parameters_before:,} "
+        f"parameters {report.parameters_after:,} are left. What is said above of sparsity is of "
+        "the model before."
+    )

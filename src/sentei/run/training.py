@@ -59,7 +59,7 @@ def train(
         train_dataset=prepared.train,
         processing_class=prepared.processor,
         data_collator=prepared.corpus.task.collator(prepared.processor),
-        callbacks=[saving, Epochs(order), *callbacks],
+        callbacks=[saving, Epochs(prepared.train, order), *callbacks],
     )
     # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
     # any keyword. Most classifiers take it and do not divide: then it must.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import model_validator
 
@@ -46,7 +46,7 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
     """The label is a number to predict, not a class."""
 
     auto_class = "AutoModelForSequenceClassification"
-    packages: ClassVar = {"sklearn": "metrics", "scipy": "metrics"}
+    pipeline_tag = "text-classification"
     pads = True
     caches = True
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from sentei.data.formats import ARROW, suffix
 from sentei.data.table import no_column
 from sentei.messages import counted
 from sentei.tasks.labelled import Labelled
@@ -34,8 +35,9 @@ class Images(Labelled[Pictures]):
 
     title = "image classification"
     auto_class = "AutoModelForImageClassification"
+    pipeline_tag = "image-classification"
     processor_name = "image processor"
-    packages: ClassVar = {"sklearn": "metrics", "PIL": "vision"}
+    packages: ClassVar = {"PIL": "vision"}
 
     @property
     def metric_choices(self) -> tuple[str, ...]:
@@ -50,20 +52,19 @@ class Images(Labelled[Pictures]):
     # ------------------------------------------------------------------------------ data
 
     def read(self, path: Path, splits: Sequence[str]) -> Pictures:
-        """The images of a folder with a folder a class, or of a saved dataset.
+        """The images of a folder with a folder a class, or of a dataset.
 
         Raises:
             ValueError: It holds none, or one that cannot be read.
         """
-        if not path.is_dir():
-            what = "a file" if path.exists() else "missing"
-            raise ValueError(
-                f"{path} is {what}: images are read from a folder with a folder for each class, or "
-                f"one made by save_to_disk."
-            )
         from sentei.data import sources
 
-        if sources.is_saved(path):
+        if path.is_file() and suffix(path) not in ARROW:
+            raise ValueError(
+                f"{path} is a file: images are read from a folder with a folder for each class, "
+                f"from {' and '.join(ARROW)}, or from a folder made by save_to_disk."
+            )
+        if not path.is_dir() or sources.is_saved(path):
             return self.from_dataset(*sources.load(path, splits))
         return read_folder(next((path / name for name in splits if subfolders(path / name)), path))
 
@@ -71,7 +72,7 @@ class Images(Labelled[Pictures]):
         """Whether a folder has both a split to train on and one to evaluate on."""
         from sentei.data import sources
 
-        if sources.is_saved(path):
+        if not path.is_dir() or sources.is_saved(path):
             return bool(sources.split_names(path).intersection(self.eval_splits))
         return bool(subfolders(path / "train")) and any(
             subfolders(path / name) for name in self.eval_splits

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from sentei.data.formats import KNOWN, read_text
+from sentei.data.formats import KNOWN, read_text, suffix
 from sentei.data.holdout import set_aside
 from sentei.data.table import Table
 from sentei.messages import counted
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sentei.data.features import Features
     from sentei.tasks.task import Batch, Collator
 
-_PLAIN: Final = (".txt", ".md")
+_TABLES: Final = frozenset(KNOWN) - {".txt"}
+"""Files that are tables; any other is one plain text."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Language(TextColumn[Documents]):
 
     title = "language modelling"
     auto_class = "AutoModelForCausalLM"
+    pipeline_tag = "text-generation"
     one_each = False
     usual_length = 512
 
@@ -85,10 +87,10 @@ class Language(TextColumn[Documents]):
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        if path.is_dir() or path.suffix.lower() in set(KNOWN) - set(_PLAIN):
-            return super().read(path, splits)
-        text = read_text(path, self.encoding)
-        return Documents([text], f"{path}, {counted(len(text), 'character')}")
+        if path.is_file() and suffix(path) not in _TABLES:
+            text = read_text(path, self.encoding)
+            return Documents([text], f"{path}, {counted(len(text), 'character')}")
+        return super().read(path, splits)
 
     def from_table(self, table: Table) -> Documents:
         """The texts of a column."""

@@ -109,8 +109,8 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
         labels: True class indices or values, one an example.
 
     Raises:
-        ValueError: If a name is unknown, there is no example, the lengths differ, a prediction is
-            not finite, or scikit-learn is not installed.
+        ValueError: If a name is unknown, there is no example, the lengths differ, or a prediction
+            is not finite.
     """
     names = tuple(names)
     for name in names:
@@ -131,9 +131,4 @@ def compute(names: Iterable[str], predictions: ArrayLike, labels: ArrayLike) -> 
     if outputs.ndim == 2:
         metrics = METRICS | {"f1": partial(_f1, classes=outputs.shape[1])}
         outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-    try:
-        return {name: metrics[name](outputs, truth) for name in names}
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"metrics need {error.name}, which is not installed: pip install 'sentei[metrics]'."
-        ) from error
+    return {name: metrics[name](outputs, truth) for name in names}

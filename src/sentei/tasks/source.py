@@ -6,9 +6,10 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from sentei.data import hub
 from sentei.parts.part import Part
 from sentei.tasks import catalogue
-from sentei.tasks.catalogue import KnownDataset
+from sentei.tasks.catalogue import HubDataset, KnownDataset
 from sentei.tasks.options import DataPath, Option
 
 EVAL_SPLITS: Final = (
@@ -34,8 +35,9 @@ class CorpusSource(Part):
     """Known task, such as sst2, squad or wnut_17: its columns, metrics and data on the hub."""
 
     train: DataPath | None = None
-    """Training data: .csv, .tsv, .jsonl, .json, .conll, .txt, a folder of datasets.save_to_disk, or
-    of images."""
+    """Training data: .csv, .tsv, .jsonl, .json, .conll, .txt (also compressed), .parquet, .arrow; a
+    pattern such as 'data/*.csv'; a folder of such files, of datasets.save_to_disk, or of images; or
+    a dataset on the hub, user/name or user/name:config."""
 
     eval: DataPath | None = None
     """Evaluation data; without it a tenth of the training data is set aside."""
@@ -50,6 +52,14 @@ class CorpusSource(Part):
         return catalogue.find(self.dataset) if self.dataset else None
 
     @property
+    def hub_dataset(self) -> HubDataset | None:
+        """The dataset on the hub, if the examples are of one."""
+        if self.known:
+            return self.known.hub
+        named = hub.parse(self.train) if self.train else None
+        return HubDataset(*named) if named else None
+
+    @property
     def source_name(self) -> str:
         """What reports call it."""
         if self.known:
@@ -60,5 +70,5 @@ class CorpusSource(Part):
     @property
     def eval_splits(self) -> tuple[str, ...]:
         """What a saved dataset's split for evaluation may be called, the dataset's own first."""
-        hub = self.known.hub if self.known else None
-        return (hub.eval_split, *EVAL_SPLITS) if hub else EVAL_SPLITS
+        known = self.known.hub if self.known else None
+        return (known.eval_split, *EVAL_SPLITS) if known else EVAL_SPLITS

@@ -72,6 +72,7 @@ class Summaries(TextColumn[SummaryPairs]):
 
     title = "summarisation"
     auto_class = "AutoModelForSeq2SeqLM"
+    pipeline_tag = "summarization"
     packages: ClassVar = {"rouge_score": "summaries"}
     usual_length = 512
     cannot_learn = (

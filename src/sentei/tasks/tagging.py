@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from sentei.data.formats import read_text
+from sentei.data.formats import ARROW, read_text, suffix
 from sentei.data.table import Table
 from sentei.messages import counted, short
 from sentei.tasks.tagged_sentences import OUTSIDE, TaggedSentences, fault
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from sentei.data.features import Features
     from sentei.tasks.task import Batch, Collator
 
-_OBJECTS: Final = (".jsonl", ".ndjson", ".json")
+_OBJECTS: Final = (".jsonl", ".ndjson", ".json", *ARROW)
+"""Files with a list of tokens and a list of tags in each row."""
 
 
 class Tagging(TextTask[TaggedSentences]):
@@ -40,6 +41,7 @@ class Tagging(TextTask[TaggedSentences]):
 
     title = "token classification"
     auto_class = "AutoModelForTokenClassification"
+    pipeline_tag = "token-classification"
     pads = True
     packages: ClassVar = {"seqeval": "tokens"}
 
@@ -51,17 +53,17 @@ class Tagging(TextTask[TaggedSentences]):
     # ------------------------------------------------------------------------------ data
 
     def read(self, path: Path, splits: Sequence[str]) -> TaggedSentences:
-        """The sentences of a file of columns or of objects, or of a saved dataset.
+        """The sentences of a file of columns or of objects, or of a dataset.
 
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        if path.is_dir() or path.suffix.lower() in _OBJECTS:
-            return super().read(path, splits)
-        return self._read_columns(path)
+        if path.is_file() and suffix(path) not in _OBJECTS:
+            return self._read_columns(path)
+        return super().read(path, splits)
 
     def _read_columns(self, path: Path) -> TaggedSentences:
-        if path.suffix.lower() == ".csv":
+        if suffix(path) == ".csv":
             raise ValueError(
                 f"{path}: tokens and tags are read from columns with a token a line (.conll, "
                 f".txt, .tsv) or from objects with lists (.jsonl), not from .csv."

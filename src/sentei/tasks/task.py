@@ -77,6 +77,9 @@ class Task(CorpusSource, Generic[E]):
     auto_class: ClassVar[str]
     """Name of the class of transformers that gives a checkpoint its head."""
 
+    pipeline_tag: ClassVar[str] = ""
+    """What the hub calls it; empty where it has no word for it."""
+
     processor_name: ClassVar[str]
     """What makes its model's input."""
 

@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from sentei import families
-from sentei.modules import plain_name
 from sentei.parts.scope import Scope, block_and_role
 
 SIZES = {
@@ -284,10 +283,6 @@ class TestWrapped:
     def test_patterns_see_plain_names(self, bert):
         message = refused(Wrapper(bert), include=("module.bert.encoder.*",))
         assert "First candidates: bert.encoder" in message
-
-    def test_plain_name(self):
-        assert plain_name("_orig_mod.module.layers.0._orig_mod.up.weight") == "layers.0.up.weight"
-        assert plain_name("my_module.submodule.weight") == "my_module.submodule.weight"
 
     def test_a_clash_is_refused(self):
         model = nn.Module()

@@ -10,15 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentei.pruning import cut as select
+from helpers.scores import stored
 from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_
 from sentei.tensors import Scores
-
-CPU = torch.device("cpu")
-
-
-def stored(*tensors: torch.Tensor) -> list[Scores]:
-    return [Scores(t.numel(), CPU, lambda a, b, t=t: t[a:b]) for t in tensors]
 
 
 def kept_by_sorting(tensors: list[torch.Tensor], count: int) -> list[torch.Tensor]:
@@ -31,7 +25,7 @@ def kept_by_sorting(tensors: list[torch.Tensor], count: int) -> list[torch.Tenso
 
 
 def cut_and_prune(tensors, count, warm=None):
-    scores = stored(*tensors)
+    scores = [stored(tensor) for tensor in tensors]
     cut, bracket = find_cut(scores, count, warm)
     masks = [torch.ones(t.numel(), dtype=torch.bool) for t in tensors]
     flips = prune_(masks, scores, cut)
@@ -58,13 +52,14 @@ def score_sets(draw):
 def arithmetic(request, monkeypatch):
     """Both implementations of the piece operations: numpy's and the one for other devices."""
     if request.param == "torch":
-        monkeypatch.setattr(select, "_on_cpu", lambda piece: False)
+        monkeypatch.setattr("sentei.pruning.cut._on_cpu", lambda piece: False)
     return request.param
 
 
 @pytest.mark.parametrize("chunk", [1 << 18, 7])
 def test_cut_equals_sorting(arithmetic, monkeypatch, chunk):
-    monkeypatch.setattr(select, "CHUNK", chunk)
+    monkeypatch.setattr("sentei.tensors.CHUNK", chunk)
+    monkeypatch.setattr("sentei.pruning.cut.CHUNK", chunk)
 
     @settings(max_examples=500, deadline=None)
     @given(score_sets())
@@ -99,7 +94,7 @@ def test_warm_cut_reads_every_score_once():
         reads += stop - start
         return scores[start:stop]
 
-    sites = [Scores(scores.numel(), CPU, read)]
+    sites = [Scores(scores.numel(), torch.device("cpu"), read)]
     _, bracket = find_cut(sites, 50_000)
     reads = 0
     cut, _ = find_cut(sites, 50_100, bracket)
@@ -125,8 +120,8 @@ def test_drifting_scores_stay_exact_and_mostly_warm():
 def test_flips_count_both_directions():
     scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
     mask = torch.tensor([True, False, True, False])
-    cut, _ = find_cut(stored(scores), 2)
-    assert prune_([mask], stored(scores), cut) == 2
+    cut, _ = find_cut([stored(scores)], 2)
+    assert prune_([mask], [stored(scores)], cut) == 2
     assert mask.tolist() == [False, False, True, True]
 
 
@@ -142,24 +137,24 @@ def test_nan_is_refused(arithmetic, nan, warm):
 @pytest.mark.parametrize("count", [-1, 5])
 def test_count_out_of_range(count):
     with pytest.raises(ValueError, match=f"cannot prune {count} of 4"):
-        find_cut(stored(torch.ones(4)), count)
+        find_cut([stored(torch.ones(4))], count)
 
 
 @settings(max_examples=300, deadline=None)
 @given(score_sets(), VALUES)
 def test_cut_at_prunes_what_is_no_higher(case, threshold):
     tensors, _ = case
-    cut = cut_at(stored(*tensors), threshold)
+    cut = cut_at([stored(tensor) for tensor in tensors], threshold)
     expected = [tensor > threshold for tensor in tensors]
     masks = [torch.ones(t.numel(), dtype=torch.bool) for t in tensors]
-    prune_(masks, stored(*tensors), cut)
+    prune_(masks, [stored(tensor) for tensor in tensors], cut)
     assert all(torch.equal(m, e) for m, e in zip(masks, expected, strict=True))
     assert cut.below + cut.ties == sum(int((~e).sum()) for e in expected)
     assert cut.below == sum(int((tensor < threshold).sum()) for tensor in tensors)
 
 
 def test_cut_at_by_hand():
-    scores = stored(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, -2.0]))
+    scores = [stored(torch.tensor([1.0, 2.0, 3.0])), stored(torch.tensor([2.0, -2.0]))]
     assert cut_at(scores, 2.0) == Cut(2.0, 2, 2)
     assert cut_at(scores, 0.0) == Cut(0.0, 1, 0)
     assert cut_at(scores, -math.inf) == Cut(-math.inf, 0, 0)
@@ -168,4 +163,4 @@ def test_cut_at_by_hand():
 @pytest.mark.parametrize("nan", [float("nan"), -float("nan")])
 def test_cut_at_refuses_nan(nan):
     with pytest.raises(FloatingPointError):
-        cut_at(stored(torch.tensor([1.0, nan])), 0.5)
+        cut_at([stored(torch.tensor([1.0, nan]))], 0.5)

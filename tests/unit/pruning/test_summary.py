@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sentei
+from helpers.pruning import MAGNITUDE
+from helpers.scores import stored
 from sentei.pruning.summary import BINS, histograms
-from sentei.tensors import Scores
-
-CPU = torch.device("cpu")
-
-
-def stored(tensor):
-    return Scores(tensor.numel(), CPU, lambda start, stop: tensor.view(-1)[start:stop])
-
+from sentei.testing import Training
 
 VALUES = st.one_of(
     st.just(0.0), st.floats(0, 2.0**100, width=32), st.floats(0, 2.0**-100, width=32)
@@ -68,3 +65,25 @@ def test_half_precision():
     histogram, _ = histograms([weights], [weights > 0], [stored(weights.float().abs())])
     kept = int((weights > 0).sum())
     assert (sum(histogram.kept), sum(histogram.pruned)) == (kept, 101 - kept)
+
+
+def test_report_is_measured():
+    training = Training(MAGNITUDE).run()
+    report = training.finish()
+    model = training.model
+    assert report.zeros == sum(int((p == 0).sum()) for p in model.parameters())
+    assert report.parameters == sum(p.numel() for p in model.parameters())
+    for site in report.sites:
+        weight = model.get_parameter(site.name)
+        assert (site.pruned, site.weights) == (int((weight == 0).sum()), weight.numel())
+    assert [u.step for u in report.updates] == sorted({u.step for u in report.updates})
+    assert sum(report.weight_histogram.kept) == report.prunable - report.pruned
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_finish_refuses_weights_that_are_not_finite(value):
+    training = Training(sentei.magnitude(0.5, every=2)).run()
+    weight = training.model.blocks[3].weight
+    weight.data[weight != 0] = value
+    with pytest.raises(FloatingPointError, match=r"blocks\.3\.weight holds NaN or infinite"):
+        training.finish()

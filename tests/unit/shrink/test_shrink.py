@@ -1,63 +1,19 @@
 """Smaller models against the sparse ones they come from, for every family."""
 
 import copy
-import json
-import shutil
-from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertForSequenceClassification, BertTokenizer, PreTrainedModel
 
+from helpers.shrinking import DIVIDED, KINDS, same, structures, zero_
 from helpers.zoo import TEXT, ZOO, Specimen
-from sentei.families import Structure
 from sentei.models.folder import MANIFEST
-from sentei.models.inputs import example, positions
 from sentei.models.structures import divide, family_of
-from sentei.shrink import latency, load, save, shrink
-from sentei.shrink.vocabulary.rows import find_tables
+from sentei.shrink import load, save, shrink
 
-DIVIDED = [case for case in ZOO if case != "albert"]
 DECODERS = [case for case in ZOO if ZOO[case].generates]
 HEADS_IN_CONFIG = {"vit", "deit", "llama", "mistral", "qwen2", "qwen3", "t5"}
-KINDS: dict[str, Callable[[int, Structure], Iterable[int]]] = {
-    # The same of every block, which a config may be able to say.
-    "alike": lambda n, s: [1] if s.unit == "head" else range(s.units // 4),
-    # Other numbers of other units in each.
-    "ragged": lambda n, s: [n % s.units] if s.unit == "head" and n % 4 else range(n % s.units),
-    # Everything of some, and nothing of others.
-    "whole": lambda n, s: range(s.units) if n % 4 in (0, 3) else [],
-}
-
-
-def structures(model: PreTrainedModel) -> list[Structure]:
-    return [at.structure for at in divide(model, family_of(model))]
-
-
-@torch.no_grad()
-def zero_(
-    model: PreTrainedModel,
-    dead: Callable[[int, Structure], Iterable[int]],
-    parts: Callable[[tuple[str, ...]], bool] = lambda holds: True,
-    biases: bool = True,
-) -> int:
-    """Zero units; how many."""
-    done = 0
-    for number, structure in enumerate(structures(model)):
-        for unit in dead(number, structure):
-            done += 1
-            for part in (*structure.weights, *(structure.biases if biases else ())):
-                if parts(part.holds):
-                    parameter = model.get_parameter(part.parameter)
-                    parameter.narrow(part.dim, part.offset + unit * part.width, part.width).zero_()
-    return done
-
-
-def same(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-10) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
 
 
 # ----------------------------------------------------------------------------- every architecture
@@ -305,118 +261,6 @@ def test_t5_blocks_that_keep_other_heads_are_no_stock_model_until_they_keep_the_
         same(smaller(**inputs).logits, model(**inputs).logits)
 
 
-# --------------------------------------------------------------------------------------- folders
-
-
-def test_other_files_come_along_and_old_weights_do_not(tmp_path):
-    source = tmp_path / "source"
-    model = ZOO["bert"].build()
-    zero_(model, KINDS["ragged"])
-    smaller, _ = shrink(model)
-    model.save_pretrained(source, max_shard_size="20KB")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"]
-    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(source)
-    (source / "README.md").write_text("a card")
-    stale = ("pytorch_model.bin", "model.onnx", "model.onnx_data", "rust_model.ot", "a.gguf")
-    for name in (*stale, "b.tflite", "openvino_model.xml", "openvino_model.bin"):
-        (source / name).write_text("old")
-    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "../elsewhere"}]
-    (source / "modules.json").write_text(json.dumps(modules))
-    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors", "onnx/model.onnx"):
-        (source / name).parent.mkdir()
-        (source / name).write_text("of a module")
-    (tmp_path / "elsewhere").mkdir()
-    save(smaller, tmp_path / "out", files=source)
-    found = {path.name for path in (tmp_path / "out").iterdir()}
-    named = {"tokenizer.json", "tokenizer_config.json", "README.md", "modules.json"}
-    named |= {"1_Pooling", "2_Dense"}
-    assert found == {"config.json", "model.safetensors", MANIFEST} | named
-    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors"):
-        assert (tmp_path / "out" / name).read_text() == "of a module"
-    assert [path.name for path in tmp_path.iterdir()] != [".out.unfinished"]
-    assert load(tmp_path / "out", dtype=torch.bfloat16).dtype == torch.bfloat16
-
-
-def test_an_empty_folder_that_one_is_in_is_written_to(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    save(ZOO["bert"].build(), ".")
-    assert {path.name for path in Path().iterdir()} == {"config.json", "model.safetensors"}
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
-    with pytest.raises(ValueError, match=r"^\. is not empty"):
-        save(ZOO["bert"].build(), ".")
-
-
-def test_files_that_do_not_fit_together_are_refused(tmp_path):
-    out = tmp_path / "out"
-    model = ZOO["bert"].build()
-    zero_(model, KINDS["ragged"])
-    save(shrink(model)[0], out)
-    with pytest.raises(ValueError, match=r"out is not empty: name a new or empty folder"):
-        save(model, out)
-
-    written = json.loads((out / MANIFEST).read_text())
-
-    def refused(**change):
-        (out / MANIFEST).write_text(json.dumps(written | change))
-        with pytest.raises(ValueError) as caught:
-            load(out)
-        return str(caught.value)
-
-    first, *rest = written["structures"]
-    assert "it does not say what is left of the 4 heads" in refused(structures=rest)
-    more = {"unit": "head", "name": "elsewhere", "units": 1}
-    assert "config.json's model has no elsewhere" in refused(structures=[first, *rest, more])
-    assert "do not fit" in refused(structures=[first | {"units": 1}, *rest])
-    assert "of the 4 heads" in refused(structures=[first | {"units": 5}, *rest])
-    assert "of another version" in refused(format=2)
-    assert "NoSuchModel, is not in transformers" in refused(model="NoSuchModel")
-    with pytest.raises(ValueError, match=r"holds no config\.json"):
-        load(tmp_path)
-
-
-class Mine(BertForSequenceClassification):
-    pass
-
-
-def test_a_folder_that_nothing_would_load_is_not_written(tmp_path):
-    def refused(model):
-        with pytest.raises(ValueError, match="nothing would load it") as caught:
-            save(model, tmp_path / "out")
-        assert not list(tmp_path.iterdir())
-        return str(caught.value)
-
-    ragged = Mine(ZOO["bert"].build().config)
-    save(ragged, tmp_path / "whole")
-    shutil.rmtree(tmp_path / "whole")
-    zero_(ragged, KINDS["ragged"])
-    assert "a Mine is not a class of transformers" in refused(shrink(ragged)[0])
-    model = ZOO["bert"].build()
-    model.classifier = nn.Linear(32, 5)
-    assert "classifier.weight is [5, 32] here and [2, 32] by the model's config" in refused(model)
-    zero_(model, KINDS["ragged"])
-    smaller, _ = shrink(model)
-    assert "config.num_labels" in refused(smaller)
-    smaller.config.num_labels = 5
-    save(smaller, tmp_path / "out")
-    assert load(tmp_path / "out").classifier.weight.shape == (5, 32)
-
-
-def test_a_class_that_takes_more_than_a_config_has_a_reason(tmp_path):
-    class Greedy(BertForSequenceClassification):
-        def __init__(self, config, more):
-            super().__init__(config)
-
-    model = Greedy(ZOO["bert"].build().config, 1)
-    zero_(model, lambda n, s: range(3) if s.unit == "neuron" else [])
-    _, report = shrink(model)
-    assert report.removed and "a Greedy is not made of its config alone" in report.reason
-    with pytest.raises(ValueError, match="a Greedy is not a class of transformers"):
-        save(model, tmp_path / "out")
-    with pytest.raises(ValueError, match="give the other arguments of its constructor defaults"):
-        find_tables(model)
-
-
 def test_what_cannot_be_shrunk_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="several layers share one set of weights"):
         shrink(ZOO["albert"].build())
@@ -431,58 +275,3 @@ def test_what_cannot_be_shrunk_is_refused_with_the_reason():
         shrink(unknown)
     with pytest.raises(ValueError, match="on the meta device"):
         shrink(ZOO["bert"].build().to("meta"))
-
-
-# ------------------------------------------------------------------------------------------ cost
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("case", "name", "blocks"),
-    [("bert", "BertModel", "BertModel.encoder"), ("llama", "LlamaModel", "LlamaModel.layers")],
-)
-def test_operations_are_those_that_torch_counts(case, name, blocks):
-    model = ZOO[case].build(name)
-    model.set_attn_implementation("eager")
-    counter = FlopCounterMode(display=False)
-    with counter:
-        model(input_ids=torch.ones(1, 16, dtype=torch.long))
-    counted = sum(
-        sum(found.values())
-        for module, found in counter.get_flop_counts().items()
-        if module.rpartition(".")[0] == blocks or module == blocks
-    )
-    _, report = shrink(model, length=16)
-    assert report.flops_before == report.flops_after == counted
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("case", DIVIDED)
-def test_every_model_reads_its_example(case):
-    model = ZOO[case].build(ZOO[case].generates)
-    assert model(**example(model, batch=2, length=9)).logits.isfinite().all()
-
-
-def test_times_are_taken_and_too_long_a_sequence_is_refused():
-    model = ZOO["bert"].build().train()
-    found = latency(model, model, length=8, runs=3)
-    assert found.before > 0 and found.after > 0 and found.speedup == found.before / found.after
-    assert model.training
-    with pytest.raises(ValueError, match="length 21: the model takes at most 20 tokens"):
-        latency(model, model, length=21)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("case", "longest"), [("bert", 20), ("bart", 20), ("roberta", 19), ("mpnet", 18), ("t5", None)]
-)
-def test_the_longest_sequence_is_read(case, longest):
-    model = ZOO[case].build()
-    assert positions(model) == longest
-    if longest:
-        model(**example(model, batch=1, length=longest))
-        with pytest.raises(ValueError, match=f"the model takes at most {longest} tokens"):
-            example(model, batch=1, length=longest + 1)
-        ids = torch.full((1, longest + 1), 5)
-        with pytest.raises((IndexError, RuntimeError)):
-            model(input_ids=ids)

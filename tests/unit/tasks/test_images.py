@@ -90,7 +90,7 @@ def test_errors(folder):
             of(**given).load(SEED)
         return str(caught.value)
 
-    assert "missing: images are read from a folder" in refused(train=folder / "none")
+    assert f"{folder / 'none'} does not exist" in refused(train=folder / "none")
     file = folder / "green" / "01.png"
     assert f"{file} is a file" in refused(train=file)
     assert f"{folder / 'green'} holds no folders" in refused(train=folder / "green")
@@ -168,6 +168,24 @@ def test_saved_datasets(tmp_path, model):
     assert pixels[2]["pixel_values"].shape == (3, 8, 8)
     with pytest.raises(ValueError, match=r"no column 'photo'.*--image-column"):
         of(train=tmp_path / "saved", image_column="photo").load(SEED)
+
+
+def test_images_in_parquet_files(tmp_path, model):
+    import datasets
+
+    images = [Image.new("RGB", (4, 4), (40 * number, 0, 0)) for number in range(4)]
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["even", "odd"])
+    )
+    rows = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 0, 1]}, features=features)
+    for part in range(2):
+        rows.select([2 * part, 2 * part + 1]).to_parquet(tmp_path / f"{part}.parquet")
+    task = of(train=tmp_path / "*.parquet", eval=tmp_path / "1.parquet")
+    train, evaluation = task.load(SEED)
+    assert (train.labels, evaluation.labels) == ([0, 1, 0, 1], [0, 1])
+    assert train.label_names == ("even", "odd")
+    pixels = task.features(evaluation, task.load_processor(model))
+    assert pixels[1]["pixel_values"].shape == (3, 8, 8)
 
 
 def test_grey_images_for_a_model_of_one_channel():

@@ -103,7 +103,6 @@ def test_columns_are_the_users_or_the_datasets():
 @pytest.mark.parametrize(
     ("kind", "module", "extra"),
     [
-        ("classification", "sklearn", "metrics"),
         ("tokens", "seqeval", "tokens"),
         ("images", "PIL", "vision"),
         ("summaries", "rouge_score", "summaries"),
@@ -144,6 +143,20 @@ def test_evaluation_data_of_the_hub_come_alone(monkeypatch):
     train, evaluation = of(task="wnut_17").load(SEED)
     assert (len(train), len(evaluation), train.label_names) == (3, 1, ("O", "B-x", "I-x"))
     assert asked == [("leondz/wnut_17", None, catalogue.CONVERTED)] * 2
+
+
+def test_any_dataset_of_the_hub_by_its_name(monkeypatch):
+    import datasets
+
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-x", "I-x"]))
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), tags=tags)
+    rows = {"tokens": [["a", "b"]] * 3, "tags": [[1, 2]] * 3}
+    part = datasets.Dataset.from_dict(rows, features=features)
+    parts = datasets.DatasetDict(train=part, test=part.select([0]))
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, config: parts)
+    train, evaluation = of(kind="tokens", train="user/name").load(SEED)
+    assert (len(train), len(evaluation), train.label_names) == (3, 1, ("O", "B-x", "I-x"))
+    assert "user/name, test split" in evaluation.source
 
 
 def test_a_file_takes_the_place_of_the_hubs_evaluation_data(monkeypatch, tmp_path):

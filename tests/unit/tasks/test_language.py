@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 
@@ -45,6 +46,14 @@ def test_plain_text_and_tables(tmp_path):
         of(eval=tmp_path / "a.jsonl", text_column="body").load_evaluation((), SEED)
     with pytest.raises(ValueError, match="does not exist"):
         of(train=tmp_path / "none.txt").load(SEED)
+
+
+def test_compressed_text(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"the film\nwas good\n"))
+    found = of(eval=tmp_path / "a.txt.gz").load_evaluation((), SEED)
+    assert found.rows == ["the film\nwas good\n"]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "the film"}'))
+    assert of(eval=tmp_path / "a.jsonl.gz").load_evaluation((), SEED).rows == ["the film"]
 
 
 def test_the_end_of_the_only_text_is_set_aside(tmp_path):

@@ -1,4 +1,3 @@
-import builtins
 import math
 import warnings
 
@@ -6,8 +5,6 @@ import numpy as np
 import pytest
 
 from sentei.tasks import metrics
-
-pytest.importorskip("sklearn")
 
 
 @pytest.fixture(autouse=True)
@@ -78,16 +75,3 @@ def test_errors():
         metrics.compute(["accuracy"], [], [])
     with pytest.raises(ValueError, match="NaN or infinite for 1 of 2 examples: training has div"):
         metrics.compute(["accuracy"], [[0.0, math.nan], [0.0, 1.0]], [1, 1])
-
-
-def test_missing_package_names_the_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("sklearn"):
-            raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"sklearn.*pip install 'sentei\[metrics\]'"):
-        metrics.compute(["accuracy"], [1], [1])

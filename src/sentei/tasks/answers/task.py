@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
-from sentei.data.formats import read_text
+from sentei.data.formats import read_text, suffix
 from sentei.data.holdout import hold_out, part_names
 from sentei.data.table import Table
 from sentei.messages import counted
@@ -96,6 +96,7 @@ class QuestionAnswering(TableTask[Questions]):
 
     title = "question answering"
     auto_class = "AutoModelForQuestionAnswering"
+    pipeline_tag = "question-answering"
     one_each = False
     pads = True
     usual_length = 384
@@ -113,7 +114,7 @@ class QuestionAnswering(TableTask[Questions]):
         Raises:
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
-        if path.suffix.lower() == ".json":
+        if path.is_file() and suffix(path) == ".json":
             text = read_text(path, self.encoding)
             if text.lstrip().startswith("{"):
                 return Questions.of(files.read(path, text), str(path))

@@ -1,0 +1,88 @@
+"""A model's card: the README.md of its folder, whose first lines the hub reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from sentei.files import write_text
+from sentei.models.folder import is_shrunk
+
+CARD: Final = "README.md"
+"""The file that the hub shows."""
+
+PROCESSORS: Final = {
+    "tokenizer_config.json": "AutoTokenizer",
+    "preprocessor_config.json": "AutoImageProcessor",
+}
+"""Files of what makes a model's input, and the class of transformers that reads each."""
+
+LOADING: Final = "Loading"
+"""Title of the section that says how the model is loaded."""
+
+
+def write_card(folder: Path, data: ModelCardData, sections: Iterable[str]) -> None:
+    """Write the card of a model, whole or not at all.
+
+    Args:
+        folder: The model's.
+        data: What the hub reads.
+        sections: What people read, in Markdown.
+    """
+    body = "\n\n".join(sections)
+    write_text(folder / CARD, str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")))
+
+
+def read_card(folder: str | Path) -> ModelCard | None:
+    """The card of a model's folder, if it has one; what is damaged in its metadata is left out."""
+    path = Path(folder, CARD)
+    return ModelCard.load(path, ignore_metadata_errors=True) if path.is_file() else None
+
+
+def mark_shrunk(folder: Path, account: str) -> None:
+    """Say in a card, if there is one, that the model is shrunk, and how it is loaded now.
+
+    Args:
+        folder: The model's, with the card of the model that it was made of.
+        account: What was removed, in Markdown.
+    """
+    card = read_card(folder)
+    if card is None:
+        return
+    card.data["tags"] = list(dict.fromkeys([*card.data.get("tags", []), "sentei", "shrunk"]))
+    section = re.compile(rf"^## {LOADING}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    if is_shrunk(folder):
+        card.text = section.sub(lambda _: f"{loading(folder)}\n\n", card.text)
+    card.text = f"{card.text.rstrip()}\n\n## Shrunk\n\n{account}\n"
+    write_text(folder / CARD, str(card))
+
+
+def loading(folder: Path, model_class: str = "AutoModel") -> str:
+    """The section that says how a model is loaded.
+
+    Args:
+        folder: The model's.
+        model_class: The class of transformers for it, unless it is shrunk.
+    """
+    processors = [name for file, name in PROCESSORS.items() if (folder / file).is_file()]
+    if is_shrunk(folder):
+        intro = "`sentei.shrink.load` loads it: no config can say its shapes."
+        imports = ["from huggingface_hub import snapshot_download", "from sentei import shrink"]
+        where = 'folder = snapshot_download("NAME")  # or the folder of this file'
+        load, classes = "shrink.load(folder)", processors
+    else:
+        intro = "Plain transformers load it."
+        imports, where = [], 'folder = "NAME"  # on the hub, or the folder of this file'
+        load, classes = f"{model_class}.from_pretrained(folder)", [model_class, *processors]
+    if classes:
+        imports.append(f"from transformers import {', '.join(classes)}")
+    inputs = [
+        f"{name.removeprefix('Auto').lower()} = {name}.from_pretrained(folder)"
+        for name in processors
+    ]
+    code = "\n".join([*imports, "", where, f"model = {load}", *inputs])
+    return f"## {LOADING}\n\n{intro}\n\n```python\n{code}\n```"

@@ -1,0 +1,44 @@
+"""The card of a model's folder."""
+
+import pytest
+from huggingface_hub import ModelCard, ModelCardData
+
+from sentei.models.card import CARD, loading, mark_shrunk, read_card, write_card
+from sentei.models.folder import MANIFEST
+
+
+def test_what_is_written_is_read(tmp_path):
+    data = ModelCardData(library_name="transformers", tags=["sentei"])
+    write_card(tmp_path, data, ["# A model", "What it is."])
+    card = ModelCard.load(tmp_path / CARD)
+    assert card.data.to_dict() == data.to_dict()
+    assert card.text.strip() == "# A model\n\nWhat it is."
+    assert [path.name for path in tmp_path.iterdir()] == [CARD]
+    assert read_card(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_a_shrunk_model_is_loaded_by_what_can(tmp_path, shrunk):
+    (tmp_path / "tokenizer_config.json").touch()
+    before = loading(tmp_path, "AutoModelForMaskedLM")
+    assert "AutoModelForMaskedLM.from_pretrained" in before and "shrink" not in before
+    assert "tokenizer = AutoTokenizer.from_pretrained" in before and "processor" not in before
+    write_card(tmp_path, ModelCardData(tags="mine"), ["# A model", before, "## More", "More."])
+    if shrunk:
+        (tmp_path / MANIFEST).touch()
+    mark_shrunk(tmp_path, "Half of it.")
+    card = ModelCard.load(tmp_path / CARD)
+    assert card.data.tags == ["mine", "sentei", "shrunk"]
+    assert ("shrink.load(folder)" in card.text) is shrunk
+    assert ("AutoModelForMaskedLM" in card.text) is not shrunk
+    assert card.text.count("## Loading") == card.text.count("## More") == 1
+    assert card.text.rstrip().endswith("## More\n\nMore.\n\n## Shrunk\n\nHalf of it.")
+
+
+def test_a_card_of_other_hands_keeps_its_words(tmp_path):
+    (tmp_path / CARD).write_text("# Somebody's model\n\nIts words.\n")
+    (tmp_path / MANIFEST).touch()
+    mark_shrunk(tmp_path, "Half of it.")
+    text = (tmp_path / CARD).read_text()
+    assert "# Somebody's model\n\nIts words.\n\n## Shrunk\n\nHalf of it.\n" in text
+    assert ModelCard.load(tmp_path / CARD).data.tags == ["sentei", "shrunk"]
