@@ -44,7 +44,7 @@ def adapted(model, settings=BERT, seed=0):
 
 def scope_zeros(model):
     model = copy.deepcopy(model).requires_grad_(True)  # peft leaves it frozen
-    sites = sentei.frozen_mask().resolve(model)[0].sites
+    sites = sentei.frozen_mask().scope.resolve(model).sites
     return {site.name: site.parameter.detach() == 0 for site in sites}
 
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from sentei import auto, cli, serialization
+from sentei import auto, cli, magnitude, serialization
 from sentei.records import PruningReport, SiteRecord, UnitsRecord
 from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
@@ -236,7 +236,7 @@ def claims(units: int, pruned: int, budget: object = "global") -> PruningReport:
     )
     return PruningReport(
         method="any",
-        recipe={"budget": budget},
+        recipe={**serialization.to_dict(magnitude(0.8, pattern="row")), "budget": budget},
         step=10,
         total_steps=10,
         target=0.8,
@@ -245,7 +245,7 @@ def claims(units: int, pruned: int, budget: object = "global") -> PruningReport:
         parameters=units * weights,
         zeros=pruned * weights,
         sites=(site,),
-        units=(UnitsRecord(kind="head", name="all", layer=0, units=units, pruned=pruned),),
+        units=(UnitsRecord(pattern="head", name="all", layer=0, units=units, pruned=pruned),),
         updates=(),
         weight_histogram=None,
         score_histogram=None,
