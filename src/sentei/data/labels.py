@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sentei.messages import counted, listing
-from sentei.models.labels import placeholders
+from sentei.models.classes import placeholders
 
 
 def renumber(counts: Mapping[str, int], names: Sequence[str], source: str) -> dict[str, int]:

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from sentei.models import demo
+from sentei.models.classes import placeholders, same_names
 from sentei.models.folder import is_shrunk, load
-from sentei.models.labels import placeholders, same_names
 from sentei.models.quiet import errors_only
 
 FRESH: Final = ("missing_keys", "mismatched_keys")

@@ -30,8 +30,8 @@ from sentei.records import RunReport
 from sentei.run.callbacks import SECONDS, Journal, read_seconds
 from sentei.run.card import write_run_card
 from sentei.run.evaluate import evaluate
-from sentei.run.facts import describe_run
 from sentei.run.prepare import Prepared
+from sentei.run.reporting import describe_run
 from sentei.run.saving import explained, last_checkpoint, save_model
 from sentei.run.training import Interrupted, train
 

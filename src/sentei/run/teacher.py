@@ -18,8 +18,8 @@ from sentei.distill import Distiller, Match, TeacherCache
 from sentei.distill.cache import expected_bytes
 from sentei.distill.layers import match
 from sentei.messages import listing
+from sentei.models.classes import placeholders, same_names
 from sentei.models.folder import is_shrunk
-from sentei.models.labels import placeholders, same_names
 from sentei.models.loading import (
     load_model,
     locate_model,

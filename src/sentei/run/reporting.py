@@ -1,4 +1,4 @@
-"""The facts of a run that has ended, for its report."""
+"""The report of a run that has ended: what was asked, what was done, what came out."""
 
 from __future__ import annotations
 
