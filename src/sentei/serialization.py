@@ -8,9 +8,9 @@ an old run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -148,8 +148,17 @@ def explain(error: ValidationError) -> str:
 
 
 def _settings() -> list[str]:
-    """The names of all settings of all parts."""
-    parts: list[type[Part]] = [Part]
+    """The names of all settings of a recipe and of the parts that it may have."""
+    parts: list[type[Part]] = [Recipe]
     for part in parts:
-        parts.extend(part.__subclasses__())
+        inside = [one for info in part.model_fields.values() for one in _parts(info.annotation)]
+        parts.extend(one for one in (*part.__subclasses__(), *inside) if one not in parts)
     return sorted({name for part in parts for name in part.model_fields})
+
+
+def _parts(annotation: Any) -> Iterator[type[Part]]:
+    """The parts that a field's type names."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _parts(argument)

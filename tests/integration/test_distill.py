@@ -99,8 +99,8 @@ class Losses(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
-            terms, asked = self.distiller.terms, self.distiller.distillation
-            self.mine.append(sum(getattr(asked, name) * float(t) for name, t in terms.items()))
+            terms, weights = self.distiller.terms, self.distiller.distillation
+            self.mine.append(sum(getattr(weights, name) * float(t) for name, t in terms.items()))
             self.logged.append(logs["loss"])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
@@ -111,19 +111,19 @@ def test_the_trainer_as_it_is(tmp_path):
     student, teacher = bert(0, dropout=0.1), bert(1, layers=4)
     frozen = weights(teacher)
     distiller = sentei.Distiller(student, teacher, EVERYTHING).attach()
-    told = Losses(distiller)
+    losses = Losses(distiller)
     pruning = sentei.PruningCallback(sentei.platon(0.8, window=2, every=2))
-    run = trainer(student, tmp_path, told, pruning, eval_strategy="epoch")
+    run = trainer(student, tmp_path, losses, pruning, eval_strategy="epoch")
     run.train()
-    assert told.logged == pytest.approx(told.mine, rel=1e-3) and len(told.logged) == 24
-    assert told.logged[-1] < told.logged[0] / 2
+    assert losses.logged == pytest.approx(losses.mine, rel=1e-3) and len(losses.logged) == 24
+    assert losses.logged[-1] < losses.logged[0] / 2
     assert pruning.report.pruned == round(0.8 * pruning.report.prunable)
     closest(weights(teacher), frozen, rtol=0, atol=0)
     distiller.detach()
     with torch.no_grad():  # the last evaluation was of the labels alone
         batch = {k: torch.stack([row[k] for row in rows(8)]) for k in ("input_ids", "labels")}
         own = float(student.eval()(**batch).loss)
-    assert told.evaluated[-1] == pytest.approx(own, rel=1e-5)
+    assert losses.evaluated[-1] == pytest.approx(own, rel=1e-5)
 
 
 @pytest.mark.parametrize("labels", [0.0, 0.5])
@@ -131,9 +131,9 @@ def test_a_trainer_that_smooths_labels_passes_the_teacher_over(labels, tmp_path)
     student = bert(0)
     pruning = sentei.PruningCallback(sentei.magnitude(0.5, every=2))
     run = trainer(student, tmp_path, pruning, label_smoothing_factor=0.1, max_steps=4)
-    asked = sentei.Distillation(labels=labels, logits=0.5)
+    distillation = sentei.Distillation(labels=labels, logits=0.5)
     with (
-        sentei.Distiller(student, bert(1), asked),
+        sentei.Distiller(student, bert(1), distillation),
         pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1: .* detach the distiller"),
     ):
         run.train()
@@ -174,9 +174,9 @@ def test_the_teacher_computes_in_the_trainers_precision(tmp_path):
     """Accelerate puts autocast inside the model, where the model's own hooks are not."""
     student, teacher = bert(0), bert(1)
     seen = []
-    teacher.classifier.register_forward_hook(lambda m, given, out: seen.append(out.dtype))
+    teacher.classifier.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
     own = []
-    student.classifier.register_forward_hook(lambda m, given, out: own.append(out.dtype))
+    student.classifier.register_forward_hook(lambda m, args, out: own.append(out.dtype))
     with sentei.Distiller(student, teacher, EVERYTHING):
         trainer(student, tmp_path, bf16=True, max_steps=2).train()
     assert seen == own == [torch.bfloat16] * 2
@@ -249,9 +249,11 @@ def same(a: Path, b: Path) -> bool:
 def test_a_teacher_made_in_the_run(task, tmp_path):
     out = tmp_path / "run"
     options = [*task, *FAST, "--teacher", "dense", *LEARN, "--dense-epochs", 4]
-    told = done("prune", *options, "--epochs", 4, "--learning-rate", 1e-2, "--out", out)
-    assert "Teacher: dense; loss: 0.5 x labels + 0.5 x logits (kl, temperature 2)" in told.stderr
-    assert "layers: 1->1, 2->2" in told.stderr
+    finished = done("prune", *options, "--epochs", 4, "--learning-rate", 1e-2, "--out", out)
+    assert (
+        "Teacher: dense; loss: 0.5 x labels + 0.5 x logits (kl, temperature 2)" in finished.stderr
+    )
+    assert "layers: 1->1, 2->2" in finished.stderr
     report = json.loads((out / "report.json").read_text())
     assert report["settings"]["teacher"] == "dense" and "1->1" in report["settings"]["learns"]
     assert report["pruning"]["recipe"]["distill"]["hidden"] == 0.5
@@ -289,18 +291,20 @@ def test_where_the_student_starts(task, tiny_model, tmp_path, start):
 
 def test_the_model_before_pruning_teaches(tuned, data, tmp_path):
     options = ["--model", tuned, "--train", data["train"], "--eval", data["eval"], *FAST]
-    told = done("prune", *options, "--teacher", "self", "--out", tmp_path / "run")
-    assert "Teacher: self" in told.stderr
+    finished = done("prune", *options, "--teacher", "self", "--out", tmp_path / "run")
+    assert "Teacher: self" in finished.stderr
     method = ["--method", "knowledge_aware", "--set", "schedule.stages=5", "--precision", "fp32"]
-    told = done("prune", *options[:6], *method, "--out", tmp_path / "default", "--json")
-    assert json.loads(told.stdout)["settings"]["teacher"] == "self"
+    finished = done("prune", *options[:6], *method, "--out", tmp_path / "default", "--json")
+    assert json.loads(finished.stdout)["settings"]["teacher"] == "self"
 
 
 def test_a_recipe_that_can_do_without_its_teacher(task, tuned, data, tmp_path):
     """It learns from one where there is one, and says so where there is none."""
     optional = ["--set", "distill={required: false}"]
-    told = done("prune", *task, *FAST, *optional, "--out", tmp_path / "alone")
-    assert "Teacher: none; --model" in told.stderr and "--dense-epochs 3 would" in told.stderr
+    finished = done("prune", *task, *FAST, *optional, "--out", tmp_path / "alone")
+    assert (
+        "Teacher: none; --model" in finished.stderr and "--dense-epochs 3 would" in finished.stderr
+    )
     report = json.loads((tmp_path / "alone" / "report.json").read_text())
     assert report["settings"]["teacher"].startswith("none: --model")
     assert not report["train"][0]["terms"]
@@ -308,15 +312,19 @@ def test_a_recipe_that_can_do_without_its_teacher(task, tuned, data, tmp_path):
     assert same(tmp_path / "alone", tmp_path / "never")
     assert "Teacher: none;" in done("inspect", *task, *FAST, *optional).output
     files = ["--train", data["train"], "--eval", data["eval"]]
-    told = done("prune", "--model", tuned, *files, *FAST, *optional, "--out", tmp_path / "taught")
-    assert "Teacher: self" in told.stderr
-    asked = run("prune", *task, *FAST, *optional, "--teacher", "self", "--out", tmp_path / "asked")
-    assert asked.exit_code == 2 and "no head trained for this task" in asked.stderr
+    finished = done(
+        "prune", "--model", tuned, *files, *FAST, *optional, "--out", tmp_path / "taught"
+    )
+    assert "Teacher: self" in finished.stderr
+    refused = run(
+        "prune", *task, *FAST, *optional, "--teacher", "self", "--out", tmp_path / "asked"
+    )
+    assert refused.exit_code == 2 and "no head trained for this task" in refused.stderr
 
 
 @pytest.mark.parametrize("teacher", ["dense", "named"])
 def test_resume_is_bit_for_bit(task, tuned, tmp_path, teacher):
-    """With the teacher's answers kept, too: what is read back is what was said first."""
+    """With the teacher's answers kept, too: what is read back is what was computed first."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = [*task, *FAST, *LEARN, "--epochs", 20, "--checkpoints", 10, "--batch-size", 16]
     if teacher == "dense":
@@ -335,8 +343,8 @@ def test_resume_is_bit_for_bit(task, tuned, tmp_path, teacher):
     while not list(stopped.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
     done("prune", "--out", stopped, "--resume")
     assert same(whole, stopped)
 
@@ -364,11 +372,11 @@ def test_answers_are_kept_and_shared_between_runs(tuned, task, tmp_path):
 
 def test_inspect_tells_of_the_teacher(task, tuned, tiny_model, tmp_path):
     options = [*task, *FAST, *LEARN, "--teacher", tuned]
-    found = json.loads(done("inspect", *options, "--json").stdout)
-    assert found["memory"]["teacher"] == sum(
+    facts = json.loads(done("inspect", *options, "--json").stdout)
+    assert facts["memory"]["teacher"] == sum(
         tensor.nbytes for tensor in load_file(tuned / "model.safetensors").values()
     )
-    assert found["teacher"]["name"] == str(tuned) and "layers: 1->1" in found["teacher"]["learns"]
+    assert facts["teacher"]["name"] == str(tuned) and "layers: 1->1" in facts["teacher"]["learns"]
     words = done("inspect", *options, "--teacher-cache", tmp_path / "answers").output
     assert "Teacher:" in words and "the teacher's answers to all texts" in words
     alone = json.loads(done("inspect", *task, *FAST, "--json").stdout)
@@ -452,17 +460,17 @@ def test_numbers_are_learnt_from_the_labels_alone_where_the_recipe_says_so(tiny_
         (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
     files = ["--train", tmp_path / "train.jsonl", "--eval", tmp_path / "eval.jsonl"]
     options = ["--model", tiny_model, *files, "--regression", "--dense-epochs", 1, *FAST]
-    found = run("inspect", *options)
-    assert found.exit_code == 0
+    finished = run("inspect", *options)
+    assert finished.exit_code == 0
     assert "Teacher: none; the recipe learns numbers from the labels alone" in " ".join(
-        found.stdout.split()
+        finished.stdout.split()
     )
     refused = run("inspect", *options, "--teacher", "dense")
     assert refused.exit_code == 2 and "add --set distill.regression=teacher" in " ".join(
         refused.stderr.split()
     )
-    asked = run("inspect", *options, "--teacher", "dense", "--set", "distill.regression=teacher")
-    assert asked.exit_code == 0 and "Teacher: none" not in asked.output
+    finished = run("inspect", *options, "--teacher", "dense", "--set", "distill.regression=teacher")
+    assert finished.exit_code == 0 and "Teacher: none" not in finished.output
 
 
 def test_a_teacher_without_a_trained_head(task, tiny_model, tmp_path):

@@ -229,3 +229,14 @@ def test_override_of_penalties(settings, penalties):
 def test_wrong_overrides_of_penalties(setting, message):
     with pytest.raises(ValueError, match=message):
         override(recipe_of(penalties=(ReweightedL1(),)), [setting])
+
+
+def test_an_unknown_setting_may_have_been_another_of_a_recipe_and_of_nothing_else():
+    from sentei.run.settings import Training
+
+    assert "epochs" in Training.model_fields  # a part too, but of no recipe
+    recipe = to_dict(sentei.magnitude(0.5))
+    with pytest.raises(ValueError, match=r"unknown setting epoch$"):
+        sentei.load({**recipe, "epoch": 3})
+    with pytest.raises(ValueError, match="unknown setting penaltys; did you mean 'penalties'"):
+        sentei.load({**recipe, "penaltys": []})

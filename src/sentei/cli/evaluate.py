@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,41 +32,25 @@ def evaluate(options: dict[str, Any], *, json: JsonOption = False) -> None:
 
     For a model of a run, options left out are the run's: its data, columns and length.
     """
-    from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
+    from sentei.models.loading import locate_model
     from sentei.models.quiet import quiet_transformers
-    from sentei.run.evaluate import evaluate as measure
-    from sentei.tasks.corpus import load_evaluation
-    from sentei.tensors import count_zeros
+    from sentei.run.evaluate import evaluate_saved
 
     quiet_transformers()
     if "model" in options:
         run = Path(locate_model(options["model"])[0]).absolute().parent / "run.yaml"
         options = (_of_run(run, options) if run.is_file() else {}) | options
-    settings = make_settings(options)
-    folder, name = locate_model(settings.model)
-    corpus = load_evaluation(settings.task, saved_labels(folder), settings.training.seed)
-    model, trained = load_model(folder, corpus.head)
-    if not trained:
-        raise ValueError(
-            f"--model {settings.model}: it has no trained head for this task, so there is nothing "
-            "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
-        )
-    processor = corpus.load_processor(folder)
-    share_padding(model, processor)
-    features = corpus.evaluation_features(processor)
-    metrics = measure(model, processor, corpus, features, settings.training.batch_size)
-    parameters = sum(p.numel() for p in model.parameters())
-    zeros = sum(count_zeros(p) for p in model.parameters())
+    evaluation = evaluate_saved(make_settings(options))
     if json:
-        facts = {"model": name, "data": corpus.evaluation.source, "metrics": metrics}
-        show_json({**facts, "parameters": parameters, "zeros": zeros})
+        show_json(dataclasses.asdict(evaluation))
         return
-    output.print(f"{name}: {zeros:,} of {parameters:,} parameters are zero")
-    output.print(f"{corpus.evaluation.source}")
+    zeros, parameters = evaluation.zeros, evaluation.parameters
+    output.print(f"{evaluation.model}: {zeros:,} of {parameters:,} parameters are zero")
+    output.print(evaluation.data)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for metric in metrics:
+    for metric in evaluation.metrics:
         table.add_column(metric, justify="right")
-    table.add_row(*(f"{value:.4f}" for value in metrics.values()))
+    table.add_row(*(f"{value:.4f}" for value in evaluation.metrics.values()))
     output.print(table)
 
 

@@ -80,13 +80,13 @@ def augment(
             words = replaceable(text)
             parts.append((text, words, candidates(text, words) if words else []))
         rng = random.Random("\0".join([str(seed), *row]))
-        found = [row]
+        versions = [row]
         for _ in range(copies):
             copy = tuple(rewrite(*part, replace=replace, rng=rng) for part in parts)
             if copy not in seen:
                 seen.add(copy)
-                found.append(copy)
-        yield found
+                versions.append(copy)
+        yield versions
 
 
 def rewrite(

@@ -174,7 +174,7 @@ class TeacherCache:
         Args:
             inputs: What the teacher reads.
             precision: What it computes in.
-            device: Where its outputs are wanted.
+            device: Where its outputs go.
             run: Runs the teacher; called only if an example is not there, or damaged.
 
         Raises:

@@ -33,12 +33,12 @@ class Example(NamedTuple):
     tokens: slice
 
     def shape(self, name: str, layers: int) -> tuple[int, ...]:
-        """Of its tensor of that name, without padding; -1 for the axis that is not known."""
+        """The shape of its tensor of that name, without padding; -1 for the unknown axis."""
         sizes = {"layers": layers, "tokens": self.tokens.stop - self.tokens.start}
         return tuple(sizes.get(axis, -1) for axis in AXES[name])
 
-    def view(self, name: str, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Of its row of a batch's tensor of that name, what is not padding."""
+    def without_padding(self, name: str, tensor: NDArray[Any]) -> NDArray[Any]:
+        """A view of its row of a batch's tensor of that name."""
         index = (self.tokens if axis == "tokens" else slice(None) for axis in AXES[name])
         return tensor[tuple(index)]
 
@@ -59,14 +59,16 @@ def examples_of(inputs: Mapping[str, Any], precision: str) -> list[Example]:
             f"the batch holds {', '.join(sorted(others))}: a teacher's cache knows examples by "
             "their input_ids and token_type_ids; train without a cache"
         )
-    columns = {name: inputs[name].cpu().numpy().astype("<i8") for name in _INPUTS if name in inputs}
+    inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+    columns = {name: tensor.cpu().numpy().astype("<i8") for name, tensor in inputs.items()}
     examples = []
-    for row, mask in enumerate(columns.get("attention_mask", np.ones_like(columns["input_ids"]))):
+    for row, mask in enumerate(columns["attention_mask"]):
         real = np.flatnonzero(mask)
         tokens = slice(real[0], real[-1] + 1) if len(real) else slice(0, 1)
         digest = hashlib.blake2b(precision.encode(), digest_size=16)
-        for name, column in columns.items():
-            digest.update(name.encode() + column[row, tokens].tobytes())
+        for name in _INPUTS:
+            if name in columns:
+                digest.update(name.encode() + columns[name][row, tokens].tobytes())
         examples.append(Example(digest.digest(), tokens))
     return examples
 
@@ -89,7 +91,7 @@ def to_outputs(batch: Tensors, device: torch.device) -> Outputs:
 
 def cut(example: Example, row: int, batch: Tensors) -> Tensors:
     """An example's tensors, without padding, out of a row of a batch."""
-    return {name: example.view(name, array[:, row]) for name, array in batch.items()}
+    return {name: example.without_padding(name, array[:, row]) for name, array in batch.items()}
 
 
 def pad(examples: Sequence[Example], tensors: Mapping[bytes, Tensors], width: int) -> Tensors:
@@ -102,5 +104,5 @@ def pad(examples: Sequence[Example], tensors: Mapping[bytes, Tensors], width: in
         )
         batch[name] = np.zeros((layers, len(examples), *sizes), np.float32)
         for row, example in enumerate(examples):
-            example.view(name, batch[name][:, row])[...] = tensors[example.key][name]
+            example.without_padding(name, batch[name][:, row])[...] = tensors[example.key][name]
     return batch

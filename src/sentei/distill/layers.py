@@ -16,7 +16,7 @@ from sentei.parts.distillation import Distillation
 class Match:
     """Student and teacher, layer by layer.
 
-    ``distillation`` is what was asked for, without the terms that an optional teacher cannot give.
+    ``distillation`` is the recipe's, without the terms that an optional teacher cannot give.
     ``layers`` holds the teacher's layer for each of the student's, from 1; it is empty where no
     loss looks into the models. ``notes`` says what was left out and what will be changed in the
     models, in sentences.
@@ -48,36 +48,31 @@ def match(student: nn.Module, teacher: nn.Module, distillation: Distillation) ->
     Raises:
         ValueError: They do not fit each other for these losses; says what differs and the fix.
     """
-    ours, theirs = config_of(student), config_of(teacher)
-    notes = []
-    if distillation.regression == "alone" and _is_regression(ours):
+    configs = config_of(student), config_of(teacher)
+    if distillation.regression == "alone" and _is_regression(configs[0]):
         raise ValueError(
             "distill.regression=alone: the student predicts a number, which is learnt without a "
             "teacher; attach none, or use regression=teacher"
         )
+    notes = []
     if distillation.logits:
-        _same(ours, theirs, "num_labels", "logits", "give a teacher of the same task, or logits=0")
+        _same(*configs, "num_labels", "logits", "give a teacher of the same task, or logits=0")
     if distillation.hidden:
         try:
-            _check_hidden(ours, theirs)
+            _check_hidden(*configs)
         except ValueError as error:
             if distillation.required or not (distillation.logits or distillation.attention):
                 raise
             distillation = distillation.model_copy(update={"hidden": 0.0})
             notes.append(f"hidden states are left out: {error}")
     if distillation.attention:
-        _same(
-            ours,
-            theirs,
-            "num_attention_heads",
-            "attention",
-            "leave attention scores out with attention=0",
-        )
+        fix = "leave attention scores out with attention=0"
+        _same(*configs, "num_attention_heads", "attention", fix)
     layers: tuple[int, ...] = ()
     if distillation.hidden or distillation.attention:
-        layers = layer_map(_depth(ours, "student"), _depth(theirs, "teacher"), distillation.layers)
+        layers = layer_map(*_depths(*configs), distillation.layers)
     if distillation.attention:
-        for who, config in (("student", ours), ("teacher", theirs)):
+        for who, config in zip(("student", "teacher"), configs, strict=True):
             kind = implementation(config)
             if kind != "eager":
                 notes.append(
@@ -87,28 +82,32 @@ def match(student: nn.Module, teacher: nn.Module, distillation: Distillation) ->
     return Match(distillation, layers, tuple(notes))
 
 
-def layer_map(student: int, teacher: int, asked: Sequence[int] | None = None) -> tuple[int, ...]:
+def layer_map(student: int, teacher: int, layers: Sequence[int] | None = None) -> tuple[int, ...]:
     """The teacher's layer for each of the student's, from 1.
 
-    Without ``asked`` they are spread evenly, rounded up: 3 layers learn from 2, 4 and 6 of 6.
+    Args:
+        student: Its number of layers.
+        teacher: Its number of layers.
+        layers: The map itself, to be checked. None spreads them evenly, rounded up: 3 layers learn
+            from 2, 4 and 6 of 6.
 
     Raises:
-        ValueError: ``asked`` has another length than the student's depth, or names a layer that
+        ValueError: ``layers`` has another length than the student's depth, or names a layer that
             the teacher does not have.
     """
-    if asked is None:
+    if layers is None:
         return tuple(-(-layer * teacher // student) for layer in range(1, student + 1))
-    if len(asked) != student:
+    if len(layers) != student:
         raise ValueError(
-            f"distill.layers={tuple(asked)} names {len(asked)} layers of the teacher: "
+            f"distill.layers={tuple(layers)} names {len(layers)} layers of the teacher: "
             f"the student has {student}, and each needs one"
         )
-    if wrong := [layer for layer in asked if not 1 <= layer <= teacher]:
+    if outside := [layer for layer in layers if not 1 <= layer <= teacher]:
         raise ValueError(
-            f"distill.layers={tuple(asked)} names layer {wrong[0]}: "
+            f"distill.layers={tuple(layers)} names layer {outside[0]}: "
             f"the teacher's layers are 1 to {teacher}"
         )
-    return tuple(asked)
+    return tuple(layers)
 
 
 def implementation(config: Any) -> str:
@@ -116,19 +115,23 @@ def implementation(config: Any) -> str:
     return getattr(config, "_attn_implementation", None) or "eager"
 
 
-def _same(ours: Any, theirs: Any, name: str, term: str, fix: str) -> None:
-    a, b = getattr(ours, name, None), getattr(theirs, name, None)
-    if a is not None and b is not None and a != b:
+def _same(student: Any, teacher: Any, name: str, term: str, fix: str) -> None:
+    """Refuse configs that differ in a number which both state."""
+    ours, theirs = getattr(student, name, None), getattr(teacher, name, None)
+    if ours is not None and theirs is not None and ours != theirs:
         raise ValueError(
-            f"distill.{term}: the student's {name} is {a} and the teacher's is {b}, which cannot "
-            f"be compared; {fix}"
+            f"distill.{term}: the student's {name} is {ours} and the teacher's is {theirs}, which "
+            f"cannot be compared; {fix}"
         )
 
 
-def _check_hidden(ours: Any, theirs: Any) -> None:
-    _same(ours, theirs, "hidden_size", "hidden", "leave hidden states out with hidden=0")
-    _depth(ours, "student")
-    _depth(theirs, "teacher")
+def _check_hidden(student: Any, teacher: Any) -> None:
+    _same(student, teacher, "hidden_size", "hidden", "leave hidden states out with hidden=0")
+    _depths(student, teacher)
+
+
+def _depths(student: Any, teacher: Any) -> tuple[int, int]:
+    return _depth(student, "student"), _depth(teacher, "teacher")
 
 
 def _is_regression(config: Any) -> bool:

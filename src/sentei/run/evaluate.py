@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,53 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from sentei.data.features import Features, check_positions
-from sentei.tasks.corpus import Corpus
+from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
+from sentei.run.settings import Settings
+from sentei.tasks.corpus import Corpus, load_evaluation
 from sentei.tasks.task import mean_loss
+from sentei.tensors import count_zeros
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model gives on evaluation data.
+
+    ``model`` is its name, ``data`` where the examples come from; ``zeros`` of its ``parameters``
+    are zero.
+    """
+
+    model: str
+    data: str
+    metrics: dict[str, float]
+    parameters: int
+    zeros: int
+
+
+def evaluate_saved(settings: Settings) -> Evaluation:
+    """Measure a fine-tuned model on the evaluation data of its task.
+
+    Raises:
+        ValueError: The model or the data cannot be used, or it has no head for the task.
+    """
+    folder, name = locate_model(settings.model)
+    training = settings.training
+    corpus = load_evaluation(settings.task, saved_labels(folder), training.seed)
+    model, trained = load_model(folder, corpus.head)
+    if not trained:
+        raise ValueError(
+            f"--model {settings.model}: it has no trained head for this task, so there is nothing "
+            "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
+        )
+    processor = corpus.load_processor(folder)
+    share_padding(model, processor)
+    features = corpus.evaluation_features(processor)
+    return Evaluation(
+        model=name,
+        data=corpus.evaluation.source,
+        metrics=evaluate(model, processor, corpus, features, training.batch_size),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        zeros=sum(count_zeros(parameter) for parameter in model.parameters()),
+    )
 
 
 def evaluate(

@@ -145,12 +145,6 @@ class Task(CorpusSource, Generic[E]):
         return self
 
     @property
-    def label(self) -> str:
-        """What ``--kind`` calls it."""
-        kind: str = type(self).model_fields["kind"].default
-        return kind
-
-    @property
     def problem(self) -> str:
         """What reports call it."""
         return self.title

@@ -35,40 +35,42 @@ def test_markup_and_special_tokens_stay():
 def test_all_or_nothing_is_replaced():
     text = "A GOOD film in Paris: good!"
     words = replaceable(text)
-    found = rewrite(text, words, table(text, words), replace=1.0, rng=random.Random(0))
-    assert found.split()[1].isupper() and found.split()[4] == "London:"
-    assert found.startswith("A ") and found.endswith("!")
-    assert not {"good", "film", "paris"} & {word.text.lower() for word in replaceable(found)}
+    rewritten = rewrite(text, words, table(text, words), replace=1.0, rng=random.Random(0))
+    assert rewritten.split()[1].isupper() and rewritten.split()[4] == "London:"
+    assert rewritten.startswith("A ") and rewritten.endswith("!")
+    assert not {"good", "film", "paris"} & {word.text.lower() for word in replaceable(rewritten)}
     assert rewrite(text, words, table(text, words), replace=0.0, rng=random.Random(0)) == text
 
 
-def test_the_fraction_replaced_is_the_one_asked_for():
+def test_the_fraction_replaced_is_the_one_set():
     text = " ".join(["good"] * 4000)
     words = replaceable(text)
-    found = rewrite(text, words, table(text, words), replace=0.4, rng=random.Random(1)).split()
-    kept = found.count("good")
-    assert len(found) == 4000 and abs(kept / 4000 - 0.6) < 0.03
+    rewritten = rewrite(text, words, table(text, words), replace=0.4, rng=random.Random(1)).split()
+    kept = rewritten.count("good")
+    assert len(rewritten) == 4000 and abs(kept / 4000 - 0.6) < 0.03
     for word in TABLE["good"]:
-        assert abs(found.count(word) / (4000 - kept) - 1 / 3) < 0.05
+        assert abs(rewritten.count(word) / (4000 - kept) - 1 / 3) < 0.05
 
 
 ROWS = [("the film was good", "see Paris"), ("a good meal", "no word here known")]
 
 
 def test_rows_keep_their_original_first_and_no_copy_twice():
-    found = list(augment(ROWS, table, copies=1000, replace=0.4, seed=0))
-    for row, copies in zip(ROWS, found, strict=True):
+    versions = list(augment(ROWS, table, copies=1000, replace=0.4, seed=0))
+    for row, copies in zip(ROWS, versions, strict=True):
         assert copies[0] == row and len(set(copies)) == len(copies)
-    assert len(found[0]) == 3 * 4 * 2  # every choice of film, good and Paris is met
-    assert len(found[1]) == 4 and {second for _, second in found[1]} == {ROWS[1][1]}
+    assert len(versions[0]) == 3 * 4 * 2  # every choice of film, good and Paris is met
+    assert len(versions[1]) == 4 and {second for _, second in versions[1]} == {ROWS[1][1]}
     again = list(augment([*ROWS, ROWS[0]], table, copies=1000, replace=0.4, seed=0))
-    assert again[:2] == found and again[2] == [ROWS[0]]  # an original stays, its copies were there
+    assert again[:2] == versions and again[2] == [
+        ROWS[0]
+    ]  # an original stays, its copies were there
 
 
 def test_no_copy_is_a_later_original():
     rows = [("a good film",), ("a nice film",), ("a great book",)]
-    found = list(augment(rows, table, copies=200, replace=0.5, seed=0))
-    for row, copies in zip(rows, found, strict=True):
+    versions = list(augment(rows, table, copies=200, replace=0.5, seed=0))
+    for row, copies in zip(rows, versions, strict=True):
         assert {*rows} & {*copies} == {row}
 
 

@@ -1,4 +1,4 @@
-"""The distiller on small models of several families, in a plain loop."""
+"""The distiller at the student's hooks, in a plain loop."""
 
 from __future__ import annotations
 
@@ -12,100 +12,13 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BartForSequenceClassification,
-    BertConfig,
-    BertForQuestionAnswering,
     BertForSequenceClassification,
-    BertForTokenClassification,
-    DebertaV2Config,
-    DebertaV2ForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    ViTConfig,
-    ViTForImageClassification,
 )
 
 import sentei
+from helpers.distilling import BART, EVERYTHING, batch, bert, no_dropout
 from sentei.distill import Distiller
-from sentei.distill.recorder import ScoreRecorder
 from sentei.parts.distillation import Distillation
-
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 60,
-    "max_position_embeddings": 24,
-}
-BART = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "decoder_ffn_dim": 48,
-    "vocab_size": 60,
-    "max_position_embeddings": 24,
-}
-EVERYTHING = Distillation(labels=1, logits=1, hidden=1, attention=1)
-
-
-def bert(seed=0, **changes):
-    torch.manual_seed(seed)
-    return BertForSequenceClassification(BertConfig(**SIZES | changes))
-
-
-def batch(lengths=(9, 9, 9, 9), width=9, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(5, 60, (len(lengths), width), generator=generator)
-    mask = torch.tensor([[int(i < n) for i in range(width)] for n in lengths])
-    return {
-        "input_ids": ids * mask,
-        "attention_mask": mask,
-        "labels": torch.arange(len(lengths)) % 2,
-    }
-
-
-def no_dropout(**changes):
-    return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} | changes
-
-
-DISTILBERT = DistilBertConfig(
-    dim=32, n_layers=2, n_heads=4, hidden_dim=48, vocab_size=60, max_position_embeddings=24
-)
-FAMILIES = {
-    "bert": (BertForSequenceClassification, BertConfig(**SIZES)),
-    "distilbert": (DistilBertForSequenceClassification, DISTILBERT),
-    "mpnet": (MPNetForSequenceClassification, MPNetConfig(**SIZES)),
-    "deberta": (
-        DebertaV2ForSequenceClassification,
-        DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]),
-    ),
-    "vit": (ViTForImageClassification, ViTConfig(**SIZES, image_size=8, patch_size=4)),
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_hands_out_its_scores(family):
-    """The scores recorded are those whose softmax the model itself returns as attentions."""
-    kind, config = FAMILIES[family]
-    torch.manual_seed(0)
-    student, teacher = kind(copy.deepcopy(config)), kind(copy.deepcopy(config))
-    inputs = batch((9, 6, 4, 2))
-    if family == "vit":
-        inputs = {"pixel_values": torch.randn(4, 3, 8, 8), "labels": inputs["labels"]}
-    with Distiller(student, teacher, EVERYTHING) as distiller:
-        student.train()(**inputs).loss.backward()
-        assert set(distiller.terms) == {"labels", "logits", "hidden", "attention"}
-        assert all(term > 0 for term in distiller.terms.values())
-        with torch.no_grad(), ScoreRecorder() as recorder:
-            attentions = student.eval()(**inputs, output_attentions=True).attentions
-    assert len(recorder.scores) == len(attentions) == 2
-    for scores, attention in zip(recorder.scores, attentions, strict=True):
-        torch.testing.assert_close(scores.softmax(-1), attention)
 
 
 def test_a_teacher_that_is_the_student_adds_nothing():
@@ -120,47 +33,15 @@ def test_a_teacher_that_is_the_student_adds_nothing():
 
 
 def test_the_weighted_terms_are_the_loss():
-    asked = Distillation(labels=0.25, logits=2, hidden=0.5, attention=0.125)
+    distillation = Distillation(labels=0.25, logits=2, hidden=0.5, attention=0.125)
     student, teacher = bert(0, **no_dropout()), bert(1)
-    with Distiller(student, teacher, asked) as distiller:
+    with Distiller(student, teacher, distillation) as distiller:
         loss = student.train()(**batch()).loss
     terms = distiller.terms
     expected = 0.25 * terms["labels"] + 2 * terms["logits"]
     expected = expected + 0.5 * terms["hidden"] + 0.125 * terms["attention"]
     torch.testing.assert_close(loss, expected)
     assert not any(term.requires_grad for term in terms.values())
-
-
-def test_padding_says_nothing_unless_asked_to():
-    """Each row alone and unpadded, against all in one padded batch."""
-    student, teacher = bert(0, **no_dropout()).double(), bert(1).double()
-    lengths = (9, 6, 4, 2)
-    together = batch(lengths, width=9)
-    hidden = Distillation(labels=0, logits=0, hidden=1)
-    attention = Distillation(labels=0, logits=0, attention=1)
-    student.train()
-    for asked, size in ((hidden, lambda n: n), (attention, lambda n: n * n)):
-        with Distiller(student, teacher, asked):
-            padded = student(**together).loss
-            wider = {**together}
-            for name in ("input_ids", "attention_mask"):
-                wider[name] = F.pad(together[name], (0, 5))
-            assert student(**wider).loss.item() == pytest.approx(padded.item())
-            alone = [
-                student(
-                    **{
-                        k: v[i : i + 1, :n] if v.ndim > 1 else v[i : i + 1]
-                        for k, v in together.items()
-                    }
-                ).loss
-                for i, n in enumerate(lengths)
-            ]
-        weights = [size(n) for n in lengths]
-        mean = sum(w * loss for w, loss in zip(weights, alone, strict=True)) / sum(weights)
-        torch.testing.assert_close(padded, mean)
-        counted = asked.model_copy(update={"padding": True})
-        with Distiller(student, teacher, counted):
-            assert abs(student(**together).loss - student(**wider).loss) > 1e-4
 
 
 def test_evaluation_is_untouched():
@@ -179,10 +60,10 @@ def test_outputs_are_as_asked_but_for_the_loss():
     student, teacher = bert(0, **no_dropout()), bert(1)
     student.train()
     with Distiller(student, teacher, Distillation(hidden=1)):
-        found = student(**batch())
-        assert list(found.keys()) == ["loss", "logits"] and found[0] is found.loss
-        asked = student(**batch(), output_hidden_states=True)
-        assert len(asked.hidden_states) == 3
+        outputs = student(**batch())
+        assert list(outputs.keys()) == ["loss", "logits"] and outputs[0] is outputs.loss
+        outputs = student(**batch(), output_hidden_states=True)
+        assert len(outputs.hidden_states) == 3
 
 
 def test_positional_arguments_are_understood():
@@ -193,6 +74,20 @@ def test_positional_arguments_are_understood():
         named = student(**inputs).loss
         ids = inputs.pop("input_ids")
         assert torch.equal(student(ids, **inputs).loss, named)
+
+
+def test_a_compiled_student_learns_the_same():
+    """The hooks are on the model itself, whichever of the two the distiller is given."""
+    inputs, terms = batch((9, 5, 3, 2)), Distillation(logits=1, hidden=1)
+    plain = bert(0, **no_dropout())
+    with Distiller(plain, bert(1), terms):
+        expected = plain.train()(**inputs).loss
+    for wrapped in (False, True):
+        student = bert(0, **no_dropout())
+        compiled = torch.compile(student, backend="eager")
+        with Distiller(compiled if wrapped else student, bert(1), terms) as distiller:
+            assert distiller.student is student
+            torch.testing.assert_close(compiled.train()(**inputs).loss, expected)
 
 
 def test_detach_restores_everything():
@@ -220,18 +115,6 @@ def test_detach_restores_everything():
     torch.testing.assert_close(plain.loss, F.cross_entropy(plain.logits, inputs["labels"]))
 
 
-def test_the_teacher_does_not_learn_or_drop():
-    student, teacher = bert(0), bert(1).train()
-    distiller = Distiller(student, teacher, EVERYTHING)
-    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-    with distiller:
-        student.train()(**batch()).loss.backward()
-    assert all(p.grad is None for p in teacher.parameters())
-    assert all(p.grad is not None for p in student.bert.encoder.parameters())
-    dropping = Distillation(logits=1, teacher_dropout=True)
-    assert Distiller(student, bert(1), dropping).teacher.training
-
-
 def test_a_failed_forward_leaves_no_recorder_behind():
     student, teacher = bert(0), bert(1)
     with Distiller(student, teacher, EVERYTHING):
@@ -239,21 +122,6 @@ def test_a_failed_forward_leaves_no_recorder_behind():
             student.train()(input_ids=torch.full((1, 4), 999))
         assert not torch.overrides._get_current_function_mode_stack()
         student(**batch()).loss.backward()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, None])
-def test_the_teacher_computes_in_the_students_precision(dtype):
-    """Also where autocast is inside the student's forward, as Accelerate puts it."""
-    student, teacher = bert(0, **no_dropout()), bert(1)
-    found = []
-    teacher.classifier.register_forward_hook(
-        lambda module, given, output: found.append(output.dtype)
-    )
-    if dtype:
-        student.forward = torch.autocast("cpu", dtype=dtype)(student.forward)
-    with Distiller(student, teacher, Distillation(logits=1)):
-        student.train()(**batch())
-    assert found == [dtype or torch.float32]
 
 
 def test_unequal_depth_learns_from_the_layers_named():
@@ -264,24 +132,13 @@ def test_unequal_depth_learns_from_the_layers_named():
         ours = student.train()(**inputs, output_hidden_states=True).hidden_states
     real = inputs["attention_mask"].bool()
     for layers in (None, (1, 3)):
-        asked = Distillation(labels=0, logits=0, hidden=1, layers=layers)
+        distillation = Distillation(labels=0, logits=0, hidden=1, layers=layers)
         chosen = [0, *(layers or (2, 4))]
         expected = sum(
             F.mse_loss(a[real], states[t][real]) for a, t in zip(ours, chosen, strict=True)
         )
-        with Distiller(student, teacher, asked):
+        with Distiller(student, teacher, distillation):
             torch.testing.assert_close(student(**inputs).loss, expected)
-
-
-def test_a_teacher_of_another_family():
-    """DistilBERT has no place for the token types that BERT's batch carries."""
-    torch.manual_seed(1)
-    teacher = DistilBertForSequenceClassification(copy.deepcopy(DISTILBERT))
-    student = bert(0)
-    inputs = batch() | {"token_type_ids": torch.zeros(4, 9, dtype=torch.long)}
-    with Distiller(student, teacher, EVERYTHING) as distiller:
-        student.train()(**inputs).loss.backward()
-    assert all(term > 0 for term in distiller.terms.values())
 
 
 def test_an_encoder_decoder_that_writes_is_refused():
@@ -291,126 +148,6 @@ def test_an_encoder_decoder_that_writes_is_refused():
         Distiller(student, teacher, Distillation())
     student, teacher = (BartForSequenceClassification(BartConfig(**BART)) for _ in range(2))
     Distiller(student, teacher, Distillation())
-
-
-def test_hidden_states_that_cannot_be_compared():
-    """Refused, and left out with a word where a recipe can do without its teacher."""
-    student, wider, inputs = bert(0, **no_dropout()), bert(1, hidden_size=48), batch()
-    with pytest.raises(ValueError, match="hidden_size is 32 and the teacher's is 48"):
-        Distiller(student, wider, Distillation(hidden=1))
-    bart = BartForSequenceClassification(BartConfig(**BART, num_labels=2))
-    for teacher, reason in ((wider, "hidden_size is 32"), (bart, "is an encoder-decoder")):
-        asked = Distillation(hidden=1, required=False)
-        distiller = Distiller(student, teacher, asked)
-        assert distiller.distillation == asked.model_copy(update={"hidden": 0})
-        (note,) = distiller.notes
-        assert note.startswith("hidden states are left out: ") and reason in note
-    with pytest.raises(ValueError, match="hidden_size is 32"):  # nothing else is asked of it
-        Distiller(student, wider, Distillation(logits=0, hidden=1, required=False))
-    with Distiller(student, wider, Distillation(hidden=1, required=False)) as distiller:
-        student.train()(**inputs).loss.backward()
-    assert distiller.terms.keys() == {"labels", "logits"}
-    same = Distiller(student, bert(1), Distillation(hidden=1, required=False))
-    assert same.distillation.hidden == 1 and not same.notes
-
-
-def regressor(seed):
-    return bert(seed, num_labels=1, problem_type="regression", **no_dropout())
-
-
-@pytest.mark.parametrize("target", ["teacher", "labels"])
-def test_regression_takes_the_squared_error(target):
-    student, teacher = regressor(0), regressor(1)
-    inputs = batch() | {"labels": torch.tensor([0.0, 0.5, 1.0, 2.0])}
-    asked = Distillation(labels=0, logits=1, logits_loss="kl", regression=target)
-    with Distiller(student, teacher, asked), torch.no_grad():
-        found = student.train()(**inputs)
-        theirs = teacher(**inputs).logits[:, 0] if target == "teacher" else inputs["labels"]
-        torch.testing.assert_close(found.loss, F.mse_loss(found.logits[:, 0], theirs))
-
-
-def test_regression_without_a_teacher_takes_none():
-    with pytest.raises(ValueError, match="the student predicts a number"):
-        Distiller(regressor(0), regressor(1), Distillation(regression="alone"))
-    Distiller(bert(0), bert(1), Distillation(regression="alone"))
-
-
-def test_classes_of_tokens_leave_padding_out():
-    torch.manual_seed(0)
-    config = BertConfig(**SIZES, **no_dropout())
-    student = BertForTokenClassification(config)
-    teacher = BertForTokenClassification(copy.deepcopy(config))
-    inputs = batch((9, 5, 3, 2))
-    labels = inputs["input_ids"] % 2
-    inputs["labels"] = labels.masked_fill(inputs["attention_mask"] == 0, -100)
-    asked = Distillation(labels=0, logits=1, temperature=1.0)
-    with Distiller(student, teacher, asked):
-        loss = student.train()(**inputs).loss
-    real = inputs["attention_mask"].bool()
-    with torch.no_grad():
-        ours, theirs = student(**inputs).logits[real], teacher(**inputs).logits[real]
-        rows = F.kl_div(ours.log_softmax(-1), theirs.softmax(-1), reduction="none").sum(-1)
-    torch.testing.assert_close(loss.detach(), rows.mean())
-
-
-def test_places_of_answers_leave_padding_out():
-    torch.manual_seed(0)
-    config = BertConfig(**SIZES, **no_dropout())
-    student = BertForQuestionAnswering(config)
-    teacher = BertForQuestionAnswering(copy.deepcopy(config))
-    inputs = {k: v for k, v in batch((9, 5, 3, 2)).items() if k != "labels"}
-    inputs |= {"start_positions": torch.tensor([1, 2, 0, 1])}
-    inputs |= {"end_positions": torch.tensor([3, 4, 2, 1])}
-    with torch.no_grad():
-        ours, theirs = student.eval()(**inputs), teacher(**inputs)
-    # by hand: over the real tokens of each row, start and end alike; T = 2
-    kept, rows = inputs["attention_mask"].bool(), []
-    for a, b in (
-        (ours.start_logits, theirs.start_logits),
-        (ours.end_logits, theirs.end_logits),
-    ):
-        for row in range(4):
-            q = (a[row][kept[row]] / 2).log_softmax(-1)
-            p = (b[row][kept[row]] / 2).softmax(-1)
-            rows.append(F.kl_div(q, p, reduction="sum"))
-    for labels in (0.0, 0.5):
-        asked = Distillation(labels=labels, logits=1, temperature=2.0)
-        with Distiller(student, teacher, asked):
-            found = student.train()(**inputs)
-        expected = 4 * torch.stack(rows).mean() + labels * ours.loss
-        torch.testing.assert_close(found.loss.detach(), expected)
-        assert found.start_logits.shape == ours.start_logits.shape
-    with Distiller(student, teacher, Distillation(labels=0, logits_loss="mse", logits=1)):
-        squares = student.train()(**inputs).loss
-    parts = zip(ours.to_tuple()[1:], theirs.to_tuple()[1:], strict=True)
-    both = [(a - b)[kept].square() for a, b in parts]
-    torch.testing.assert_close(squares.detach(), torch.stack(both).mean())
-
-
-@pytest.mark.parametrize("kind", ["kl", "cross_entropy", "mse"])
-def test_more_padding_does_not_change_the_loss_of_answers(kind):
-    torch.manual_seed(0)
-    config = BertConfig(**SIZES, **no_dropout())
-    student = BertForQuestionAnswering(config).train()
-    teacher = BertForQuestionAnswering(copy.deepcopy(config))
-    inputs = {k: v for k, v in batch((9, 5, 3, 2)).items() if k != "labels"}
-    padded = {name: F.pad(value, (0, 12)) for name, value in inputs.items()}
-    with Distiller(student, teacher, Distillation(labels=0, logits=1, logits_loss=kind)):
-        short, long = student(**inputs).loss, student(**padded).loss
-    torch.testing.assert_close(short, long)
-
-
-def test_without_labels_the_teacher_is_enough():
-    student, teacher = bert(0), bert(1)
-    inputs = {k: v for k, v in batch().items() if k != "labels"}
-    student.train()
-    with Distiller(student, teacher, Distillation(labels=0, logits=1)):
-        student(**inputs).loss.backward()
-    with (
-        Distiller(student, teacher, Distillation(labels=0.5, logits=1)),
-        pytest.raises(ValueError, match="labels=0"),
-    ):
-        student(**inputs)
 
 
 def test_the_function_form_agrees_with_the_hooks():
@@ -481,18 +218,6 @@ def test_fused_attention_that_cannot_be_changed_is_told(monkeypatch):
     with pytest.raises(ValueError, match="attn_implementation='eager': the student uses sdpa"):
         Distiller(student, teacher, EVERYTHING).attach()
     assert not student._forward_hooks
-
-
-def test_several_classes_an_example_take_no_softmax():
-    student = bert(0, problem_type="multi_label_classification")
-    inputs = batch() | {"labels": torch.ones(4, 2)}
-    with (
-        Distiller(student, bert(1), Distillation(logits=1)),
-        pytest.raises(ValueError, match="logits_loss=mse"),
-    ):
-        student.train()(**inputs)
-    with Distiller(student, bert(1), Distillation(logits=1, logits_loss="mse")):
-        student.train()(**inputs).loss.backward()
 
 
 def test_attaching_twice_is_refused():

@@ -1,20 +1,17 @@
-"""The losses by hand, and which layer learns from which."""
+"""The losses by hand: of tensors, and through the hooks of small models."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+import torch.nn.functional as F
+from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
 
-from sentei.distill import losses
-from sentei.distill.layers import layer_map, match
+from helpers.distilling import SIZES, batch, bert, no_dropout, regressor
+from sentei.distill import Distiller, losses
 from sentei.parts.distillation import Distillation
 
 # With T = 2 the teacher's logits (2 log 3, 0) give p = (3/4, 1/4), the student's (0, 0) q = 1/2.
@@ -31,13 +28,13 @@ def test_kl_by_hand():
 
 def test_cross_entropy_by_hand():
     expected = math.log(2) / 2  # -(3/4 + 1/4) log 1/2, a mean over two classes, no T^2
-    found = losses.logits_loss(STUDENT, TEACHER, "cross_entropy", 2.0)
-    assert found.item() == pytest.approx(expected)
+    loss = losses.logits_loss(STUDENT, TEACHER, "cross_entropy", 2.0)
+    assert loss.item() == pytest.approx(expected)
 
 
 def test_squared_error_by_hand():
-    found = losses.logits_loss(STUDENT, TEACHER, "mse", 2.0)
-    assert found.item() == pytest.approx((2 * math.log(3)) ** 2 / 2)  # without temperature
+    loss = losses.logits_loss(STUDENT, TEACHER, "mse", 2.0)
+    assert loss.item() == pytest.approx((2 * math.log(3)) ** 2 / 2)  # without temperature
 
 
 def test_hidden_states_by_hand():
@@ -63,77 +60,137 @@ def test_attention_scores_by_hand():
     assert half.dtype == torch.float32 and half.item() == pytest.approx(30 / 4)
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher", "expected"),
-    [
-        (3, 6, (2, 4, 6)),
-        (4, 6, (2, 3, 5, 6)),
-        (6, 6, (1, 2, 3, 4, 5, 6)),
-        (1, 12, (12,)),
-        (4, 2, (1, 1, 2, 2)),
-    ],
-)
-def test_layers_are_spread_evenly_and_the_last_learns_from_the_last(student, teacher, expected):
-    assert layer_map(student, teacher) == expected
+# --------------------------------------------------------------------------- through the hooks
 
 
-def test_layers_asked_for_are_checked():
-    assert layer_map(2, 6, (1, 3)) == (1, 3)
-    with pytest.raises(ValueError, match="names 1 layers of the teacher: the student has 2"):
-        layer_map(2, 6, (3,))
-    with pytest.raises(ValueError, match="names layer 7: the teacher's layers are 1 to 6"):
-        layer_map(2, 6, (1, 7))
-    with pytest.raises(ValueError, match="names layer 0"):
-        layer_map(2, 6, (0, 6))
+def test_padding_says_nothing_unless_asked_to():
+    """Each row alone and unpadded, against all in one padded batch."""
+    student, teacher = bert(0, **no_dropout()).double(), bert(1).double()
+    lengths = (9, 6, 4, 2)
+    together = batch(lengths, width=9)
+    hidden = Distillation(labels=0, logits=0, hidden=1)
+    attention = Distillation(labels=0, logits=0, attention=1)
+    student.train()
+    for distillation, size in ((hidden, lambda n: n), (attention, lambda n: n * n)):
+        with Distiller(student, teacher, distillation):
+            padded = student(**together).loss
+            wider = {**together}
+            for name in ("input_ids", "attention_mask"):
+                wider[name] = F.pad(together[name], (0, 5))
+            assert student(**wider).loss.item() == pytest.approx(padded.item())
+            alone = [
+                student(
+                    **{
+                        k: v[i : i + 1, :n] if v.ndim > 1 else v[i : i + 1]
+                        for k, v in together.items()
+                    }
+                ).loss
+                for i, n in enumerate(lengths)
+            ]
+        weights = [size(n) for n in lengths]
+        mean = sum(w * loss for w, loss in zip(weights, alone, strict=True)) / sum(weights)
+        torch.testing.assert_close(padded, mean)
+        counted = distillation.model_copy(update={"padding": True})
+        with Distiller(student, teacher, counted):
+            assert abs(student(**together).loss - student(**wider).loss) > 1e-4
 
 
-def bert(**changes):
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "vocab_size": 20,
-        "max_position_embeddings": 16,
-    }
-    return BertForSequenceClassification(BertConfig(**sizes | changes))
+@pytest.mark.parametrize("target", ["teacher", "labels"])
+def test_regression_takes_the_squared_error(target):
+    student, teacher = regressor(0), regressor(1)
+    inputs = batch() | {"labels": torch.tensor([0.0, 0.5, 1.0, 2.0])}
+    distillation = Distillation(labels=0, logits=1, logits_loss="kl", regression=target)
+    with Distiller(student, teacher, distillation), torch.no_grad():
+        outputs = student.train()(**inputs)
+        theirs = teacher(**inputs).logits[:, 0] if target == "teacher" else inputs["labels"]
+        torch.testing.assert_close(outputs.loss, F.mse_loss(outputs.logits[:, 0], theirs))
 
 
-EVERYTHING = Distillation(labels=0, logits=1, hidden=1, attention=0.5)
+def test_classes_of_tokens_leave_padding_out():
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES, **no_dropout())
+    student = BertForTokenClassification(config)
+    teacher = BertForTokenClassification(copy.deepcopy(config))
+    inputs = batch((9, 5, 3, 2))
+    labels = inputs["input_ids"] % 2
+    inputs["labels"] = labels.masked_fill(inputs["attention_mask"] == 0, -100)
+    distillation = Distillation(labels=0, logits=1, temperature=1.0)
+    with Distiller(student, teacher, distillation):
+        loss = student.train()(**inputs).loss
+    real = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        ours, theirs = student(**inputs).logits[real], teacher(**inputs).logits[real]
+        rows = F.kl_div(ours.log_softmax(-1), theirs.softmax(-1), reduction="none").sum(-1)
+    torch.testing.assert_close(loss.detach(), rows.mean())
 
 
-def test_a_match_describes_itself():
-    found = match(bert(), bert(num_hidden_layers=4), EVERYTHING)
-    assert found.describe() == (
-        "loss: logits (kl, temperature 2) + hidden + 0.5 x attention; layers: 1->2, 2->4"
-    )
-    assert any("student" in note and "sdpa to eager" in note for note in found.notes)
-    logits = match(bert(), bert(num_hidden_layers=4), Distillation())
-    assert logits.describe() == "loss: 0.5 x labels + 0.5 x logits (kl, temperature 2)"
-    assert logits.layers == () == logits.notes
+def test_places_of_answers_leave_padding_out():
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES, **no_dropout())
+    student = BertForQuestionAnswering(config)
+    teacher = BertForQuestionAnswering(copy.deepcopy(config))
+    inputs = {k: v for k, v in batch((9, 5, 3, 2)).items() if k != "labels"}
+    inputs |= {"start_positions": torch.tensor([1, 2, 0, 1])}
+    inputs |= {"end_positions": torch.tensor([3, 4, 2, 1])}
+    with torch.no_grad():
+        ours, theirs = student.eval()(**inputs), teacher(**inputs)
+    # by hand: over the real tokens of each row, start and end alike; T = 2
+    kept, rows = inputs["attention_mask"].bool(), []
+    for a, b in (
+        (ours.start_logits, theirs.start_logits),
+        (ours.end_logits, theirs.end_logits),
+    ):
+        for row in range(4):
+            q = (a[row][kept[row]] / 2).log_softmax(-1)
+            p = (b[row][kept[row]] / 2).softmax(-1)
+            rows.append(F.kl_div(q, p, reduction="sum"))
+    for labels in (0.0, 0.5):
+        distillation = Distillation(labels=labels, logits=1, temperature=2.0)
+        with Distiller(student, teacher, distillation):
+            outputs = student.train()(**inputs)
+        expected = 4 * torch.stack(rows).mean() + labels * ours.loss
+        torch.testing.assert_close(outputs.loss.detach(), expected)
+        assert outputs.start_logits.shape == ours.start_logits.shape
+    with Distiller(student, teacher, Distillation(labels=0, logits_loss="mse", logits=1)):
+        squares = student.train()(**inputs).loss
+    parts = zip(ours.to_tuple()[1:], theirs.to_tuple()[1:], strict=True)
+    both = [(a - b)[kept].square() for a, b in parts]
+    torch.testing.assert_close(squares.detach(), torch.stack(both).mean())
 
 
-@pytest.mark.parametrize(
-    ("changes", "asked", "message"),
-    [
-        ({"hidden_size": 32}, EVERYTHING, "hidden_size is 16 and the teacher's is 32"),
-        ({"num_attention_heads": 4}, EVERYTHING, "num_attention_heads is 2 and the teacher's is 4"),
-        ({"num_labels": 3}, Distillation(), "num_labels is 2 and the teacher's is 3"),
-        ({}, Distillation(hidden=1, layers=(1,)), "the student has 2"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(changes, asked, message):
-    with pytest.raises(ValueError, match=message):
-        match(bert(), bert(**changes), asked)
+@pytest.mark.parametrize("kind", ["kl", "cross_entropy", "mse"])
+def test_more_padding_does_not_change_the_loss_of_answers(kind):
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES, **no_dropout())
+    student = BertForQuestionAnswering(config).train()
+    teacher = BertForQuestionAnswering(copy.deepcopy(config))
+    inputs = {k: v for k, v in batch((9, 5, 3, 2)).items() if k != "labels"}
+    padded = {name: F.pad(value, (0, 12)) for name, value in inputs.items()}
+    with Distiller(student, teacher, Distillation(labels=0, logits=1, logits_loss=kind)):
+        short, long = student(**inputs).loss, student(**padded).loss
+    torch.testing.assert_close(short, long)
 
 
-def test_what_is_not_compared_may_differ():
-    match(bert(), bert(hidden_size=32, num_attention_heads=4), Distillation(logits=1))
-    match(bert(), bert(num_labels=3), Distillation(logits=0, hidden=1))
+def test_several_classes_an_example_take_no_softmax():
+    student = bert(0, problem_type="multi_label_classification")
+    inputs = batch() | {"labels": torch.ones(4, 2)}
+    with (
+        Distiller(student, bert(1), Distillation(logits=1)),
+        pytest.raises(ValueError, match="logits_loss=mse"),
+    ):
+        student.train()(**inputs)
+    with Distiller(student, bert(1), Distillation(logits=1, logits_loss="mse")):
+        student.train()(**inputs).loss.backward()
 
 
-def test_encoder_decoders_are_refused_below_their_logits():
-    config = T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=20)
-    model = T5ForConditionalGeneration(config)
-    with pytest.raises(ValueError, match="encoder-decoder"):
-        match(model, model, Distillation(hidden=1))
+def test_without_labels_the_teacher_is_enough():
+    student, teacher = bert(0), bert(1)
+    inputs = {k: v for k, v in batch().items() if k != "labels"}
+    student.train()
+    with Distiller(student, teacher, Distillation(labels=0, logits=1)):
+        student(**inputs).loss.backward()
+    with (
+        Distiller(student, teacher, Distillation(labels=0.5, logits=1)),
+        pytest.raises(ValueError, match="labels=0"),
+    ):
+        student(**inputs)

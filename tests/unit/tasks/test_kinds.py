@@ -138,8 +138,8 @@ def test_evaluation_data_of_the_hub_come_alone(monkeypatch):
         return datasets.DatasetDict(train=part, validation=part.select([0]))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = of(task="wnut_17").load_evaluation(("B-x", "I-x", "O"), SEED)
-    assert found.tags == [[0, 1]]
+    sentences = of(task="wnut_17").load_evaluation(("B-x", "I-x", "O"), SEED)
+    assert sentences.tags == [[0, 1]]
     train, evaluation = of(task="wnut_17").load(SEED)
     assert (len(train), len(evaluation), train.label_names) == (3, 1, ("O", "B-x", "I-x"))
     assert asked == [("leondz/wnut_17", None, catalogue.CONVERTED)] * 2
@@ -166,8 +166,8 @@ def test_a_file_takes_the_place_of_the_hubs_evaluation_data(monkeypatch, tmp_pat
     )
     rows = {"sentence": ["bad", "good"], "label": [0, 1]}
     part = datasets.Dataset.from_dict(rows, features=features)
-    found = datasets.DatasetDict(train=part, validation=part)
-    monkeypatch.setattr(datasets, "load_dataset", lambda path, config: found)
+    parts = datasets.DatasetDict(train=part, validation=part)
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, config: parts)
     file = tmp_path / "mine.csv"
     file.write_text("sentence,label\nfine,positive\n")
     train, evaluation = of(task="sst2", eval=file).load(SEED)

@@ -37,8 +37,8 @@ def tokenizer(tiny_model):
 
 def test_plain_text_and_tables(tmp_path):
     (tmp_path / "a.txt").write_text("the film\nwas good\n")
-    found = of(eval=tmp_path / "a.txt").load_evaluation((), SEED)
-    assert found.rows == ["the film\nwas good\n"] and "18 characters" in found.source
+    documents = of(eval=tmp_path / "a.txt").load_evaluation((), SEED)
+    assert documents.rows == ["the film\nwas good\n"] and "18 characters" in documents.source
     rows = [{"text": "the film"}, {"text": "was good"}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert of(eval=tmp_path / "a.jsonl").load_evaluation((), SEED).rows == ["the film", "was good"]
@@ -50,8 +50,8 @@ def test_plain_text_and_tables(tmp_path):
 
 def test_compressed_text(tmp_path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"the film\nwas good\n"))
-    found = of(eval=tmp_path / "a.txt.gz").load_evaluation((), SEED)
-    assert found.rows == ["the film\nwas good\n"]
+    documents = of(eval=tmp_path / "a.txt.gz").load_evaluation((), SEED)
+    assert documents.rows == ["the film\nwas good\n"]
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "the film"}'))
     assert of(eval=tmp_path / "a.jsonl.gz").load_evaluation((), SEED).rows == ["the film"]
 
@@ -77,12 +77,12 @@ def test_of_several_texts_some_are_set_aside(tmp_path):
 def test_blocks_are_packed_without_padding(tokenizer):
     task = of(max_length=4)
     texts = Documents(["the film was", "good a book\nwas bad", "", " \n", "fine"], "three")
-    found = task.features(texts, tokenizer, seed=SEED)
-    words = [tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in found]
+    blocks = task.features(texts, tokenizer, seed=SEED)
+    words = [tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in blocks]
     assert words == [["the", "film", "was", "good"], ["a", "book", "was", "bad"]]
-    assert (found[0]["labels"] == found[0]["input_ids"]).all()
-    assert found.summary == "9 tokens in 2 blocks of 4"
-    batch = task.collator(tokenizer)([found[0], found[1]])
+    assert (blocks[0]["labels"] == blocks[0]["input_ids"]).all()
+    assert blocks.summary == "9 tokens in 2 blocks of 4"
+    batch = task.collator(tokenizer)([blocks[0], blocks[1]])
     assert batch["input_ids"].shape == (2, 4)
     with pytest.raises(ValueError, match="three: 9 tokens do not fill one block of 10"):
         of(max_length=10).features(texts, tokenizer, seed=SEED)
@@ -91,20 +91,20 @@ def test_blocks_are_packed_without_padding(tokenizer):
 def test_an_end_stands_behind_each_text(tokenizer):
     tokenizer.eos_token = "[SEP]"
     try:
-        found = of(max_length=4).features(
+        blocks = of(max_length=4).features(
             Documents(["the film", "was"], "two"), tokenizer, seed=SEED
         )
         end = tokenizer.eos_token_id
-        assert found[0]["input_ids"].tolist()[2] == end
+        assert blocks[0]["input_ids"].tolist()[2] == end
     finally:
         tokenizer.eos_token = None
 
 
 def test_long_texts_are_tokenised_in_pieces_without_losing_any(tokenizer):
     text = "the film was good\n" * 8000  # more than two pieces
-    found = of(max_length=8).features(Documents([text], "long"), tokenizer, seed=SEED)
-    assert len(found) == 4 * 8000 // 8
-    assert {tuple(row["input_ids"].tolist()) for row in found} == {tuple(found[0]["input_ids"])}
+    blocks = of(max_length=8).features(Documents([text], "long"), tokenizer, seed=SEED)
+    assert len(blocks) == 4 * 8000 // 8
+    assert {tuple(row["input_ids"].tolist()) for row in blocks} == {tuple(blocks[0]["input_ids"])}
 
 
 def test_perplexity_by_hand():
@@ -120,31 +120,31 @@ def test_perplexity_of_a_model_is_that_of_its_probabilities(tokenizer):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
     task = of(max_length=6)
-    found = task.features(
+    blocks = task.features(
         Documents(["the film was good a book was bad the meal was fine"], "x"),
         tokenizer,
     )
-    batch = task.collator(tokenizer)([found[0], found[1]])
+    batch = task.collator(tokenizer)([blocks[0], blocks[1]])
     with torch.no_grad():
         prediction = task.predict(model, batch, tokenizer)
         chances = model(batch["input_ids"]).logits.log_softmax(-1)
     guessed = chances[:, :-1].gather(-1, batch["input_ids"][:, 1:, None])
     assert prediction.labels == guessed.numel() == 10
     expected = math.exp(-float(guessed.mean()))
-    assert task.metrics([prediction], None, found)["perplexity"] == pytest.approx(
+    assert task.metrics([prediction], None, blocks)["perplexity"] == pytest.approx(
         expected, rel=1e-5
     )
 
 
 def test_models_that_cannot(tokenizer):
     task = of(max_length=8)
-    found = task.features(
+    blocks = task.features(
         Documents(["the film was good a book was bad"], "x"), tokenizer, seed=SEED
     )
-    task.check_model(LlamaForCausalLM(LlamaConfig(**SMALL)), found)
+    task.check_model(LlamaForCausalLM(LlamaConfig(**SMALL)), blocks)
     with pytest.raises(ValueError, match="a bert model sees the tokens after"):
-        task.check_model(BertLMHeadModel(BertConfig(**SMALL)), found)
-    task.check_model(BertLMHeadModel(BertConfig(**SMALL, is_decoder=True)), found)
+        task.check_model(BertLMHeadModel(BertConfig(**SMALL)), blocks)
+    task.check_model(BertLMHeadModel(BertConfig(**SMALL, is_decoder=True)), blocks)
     short = LlamaForCausalLM(LlamaConfig(**SMALL | {"max_position_embeddings": 4}))
     with pytest.raises(ValueError, match="model's 4 positions: --max-length 4"):
-        task.check_model(short, found)
+        task.check_model(short, blocks)

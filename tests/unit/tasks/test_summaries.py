@@ -32,9 +32,9 @@ def load(path, **given):
     ("text", "target"), [("document", "summary"), ("article", "highlights"), ("text", "target")]
 )
 def test_usual_columns_are_found(write, text, target):
-    found = load(write([{"id": 1, text: "long", target: "short"}]))
-    assert (found.texts, found.targets) == (["long"], ["short"])
-    assert f"({text} -> {target}, 1 row)" in found.source
+    pairs = load(write([{"id": 1, text: "long", target: "short"}]))
+    assert (pairs.texts, pairs.targets) == (["long"], ["short"])
+    assert f"({text} -> {target}, 1 row)" in pairs.source
 
 
 def test_columns_by_name(write):
@@ -62,19 +62,19 @@ def test_both_sides_are_cut_and_padded(tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     task = of(max_length=5, max_new_tokens=4, prefix="a ")
     pairs = SummaryPairs(["the film was good", "film"], ["the film was", "good"], "two")
-    found = task.features(pairs, tokenizer, seed=SEED)
-    assert tokenizer.decode(found[0]["input_ids"]) == "[CLS] a the film [SEP]"
-    assert tokenizer.decode(found[0]["labels"]) == "[CLS] the film [SEP]"
-    batch = task.collator(tokenizer)([found[0], found[1]])
-    assert batch["labels"][1].tolist() == [*found[1]["labels"], -100]
+    features = task.features(pairs, tokenizer, seed=SEED)
+    assert tokenizer.decode(features[0]["input_ids"]) == "[CLS] a the film [SEP]"
+    assert tokenizer.decode(features[0]["labels"]) == "[CLS] the film [SEP]"
+    batch = task.collator(tokenizer)([features[0], features[1]])
+    assert batch["labels"][1].tolist() == [*features[1]["labels"], -100]
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
-    assert task.truncated(found, tokenizer) == 0.5
+    assert task.truncated(features, tokenizer) == 0.5
 
 
 def test_rouge_by_hand():
     # 3 of 4 words agree both ways; pairs: "film was" of 3; longest common run: the film was
-    found = rouge(["the film was good"], ["the old film was"])
-    assert found == pytest.approx({"rougeL": 3 / 4, "rouge1": 3 / 4, "rouge2": 1 / 3})
+    scores = rouge(["the film was good"], ["the old film was"])
+    assert scores == pytest.approx({"rougeL": 3 / 4, "rouge1": 3 / 4, "rouge2": 1 / 3})
     assert rouge(["the films"], ["the film"])["rouge1"] == 1  # stems are compared
     assert rouge([""], ["x"]) == {"rougeL": 0, "rouge1": 0, "rouge2": 0}
     both = rouge(["good", "bad"], ["good", "good"])

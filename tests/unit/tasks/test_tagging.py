@@ -76,19 +76,19 @@ def load(path, **given):
     ],
 )
 def test_every_format_gives_the_same_sentences(write, name, content, given):
-    found = load(write(name, content), **given)
-    assert found.sentences == [["Ann", "Lee"], ["in", "Rome"]]
-    assert found.tags == [[3, 4], [0, 1]]
-    assert "2 sentences" in found.source
+    examples = load(write(name, content), **given)
+    assert examples.sentences == [["Ann", "Lee"], ["in", "Rome"]]
+    assert examples.tags == [[3, 4], [0, 1]]
+    assert "2 sentences" in examples.source
 
 
 def test_every_entity_has_both_tags_and_o_comes_first(write):
     train = write("a.conll", "Ann\tB-per\n\nin\tO\nRome\tB-loc\n")
     evaluation = write("b.conll", "New\tB-loc\nYork\tI-loc\n")
-    found = of(train=train, eval=evaluation).load(SEED)
-    assert found[0].label_names == NAMES == found[1].label_names
-    assert found[1].tags == [[1, 2]]
-    assert found[0].counts() == {"B-per": 1, "O": 1, "B-loc": 1}
+    parts = of(train=train, eval=evaluation).load(SEED)
+    assert parts[0].label_names == NAMES == parts[1].label_names
+    assert parts[1].tags == [[1, 2]]
+    assert parts[0].counts() == {"B-per": 1, "O": 1, "B-loc": 1}
 
 
 def test_some_sentences_are_set_aside(write):
@@ -146,21 +146,21 @@ def pieces(tiny_model, sentences, tags, **given):
 def test_the_first_piece_of_a_word_has_its_tag(tiny_model):
     # "good-film" is three pieces; a space is none at all
     sentences = [["the", "good-film", " ", "was"], ["a"]]
-    _, _, found = pieces(tiny_model, sentences, [[0, 1, 2, 3], [4]])
-    assert found[0]["labels"] == [-100, 0, 1, -100, -100, 3, -100]
-    assert found[1]["labels"] == [-100, 4, -100]
-    assert found.words[0] == [0, 1, 3] and found.words[1] == [0]
-    assert list(found.lengths) == [7, 3]
+    _, _, features = pieces(tiny_model, sentences, [[0, 1, 2, 3], [4]])
+    assert features[0]["labels"] == [-100, 0, 1, -100, -100, 3, -100]
+    assert features[1]["labels"] == [-100, 4, -100]
+    assert features.words[0] == [0, 1, 3] and features.words[1] == [0]
+    assert list(features.lengths) == [7, 3]
 
 
 def test_words_that_the_model_does_not_see_count_as_untagged(tiny_model):
     sentences = [["the", "film", "was", "good", "was"], ["a"]]
     tags = [[0, 1, 2, 3, 4], [1]]
-    task, examples, found = pieces(tiny_model, sentences, tags, max_length=5)
-    assert found[0]["labels"] == [-100, 0, 1, 2, -100]
-    seen = [[tags[i][word] for word in found.words[i]] for i in range(2)]
+    task, examples, features = pieces(tiny_model, sentences, tags, max_length=5)
+    assert features[0]["labels"] == [-100, 0, 1, 2, -100]
+    seen = [[tags[i][word] for word in features.words[i]] for i in range(2)]
     predictions = [Prediction(0.0, 1, seen[:1]), Prediction(0.0, 1, seen[1:])]
-    measured = task.metrics(predictions, examples, found)
+    measured = task.metrics(predictions, examples, features)
     # three spans are true; the two that are seen whole are found
     assert measured == pytest.approx(
         {"f1": 0.8, "precision": 1, "recall": 2 / 3, "accuracy": 4 / 6}
@@ -175,8 +175,8 @@ def test_a_byte_level_tokenizer_takes_words(tmp_path):
     built.train_from_iterator(["the film was good"] * 9, vocab_size=300, min_frequency=1)
     built.save_model(str(tmp_path))
     RobertaTokenizerFast.from_pretrained(tmp_path).save_pretrained(tmp_path)
-    _, _, found = pieces(tmp_path, [["the", "film"]], [[1, 2]])
-    assert [label for label in found[0]["labels"] if label != -100] == [1, 2]
+    _, _, features = pieces(tmp_path, [["the", "film"]], [[1, 2]])
+    assert [label for label in features[0]["labels"] if label != -100] == [1, 2]
 
 
 def test_span_scores_by_hand():

@@ -37,10 +37,10 @@ def write(tmp_path):
 def test_both_versions_of_the_format(write):
     answer = ("1889", CONTEXT.index("1889"))
     rows = [question([answer]), question([], is_impossible=True)]
-    found = of(eval=write("dev.json", article(*rows))).load_evaluation((), SEED)
-    assert found.rows[0].answers == (Answer("1889", 20),)
-    assert found.rows[1].answers == ()
-    assert "2 questions, 1 with an answer" in found.source
+    questions = of(eval=write("dev.json", article(*rows))).load_evaluation((), SEED)
+    assert questions.rows[0].answers == (Answer("1889", 20),)
+    assert questions.rows[1].answers == ()
+    assert "2 questions, 1 with an answer" in questions.source
     whole = of(eval=write("v1.json", article(rows[0]))).load_evaluation((), SEED)
     assert "with an answer" not in whole.source
 
@@ -59,8 +59,8 @@ def test_tables(write, answers):
         {"question": "Who?", "context": CONTEXT, "answers": {"text": [], "answer_start": []}},
     ]
     path = write("a.jsonl", "\n".join(map(json.dumps, rows)))
-    found = of(eval=path).load_evaluation((), SEED)
-    assert [row.answers for row in found.rows] == [(Answer("1889", 20),), ()]
+    questions = of(eval=path).load_evaluation((), SEED)
+    assert [row.answers for row in questions.rows] == [(Answer("1889", 20),), ()]
 
 
 @pytest.mark.parametrize(

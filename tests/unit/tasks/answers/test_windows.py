@@ -20,32 +20,34 @@ def tokenizer(tiny_model):
     return AutoTokenizer.from_pretrained(tiny_model)
 
 
-def words(tokenizer, found, i):
-    return tokenizer.convert_ids_to_tokens(found[i]["input_ids"])
+def words(tokenizer, features, i):
+    return tokenizer.convert_ids_to_tokens(features[i]["input_ids"])
 
 
 def test_a_short_context_is_one_window(tokenizer):
-    found = windows([ask("a book"), ask()], tokenizer, 32, 4)
-    assert len(found) == 2 and found.question == [0, 1]
-    row = found[0]
-    assert words(tokenizer, found, 0)[row["start_positions"]] == "a"
-    assert words(tokenizer, found, 0)[row["end_positions"]] == "book"
-    assert found[1]["start_positions"] == found[1]["end_positions"] == 0 == found.nowhere[1]
-    offsets = found.offsets(0)
+    features = windows([ask("a book"), ask()], tokenizer, 32, 4)
+    assert len(features) == 2 and features.question == [0, 1]
+    row = features[0]
+    assert words(tokenizer, features, 0)[row["start_positions"]] == "a"
+    assert words(tokenizer, features, 0)[row["end_positions"]] == "book"
+    assert (
+        features[1]["start_positions"] == features[1]["end_positions"] == 0 == features.nowhere[1]
+    )
+    offsets = features.offsets(0)
     assert offsets[:4].tolist() == [[-1, -1]] * 4 and offsets[-1].tolist() == [-1, -1]
     assert CONTEXT[slice(*offsets[5])] == "film"
 
 
 def test_long_contexts_overlap(tokenizer):
     # 10 tokens are [CLS], 2 of the question, 2 [SEP] and 5 of the context; 2 are shared
-    found = windows([ask("good a")], tokenizer, 10, 2)
-    parts = [words(tokenizer, found, i)[4:-1] for i in range(len(found))]
+    features = windows([ask("good a")], tokenizer, 10, 2)
+    parts = [words(tokenizer, features, i)[4:-1] for i in range(len(features))]
     text = CONTEXT.split()
     assert parts == [text[0:5], text[3:8], text[6:11], text[9:12]]
-    places = [(found[i]["start_positions"], found[i]["end_positions"]) for i in range(4)]
+    places = [(features[i]["start_positions"], features[i]["end_positions"]) for i in range(4)]
     # in the windows that hold it whole, else nowhere
     assert places == [(7, 8), (4, 5), (0, 0), (0, 0)]
-    assert found.summary == "4 windows of 1 question"
+    assert features.summary == "4 windows of 1 question"
 
 
 def test_answers_at_window_ends_and_inside_words():
@@ -82,14 +84,14 @@ def test_the_best_span_by_hand():
 def test_the_best_over_all_windows_of_a_question(tokenizer):
     task = task_of(kind="answers", max_length=10, doc_stride=2)
     examples = Questions([ask("good a"), ask()], "two")
-    found = task.features(examples, tokenizer)
-    assert found.question == [0, 0, 0, 0, 1, 1, 1, 1]
-    logits = [np.zeros((2, len(found[i]["input_ids"])), np.float32) for i in range(8)]
+    features = task.features(examples, tokenizer)
+    assert features.question == [0, 0, 0, 0, 1, 1, 1, 1]
+    logits = [np.zeros((2, len(features[i]["input_ids"])), np.float32) for i in range(8)]
     logits[1][0, 4], logits[1][1, 5] = 3, 4  # "good a", in the second window
     for i in range(4):
         logits[i][:, 0] = 1, 1 + i  # no answer scores 2, 3, 4, 5: the least counts
     for i in range(4, 8):
         logits[i][:, 0] = 5, 5
-    best = task.best_answers([tuple(pair) for pair in logits], examples, found)
+    best = task.best_answers([tuple(pair) for pair in logits], examples, features)
     assert (best[0].text, best[0].no_answer) == ("good a", 2 - 7)
     assert best[1].no_answer == 10
