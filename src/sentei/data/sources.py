@@ -99,7 +99,7 @@ def _choose(source: Source, splits: Sequence[str]) -> tuple[Any, str]:
     content, name = _open(source), str(source)
     if not isinstance(content, Mapping):
         several = len(content) > 1 and not isinstance(content, datasets.Dataset)
-        return content, f"{name} ({counted(len(content), 'file')})" if several else name
+        return content, f"{name}, {counted(len(content), 'file')}" if several else name
     for split in splits:
         if split in content:
             return content[split], f"{name}, {split} split"

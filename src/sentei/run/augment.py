@@ -17,8 +17,6 @@ from sentei.files import replacing
 from sentei.models.inputs import positions
 from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
-from sentei.tasks.classification import Classification
-from sentei.tasks.labelled_texts import LabelledTexts
 
 LM_BATCH = 32
 """Masked texts in a forward pass of the language model."""
@@ -170,10 +168,10 @@ def write(
     if out.exists():
         raise ValueError(f"--out {out}: it exists already; name another file, or remove it")
     task = settings.task
-    if not isinstance(task, Classification):
-        raise ValueError(f"--kind {task.label}: only examples of classification are augmented")
     examples = task.load_training()
-    columns = _columns(task, examples)
+    columns = task.columns(examples)
+    if not columns:
+        raise ValueError(f"--kind {task.label}: only labelled texts and pairs are augmented")
     near = Neighbours(settings.model, count)
     choose = candidates(MaskedLM(lm, count) if lm else None, near)
     pairs = examples.pairs
@@ -209,18 +207,6 @@ def _others(word: str, candidates: Sequence[str], count: int) -> list[str]:
     """The first ``count`` that are another word, each once."""
     other = dict.fromkeys(w for w in candidates if w.casefold() != word.casefold())
     return list(other)[:count]
-
-
-def _columns(task: Classification, examples: LabelledTexts) -> tuple[str, ...]:
-    """The columns to write: those that were read, or names that are found again by themselves.
-
-    Columns without a header keep their numbers, so that the same options read both files.
-    """
-    if task.text_column:
-        texts = [task.text_column, *filter(None, [task.pair_column])]
-    else:
-        texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
-    return (*texts, task.label_column or "label")
 
 
 def _load(model_class: Any, folder: str, option: str) -> Any:

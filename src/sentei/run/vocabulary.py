@@ -10,7 +10,6 @@ from sentei.data.formats import read_text, suffix
 from sentei.data.sources import read
 from sentei.run.settings import Settings
 from sentei.tasks.classification import Classification
-from sentei.tasks.labelled_texts import LabelledTexts
 
 OF_RUN: Final = "run"
 """In place of a file: what a run was trained and evaluated on."""
@@ -54,7 +53,7 @@ def _of_run(model: Path) -> Texts:
     settings = Settings.read(model.parent / "run.yaml")
     task, texts = settings.task, Texts()
     for examples in task.load(settings.training.seed):
-        if not isinstance(examples, LabelledTexts):
+        if not task.columns(examples):
             raise ValueError(
                 f"--vocabulary {OF_RUN}: {model.parent} is a run of --kind {task.label}, whose "
                 "data are more than texts or pairs; name files with the texts instead"

@@ -70,6 +70,17 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
                 )
         return self
 
+    def columns(self, examples: LabelledTexts) -> tuple[str, ...]:
+        """The columns that were read, or names that are found again by themselves.
+
+        Columns without a header keep their numbers.
+        """
+        if self.text_column:
+            texts = [self.text_column, *filter(None, [self.pair_column])]
+        else:
+            texts = ["sentence1", "sentence2"] if examples.pairs else ["text"]
+        return (*texts, self.label_column or "label")
+
     @property
     def problem(self) -> str:
         """Whether classes are learnt, or values."""

@@ -267,6 +267,13 @@ class Task(CorpusSource, Generic[E]):
             ValueError: There is not; says why.
         """
 
+    def columns(self, examples: E) -> tuple[str, ...]:
+        """Names of columns to write the texts and labels of examples under.
+
+        The same options read them again. Empty where examples are more than labelled texts.
+        """
+        return ()
+
     # ----------------------------------------------------------------------------- model
 
     @property

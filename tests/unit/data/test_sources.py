@@ -121,7 +121,7 @@ def test_several_files_are_one_table(write, tmp_path):
     texts = [*ROWS["text"], "great"]
     for source in (paths, tmp_path / "b" / "*.csv", str(tmp_path / "b" / "?.csv"), tmp_path / "b"):
         assert cells(source, "text") == {"text": texts}
-    assert table(tmp_path / "b").name == f"{tmp_path / 'b'} (2 files)"
+    assert table(tmp_path / "b").name == f"{tmp_path / 'b'}, 2 files"
     assert cells([paths[1], write("c.parquet", ROWS)], "label") == {
         "label": ["pos", *ROWS["label"]]
     }

@@ -63,6 +63,18 @@ def test_uniform_by_hand():
     assert [quota.count for quota in split(Uniform(), [5, 5, 5, 5], 0.5)] == [3, 3, 2, 2]
 
 
+def test_uniform_keeps_multiples():
+    budget = Uniform(multiple=8)
+    kept = {
+        # 12.8 is nearest to 16 and 3 to nothing, but some of every place stays.
+        sparsity: [size - quota.count for size, quota in zip([64, 15, 4], quotas, strict=True)]
+        for sparsity in (0.0, 0.5, 0.8)
+        for quotas in [split(budget, [64, 15, 4], sparsity)]
+    }
+    assert kept == {0.0: [64, 15, 4], 0.5: [32, 8, 4], 0.8: [16, 8, 4]}
+    assert budget.spare(3) == 24 and Uniform().spare(3) == 0
+
+
 def test_only_the_authors_count_is_strict():
     assert [quota.strict for quota in split(Global(compat=True), [10], 0.55)] == [True]
     assert [quota.count for quota in split(Global(compat=True), [10], 0.55)] == [5]
