@@ -42,6 +42,7 @@ JSONL = "".join(
         ("a.tsv.bz2", bz2.compress(TSV.encode())),
         ("a.jsonl.xz", lzma.compress(JSONL.encode())),
     ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("a.") else "",
 )
 def test_every_kind_of_file_gives_the_same_table(write, name, content):
     path = write(name, content)
