@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from sentei import SenteiWarning, cli
 from sentei import report as reports
-from sentei.cli import progress
+from sentei.cli import comparison
 from sentei.compare import child, execute
 from sentei.compare.folder import begin
 from sentei.compare.worker import Worker
@@ -239,7 +239,7 @@ class Began(TrainerCallback):
         self.steps.append(state.global_step)
 
 
-class PressesCtrlC(progress.ProgressBar):
+class PressesCtrlC(comparison.ProgressBar):
     """Presses Ctrl-C at the 15th step."""
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -259,7 +259,7 @@ def interrupted(small, tmp_path_factory):
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", SenteiWarning)  # that training stopped is what is wanted
-        patch.setattr(progress, "ProgressBar", PressesCtrlC)
+        patch.setattr(comparison, "ProgressBar", PressesCtrlC)
         first = compare(file, "--out", out)
     stopped = checkpoints(out)
     second = process("--out", out, "--patience", 2)

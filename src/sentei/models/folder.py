@@ -55,7 +55,7 @@ class Manifest(Record):
     ``model`` is the name of its class in Transformers.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     sentei: str
     model: str
     structures: tuple[Remaining, ...]

@@ -63,7 +63,7 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         if self.pair_column and not self.text_column:
             raise ValueError("--pair-column needs --text-column beside it.")
         for option, file in (("train", self.train), ("eval", self.eval)):
-            if file and self.dataset == DEMO:
+            if file and self.is_demo:
                 raise ValueError(
                     f"--{option} {file}: --task {DEMO} trains and evaluates on BBC news; leave "
                     "--task out to use your own files, or leave the file out"
@@ -91,11 +91,6 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         """Metrics of classes, or of values."""
         return ("pearson", "spearman") if self.regression else ("accuracy", "f1", "matthews")
 
-    @property
-    def usual_metrics(self) -> tuple[str, ...]:
-        """The first two."""
-        return self.metric_choices[:2]
-
     # ------------------------------------------------------------------------------ data
 
     def load_parts(self) -> tuple[LabelledTexts, LabelledTexts | None]:
@@ -104,7 +99,7 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         Raises:
             ValueError: No source or an unusable one.
         """
-        if self.dataset != DEMO:
+        if not self.is_demo:
             return super().load_parts()
         from sentei.tasks import demo
 

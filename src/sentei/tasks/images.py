@@ -44,11 +44,6 @@ class Images(Labelled[Pictures]):
         """Metrics of classes."""
         return ("accuracy", "f1", "matthews")
 
-    @property
-    def usual_metrics(self) -> tuple[str, ...]:
-        """The first two."""
-        return self.metric_choices[:2]
-
     # ------------------------------------------------------------------------------ data
 
     def read(self, path: Path, splits: Sequence[str]) -> Pictures:

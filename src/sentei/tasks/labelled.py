@@ -22,6 +22,11 @@ class Labelled(Task[E]):
 
     any_order = True
 
+    @property
+    def usual_metrics(self) -> tuple[str, ...]:
+        """The first two."""
+        return self.metric_choices[:2]
+
     def predict(self, model: PreTrainedModel, batch: Batch, processor: object) -> Prediction:
         """Logits beside the true labels."""
         output = model(**batch)

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from sentei.data import hub
+from sentei.models.demo import DEMO
 from sentei.parts.part import Part
 from sentei.tasks import catalogue
 from sentei.tasks.catalogue import HubDataset, KnownDataset
@@ -50,6 +51,11 @@ class CorpusSource(Part):
     def known(self) -> KnownDataset | None:
         """What is known of the dataset."""
         return catalogue.find(self.dataset) if self.dataset else None
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the examples are those of the demo's package."""
+        return self.known is not None and self.known.name == DEMO
 
     @property
     def hub_dataset(self) -> HubDataset | None:

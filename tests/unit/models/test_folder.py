@@ -77,7 +77,7 @@ def test_files_that_do_not_fit_together_are_refused(tmp_path):
     assert "config.json's model has no elsewhere" in refused(structures=[first, *rest, more])
     assert "do not fit" in refused(structures=[first | {"units": 1}, *rest])
     assert "of the 4 heads" in refused(structures=[first | {"units": 5}, *rest])
-    assert "of another version" in refused(format=2)
+    assert "of another version" in refused(format=1)
     assert "NoSuchModel, is not in transformers" in refused(model="NoSuchModel")
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         load(tmp_path)

@@ -174,6 +174,11 @@ def test_a_file_takes_the_place_of_the_hubs_evaluation_data(monkeypatch, tmp_pat
     assert (train.texts, evaluation.texts, evaluation.labels) == (["bad", "good"], ["fine"], [1])
 
 
+def test_the_demo_is_found_as_other_datasets_are():
+    assert of(task="Demo").is_demo and of(task="demo").is_demo
+    assert not of(task="sst2").is_demo and not of().is_demo
+
+
 @pytest.mark.parametrize("option", ["train", "eval"])
 def test_the_demo_has_its_own_data(option, tmp_path):
     with pytest.raises(ValueError, match=rf"--{option} .*mine\.csv: --task demo .* leave --task"):
