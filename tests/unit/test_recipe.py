@@ -243,9 +243,7 @@ def test_bytes_per_weight_are_those_of_the_cards(recipe, count):
 
 def test_a_sigmoid_surrogate_is_of_learned_scores():
     with pytest.raises(ValueError, match="sigmoid is of learned scores"):
-        sentei.serialization.override(
-            sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"]
-        )
+        sentei.override(sentei.leap(0.5, score="magnitude"), ["mask.surrogate=sigmoid"])
 
 
 @pytest.mark.parametrize("steps", [0, 3, 11])

@@ -139,9 +139,7 @@ def test_a_fixed_count_of_units_of_unlike_sizes_is_of_their_weights():
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "neuron+2:4"])
 def test_across_sizes_is_for_units_of_several_weights(pattern):
     with pytest.raises(ValueError, match="across_sizes ranks units of several weights"):
-        sentei.serialization.override(
-            sentei.magnitude(0.5), [f"pattern={pattern!r}", "budget=across_sizes"]
-        )
+        sentei.override(sentei.magnitude(0.5), [f"pattern={pattern!r}", "budget=across_sizes"])
 
 
 def test_a_threshold_on_a_sigmoid_is_below_one():

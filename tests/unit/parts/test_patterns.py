@@ -11,6 +11,7 @@ from torch import nn
 
 import sentei
 from sentei.families import Slice, Structure
+from sentei.methods import find
 from sentei.parts.patterns import NM, Block, Head, Hybrid, Pattern, Row, Unstructured, protect_
 from sentei.parts.site import Site
 from sentei.testing import Training
@@ -118,7 +119,7 @@ def test_n_m_protects_the_highest_of_every_group(keep, of, seed, values):
 @pytest.mark.parametrize("n_m", [(2, 4), (1, 8)])
 def test_every_group_of_m_keeps_n(method, n_m):
     keep, of = n_m
-    recipe = sentei.methods.find(method).build(1 - keep / of, pattern=f"{keep}:{of}")
+    recipe = find(method).build(1 - keep / of, pattern=f"{keep}:{of}")
     run = Training(recipe)
     for step in range(40):
         run.step()
