@@ -34,11 +34,24 @@ def replacing(path: Path) -> Iterator[Path]:
             for entry in unfinished.iterdir():
                 shutil.move(entry, path / entry.name)
         else:
-            if path.is_dir():
-                shutil.rmtree(path)
-            os.replace(unfinished, path)
+            _exchange(unfinished, path)
     finally:
         _remove(unfinished)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Move ``new`` to ``path``; a folder that is there goes only once the new one is in place."""
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.replaced")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old)
 
 
 def write_text(path: Path, text: str) -> None:

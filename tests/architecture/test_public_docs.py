@@ -47,8 +47,9 @@ def test_docstrings(path):
 
 def parts():
     """Every final part of Sentei, and the recipe."""
-    for path in (SOURCE / "parts").glob("*.py"):
-        importlib.import_module(f"sentei.parts.{path.stem}")
+    for room in ("parts", "methods", "tasks", "run"):
+        for path in (SOURCE / room).glob("*.py"):
+            importlib.import_module(f"sentei.{room}.{path.stem}")
     found = [Part]
     for part in found:
         found += part.__subclasses__()

@@ -37,6 +37,15 @@ def test_a_failure_leaves_the_folder_that_was_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_block_that_writes_nothing_loses_nothing(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / "old.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_nothing_is_seen_before_the_end(tmp_path):
     with replacing(tmp_path / "a.txt") as unfinished:
         unfinished.write_text("half")
