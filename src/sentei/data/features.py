@@ -132,7 +132,7 @@ class Tokens(Features):
         return {name: values[i] for name, values in self.columns.items()}
 
 
-class LabelledTexts(Protocol):
+class TextExamples(Protocol):
     """Texts or pairs of them, each with a class's number or a value."""
 
     @property
@@ -148,9 +148,7 @@ class LabelledTexts(Protocol):
         """What is learnt of each."""
 
 
-def tokenise(
-    examples: LabelledTexts, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> Tokens:
+def tokenise(examples: TextExamples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokens:
     """Token ids of every example, cut to ``max_length`` tokens, with ``labels``.
 
     Of a pair the longer text is cut first.

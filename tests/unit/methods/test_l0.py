@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sentei
-from helpers.progress import progress
+from helpers.progress import BEHIND, progress
 from sentei.methods.l0 import ExpectedL0, HardConcrete
 from sentei.parts.masks import Mask
 from sentei.parts.penalties import Penalty
@@ -67,17 +67,7 @@ def test_a_gate_reaches_beyond_both_ends(wrong):
         HardConcrete(**wrong)
 
 
-@pytest.mark.parametrize(
-    ("reached", "follow", "share"),
-    [
-        (0.3, True, 1.0),
-        (0.39, True, 0.2),
-        (0.4, True, 0.0),
-        (0.41, True, -0.2),
-        (0.9, True, -1.0),
-        (0.9, False, 1.0),
-    ],
-)
+@BEHIND
 def test_a_penalty_that_follows_is_as_strong_as_the_sparsity_is_behind(reached, follow, share):
     gated = ExpectedL0(coefficient=8.0, follow=follow)
     assert gated.strength(progress(reached=reached)) == pytest.approx(8.0 * share)

@@ -7,22 +7,12 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
-from helpers.progress import progress
+from helpers.progress import BEHIND, progress
 from sentei.parts.penalties import Penalty, ScoreL1
 from sentei.testing import Network
 
 
-@pytest.mark.parametrize(
-    ("reached", "follow", "share"),
-    [
-        (0.3, True, 1.0),
-        (0.39, True, 0.2),
-        (0.4, True, 0.0),
-        (0.41, True, -0.2),
-        (0.9, True, -1.0),
-        (0.9, False, 1.0),
-    ],
-)
+@BEHIND
 def test_a_penalty_that_follows_is_as_strong_as_the_sparsity_is_behind(reached, follow, share):
     now = progress(reached=reached)
     rising = ScoreL1(coefficient=8.0, follow=follow)
