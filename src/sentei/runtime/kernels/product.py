@@ -1,0 +1,295 @@
+"""Sparse and dense matrix products over panels.
+
+Layout of the weights (``layout.py``): for each output a run of groups. A group of fp32 is one
+nonzero, of bf16 two, of int8 four: *arbitrary* nonzeros of the row, whose activation rows are
+interleaved on the way so that the dot unit works at full width. ``rows`` has a run for each
+output. ``blocks`` has one for four outputs, which share what is loaded and interleaved; with all
+inputs in it, it is the dense product.
+
+Cost of one group over 64 tokens (AVX-512), rows: int8 4 loads, 8 interleavings, 4 dots for 256
+multiplications; bf16 4, 4, 4 for 128; fp32 4 loads and multiply-adds for 64. Blocks: four times the
+dots for the same loads and interleavings. The interleavings (two a cycle) bound int8 rows, the dots
+(two a cycle) everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, auto
+from typing import Literal
+
+from sentei.runtime.cpu import Precision, Target
+from sentei.runtime.ir import INDEX, POINTER, Function, Value, lanes
+from sentei.runtime.kernels import activation
+from sentei.runtime.kernels.kernel import (
+    FLOATS,
+    GRANULE,
+    INTEGERS,
+    Kernel,
+    joined,
+    pair_order,
+    store_half,
+)
+
+BLOCK = 4
+"""Outputs of a block."""
+
+GROUP = {"fp32": 1, "bf16": 2, "int8": 4}
+"""Nonzeros of a group."""
+
+WEIGHT_BYTES = 4
+"""Of a group's weights for one output, in every precision."""
+
+
+def group_bytes(precision: Precision, block: int) -> int:
+    """Of a group: the weights, then the inputs' numbers times 8, two bytes each."""
+    return WEIGHT_BYTES * block + 2 * GROUP[precision]
+
+
+class Word(IntEnum):
+    """Words of a product's arguments."""
+
+    GROUPS = 0  # the stream
+    STARTS = auto()  # i64 (runs + 1,): number of the first group
+    FACTS = auto()  # 16 bytes an output: its row, its bias, its scale, what sums begin with
+    RUNS = auto()
+    IN = auto()  # slots
+    OUT = auto()
+    RESIDUAL = auto()
+    SCALE = auto()
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one product's kernel does.
+
+    ``store`` is how an output row is written: ``float``, ``half`` in the tokens' own order, or
+    ``pairs``, half as products read it.
+    """
+
+    precision: Precision
+    block: int
+    width: int
+    activation: str = ""
+    residual: bool = False
+    store: Literal["float", "half", "pairs"] = "float"
+
+    @property
+    def name(self) -> str:
+        """Its symbol."""
+        kind = "rows" if self.block == 1 else "blocks"
+        words = ("product", self.precision, kind, str(self.width), self.activation)
+        extra = ("residual",) * self.residual + (self.store,)
+        return "_".join(filter(None, (*words, *extra)))
+
+
+def build(form: Form, target: Target) -> Function:
+    """The kernel of a product."""
+    kernel = Kernel(form.name, target)
+    f = kernel.f
+    source = kernel.buffer(kernel.argument(Word.IN), kernel.item)
+    groups, starts, facts = (
+        kernel.argument(word, POINTER) for word in (Word.GROUPS, Word.STARTS, Word.FACTS)
+    )
+    first, last = kernel.share(kernel.argument(Word.RUNS))
+    write = _Writer(kernel, form)
+    granules = form.width // GRANULE
+    strip = granules if form.block == 1 or target.registers == 32 else 1
+    with f.loop(first, last) as run:
+        begin = starts.load(INDEX, run.index * 8, 8)
+        end = starts.load(INDEX, run.index * 8 + 8, 8)
+        here = facts.at(run.index * (16 * form.block))
+        for start in range(0, granules, strip):
+            sums = _sums(f, form, target, groups, source, here, (begin, end), start, strip)
+            for row in range(form.block):
+                write.row(here.at(16 * row), sums[row * strip : (row + 1) * strip], start)
+    return kernel.text()
+
+
+def _sums(
+    f: Function,
+    form: Form,
+    target: Target,
+    groups: Value,
+    source: Value,
+    facts: Value,
+    span: tuple[Value, Value],
+    start: int,
+    strip: int,
+) -> list[Value]:
+    """The sums of a run, output by output, granule by granule."""
+    begin, end = span
+    type_ = INTEGERS if form.precision == "int8" else FLOATS
+    place, scalar = (12, "i32") if form.precision == "int8" else (4, "float")
+    zero = f.number(type_, 0)
+    sums = []
+    for row in range(form.block):
+        sums += [facts.load(scalar, 16 * row + place, 4).spread(GRANULE)] * strip
+    size = group_bytes(form.precision, form.block)
+    sets = _sets(form, target)
+    if sets > 1:
+        spare = [zero] * (len(sums) * (sets - 1))
+        whole = begin + (end - begin) / sets * sets
+        with f.loop(begin, whole, sets, [*sums, *spare]) as loop:
+            for number in range(sets):
+                part = loop.values[number * len(sums) : (number + 1) * len(sums)]
+                group = groups.at(loop.index * size + number * size)
+                loop.next += _add(f, form, source, group, part, start, strip)
+        sums = _tree(loop.values, len(sums))
+        begin = whole
+    with f.loop(begin, end, 1, sums) as loop:
+        group = groups.at(loop.index * size)
+        loop.next = _add(f, form, source, group, loop.values, start, strip)
+    return loop.values
+
+
+def _sets(form: Form, target: Target) -> int:
+    """Sets of sums that groups take in turn, so that a dot need not wait for the one before."""
+    if form.block > 1 or target.registers < 32:
+        return 1
+    return {64: 2, 32: 4, 16: 4}[form.width]
+
+
+def _tree(values: list[Value], size: int) -> list[Value]:
+    parts = [values[start : start + size] for start in range(0, len(values), size)]
+    while len(parts) > 1:
+        parts = [
+            [a + b for a, b in zip(left, right, strict=True)]
+            for left, right in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
+def _add(
+    f: Function,
+    form: Form,
+    source: Value,
+    group: Value,
+    sums: list[Value],
+    start: int,
+    strip: int,
+) -> list[Value]:
+    """A group's products, added to the sums of its outputs."""
+    count = GROUP[form.precision]
+    row_bytes = form.width * 4 // count
+    rows = []
+    for number in range(count):
+        index = group.load("i16", WEIGHT_BYTES * form.block + 2 * number, 2)
+        rows.append(source.at(index.convert("zext", INDEX) * (row_bytes // 8)))
+    inputs = _inputs(f, form, rows, start, strip)
+    result = []
+    for row in range(form.block):
+        weight = group.load("i32", WEIGHT_BYTES * row, 4 if form.block == 1 else 2)
+        spread = weight.spread(GRANULE)
+        for granule, values in enumerate(inputs):
+            result.append(_dot(f, form, spread, values, sums[row * strip + granule]))
+    return result
+
+
+def _dot(f: Function, form: Form, weight: Value, values: Value, total: Value) -> Value:
+    if form.precision == "fp32":
+        return f.fma(weight.as_bits(FLOATS), values, total)
+    if form.precision == "bf16":
+        return f.call(
+            "llvm.x86.avx512bf16.dpbf16ps.512",
+            FLOATS,
+            total,
+            values.as_bits("<32 x bfloat>"),
+            weight.as_bits("<32 x bfloat>"),
+        )
+    bytes_ = weight.as_bits("<64 x i8>")
+    return f.call("llvm.x86.avx512.vpdpbusd.512", INTEGERS, total, values, bytes_)
+
+
+def _inputs(f: Function, form: Form, rows: list[Value], start: int, strip: int) -> list[Value]:
+    """The activations of a group, granule by granule, those of a token side by side."""
+    width = form.width
+    if form.precision == "fp32":
+        return [rows[0].load(FLOATS, 4 * GRANULE * (start + i), 4) for i in range(strip)]
+    if form.precision == "bf16":
+        if width == 16:
+            a, b = (row.load("<16 x i16>", 0, 2) for row in rows)
+            return [f.shuffle(a, b, [16 * k + t for t in range(16) for k in range(2)])]
+        inputs = []
+        for half in range(width // 32):
+            a, b = (row.load("<32 x i16>", 64 * half, 2) for row in rows)
+            inputs += _interleaved(f, a, b, 8)
+        return inputs
+    if width == 64:
+        a, b, c, d = (row.load("<64 x i8>", 0, 1) for row in rows)
+        pairs = [_interleaved(f, a, b, 16), _interleaved(f, c, d, 16)]
+        inputs = []
+        for left, right in zip(*pairs, strict=True):
+            words = (left.as_bits("<32 x i16>"), right.as_bits("<32 x i16>"))
+            inputs += [one.as_bits("<64 x i8>") for one in _interleaved(f, *words, 8)]
+        return inputs
+    a, b, c, d = (row.load(lanes(width, "i8"), 0, 1) for row in rows)
+    if width == 32:
+        left, right = joined(f, [a, b]), joined(f, [c, d])
+        return [
+            f.shuffle(left, right, [32 * k + 16 * j + t for t in range(16) for k in range(4)])
+            for j in range(2)
+        ]
+    four = joined(f, [a, b, c, d])
+    return [f.shuffle(four, four, [16 * k + t for t in range(16) for k in range(4)])]
+
+
+def _interleaved(f: Function, a: Value, b: Value, lane: int) -> list[Value]:
+    """The low halves of the 128-bit lanes of two vectors in turns, then the high halves."""
+    count = int(a.type[1:].split(" x ")[0])
+    return [
+        f.shuffle(
+            a,
+            b,
+            [
+                start + half + item + side * count
+                for start in range(0, count, lane)
+                for item in range(lane // 2)
+                for side in range(2)
+            ],
+        )
+        for half in (0, lane // 2)
+    ]
+
+
+class _Writer:
+    """What becomes of a row of sums: scaled, activated, added to the residual, stored."""
+
+    def __init__(self, kernel: Kernel, form: Form) -> None:
+        self.kernel, self.form, self.f = kernel, form, kernel.f
+        self.out = kernel.buffer(kernel.argument(Word.OUT), kernel.item)
+        if form.residual:
+            self.residual = kernel.buffer(kernel.argument(Word.RESIDUAL), kernel.item)
+        if form.precision == "int8":
+            self.scales = kernel.buffer(kernel.argument(Word.SCALE), kernel.item)
+
+    def row(self, facts: Value, sums: Sequence[Value], start: int) -> None:
+        """Write one output of some granules."""
+        f, form = self.f, self.form
+        number = facts.load("i32", 0, 4).convert("zext", INDEX)
+        values = list(sums)
+        if form.precision == "int8":
+            bias, scale = (facts.load("float", place, 4).spread(GRANULE) for place in (4, 8))
+            values = [
+                f.fma(
+                    value.convert("sitofp", FLOATS)
+                    * self.scales.load(FLOATS, 4 * GRANULE * (start + i), 4),
+                    scale,
+                    bias,
+                )
+                for i, value in enumerate(values)
+            ]
+        if form.activation:
+            exact = form.store == "float"
+            values = [activation.apply(f, v, form.activation, exact=exact) for v in values]
+        if form.store != "float":
+            place = self.out.at(number * (2 * form.width))
+            order = pair_order(form.width) if form.store == "pairs" else range(form.width)
+            store_half(f, values, place, self.kernel.target, order=list(order))
+            return
+        row = number * (4 * form.width) + 4 * GRANULE * start
+        for i, value in enumerate(values):
+            if form.residual:
+                value = value + self.residual.at(row).load(FLOATS, 4 * GRANULE * i, 4)
+            self.out.at(row).store(value, 4 * GRANULE * i, 4)
