@@ -28,7 +28,7 @@ LEVELS = [
     {"pruning", "distill", "report"},
     {"testing"},
     {"models", "integrations"},
-    {"shrink", "data"},
+    {"shrink", "data", "runtime"},
     {"tasks"},
     {"run"},
     {"compare"},

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sentei.runtime.cpu import Isa, Precision
-from sentei.runtime.layout import BLOCK, GROUP, Array
+from sentei.runtime.encoder import Array
+from sentei.runtime.kernels.product import BLOCK, GROUP
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class Target:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Those it has instructions for, the fastest first."""
-        fast = ("int8",) * self.vnni + ("bf16",) * self.bf16
-        return (*fast, "fp32")  # type: ignore[return-value]
+        has: dict[Precision, bool] = {"int8": self.vnni, "bf16": self.bf16, "fp32": True}
+        return tuple(name for name, there in has.items() if there)
 
     @property
     def attributes(self) -> dict[str, str]:

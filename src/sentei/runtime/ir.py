@@ -203,9 +203,7 @@ class Function:
 
     def fma(self, first: Value, second: Value, third: Value) -> Value:
         """``first * second + third``, in one instruction where the CPU has one."""
-        return self.call(
-            f"llvm.fmuladd.{suffix(first.type)}", first.type, first, second, third
-        )
+        return self.call(f"llvm.fmuladd.{suffix(first.type)}", first.type, first, second, third)
 
     def maximum(self, first: Value, second: Value) -> Value:
         """The larger; of a NaN and a number the second."""
@@ -290,7 +288,9 @@ class Function:
     def text(self) -> str:
         """The whole function."""
         head = ", ".join(f"{type_} %{label}" for label, type_ in self._parameters)
-        lines = "\n".join([*self._locals, *self._lines, "  ret void" if self.result == "void" else ""])
+        lines = "\n".join(
+            [*self._locals, *self._lines, "  ret void" if self.result == "void" else ""]
+        )
         return f"define {self.result} @{self.name}({head}) #0 {{\n{lines}\n}}\n"
 
     def local(self, type_: str) -> Value:
@@ -326,4 +326,3 @@ def module(functions: Sequence[Function], triple: str, attributes: dict[str, str
             f"attributes #0 = {{ nounwind {target} }}",
         ]
     )
-

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sentei.runtime.encoder import Array
 from sentei.runtime.kernels.attention import Block, Part
 from sentei.runtime.kernels.kernel import GRANULE, WIDTHS
-from sentei.runtime.layout import Array
 
 LARGE = WIDTHS[-1]
 
@@ -43,7 +43,8 @@ class Lanes:
 
 def even(lengths: Array) -> Array:
     """Lanes that sequences take: keys are read in pairs."""
-    return lengths + (lengths & 1)
+    taken: Array = lengths + (lengths & 1)
+    return taken
 
 
 def panel_widths(lanes: int) -> list[int]:

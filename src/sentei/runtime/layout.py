@@ -9,15 +9,13 @@ input. Runs are ordered by length, so that the loop over a run ends when the CPU
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentei.runtime.cpu import Precision
-from sentei.runtime.kernels.product import BLOCK, GROUP, group_bytes
-
-Array = NDArray[Any]
+from sentei.runtime.encoder import Array
+from sentei.runtime.kernels.product import GROUP, group_bytes
 
 MOST_INPUTS: Final = 8191
 """Inputs of a product: their numbers times 8 are 16 bits wide."""
@@ -117,6 +115,3 @@ def _groups(kept: Array, numbers: Array, starts: Array, size: int, block: int) -
     parts = weights.reshape(block, total, size).transpose(1, 0, 2)
     raw = np.ascontiguousarray(parts).view(np.uint8).reshape(total, 4 * block)
     return np.concatenate([raw, index.reshape(total, size).view(np.uint8)], axis=1)
-
-
-__all__ = ["BLOCK", "Runs", "bf16", "pack", "quantised"]

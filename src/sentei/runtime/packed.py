@@ -14,9 +14,9 @@ from sentei.runtime.encoder import Array, Unsupported
 class Packed:
     """What the core runs.
 
-    Attention is blind to order and positions are in the ids, so that masked tokens are left out, but
-    for those that something reads: the first of each sequence, all of a sequence that has no other,
-    and with relative positions those between others.
+    Attention is blind to order and positions are in the ids, so that masked tokens are left out,
+    but for those that something reads: the first of each sequence, all of a sequence that has no
+    other, and with relative positions those before others.
     """
 
     lengths: Array

@@ -45,9 +45,9 @@ class Plan:
         return "\n".join([head, *lines, f"products: {total:.0f} us, weights: {size:.1f} MiB"])
 
 
-def product(linear: Linear, factor: float, precision: Precision, target: Target) -> tuple[
-    Runs, Step
-]:
+def product(
+    linear: Linear, factor: float, precision: Precision, target: Target
+) -> tuple[Runs, Step]:
     """Pack a matrix in the layout that is fastest for it.
 
     Args:

@@ -234,7 +234,7 @@ def _precision(name: str, target: Target) -> Precision:
             f"precision {name} needs {needs}, and this CPU ({target.name}, used as {target.isa}) "
             f"has {listing(target.precisions)}; give precision='auto'"
         )
-    return name  # type: ignore[return-value]
+    return name
 
 
 def _check(encoder: Encoder) -> None:

@@ -15,11 +15,10 @@ import numpy as np
 
 from sentei.runtime import plan
 from sentei.runtime.cpu import Precision, Target
-from sentei.runtime.encoder import Encoder, Layer, Linear, Norm
+from sentei.runtime.encoder import Array, Encoder, Layer, Linear, Norm
 from sentei.runtime.ir import Function
 from sentei.runtime.kernels import attention, convert, edge, norm, product
 from sentei.runtime.kernels.kernel import LARGEST_LANE, WIDTHS, Slot
-from sentei.runtime.layout import Array
 
 Build = Callable[[int], Function]
 """A kernel for a width."""
@@ -236,7 +235,12 @@ class Stages:
 
         def build(width: int) -> Function:
             form = product.Form(
-                self.precision, runs.block, width, activation, residual, store  # type: ignore[arg-type]
+                self.precision,
+                runs.block,
+                width,
+                activation,
+                residual,
+                store,  # type: ignore[arg-type]
             )
             return product.build(form, self.target)
 
@@ -253,7 +257,7 @@ class Stages:
         return Chain((self._add(build, words),), heads=layer.heads)
 
     def _relative(self, layer: Layer) -> tuple[int, int]:
-        """Address and reach of the bias by distance, backwards, in base 2, with room at its ends."""
+        """Address and reach of the bias by distance, backwards, in base 2, room at its ends."""
         table = self.encoder.relative
         if table is None:
             return 0, 0

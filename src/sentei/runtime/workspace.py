@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sentei.runtime.encoder import Array
 from sentei.runtime.kernels.attention import NEVER
 from sentei.runtime.kernels.kernel import Call, Slot
 from sentei.runtime.lanes import LARGE, Lanes
-from sentei.runtime.layout import Array
 from sentei.runtime.packed import Packed
 
 KEPT = frozenset(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,7 +22,6 @@ _DEGREE: Final = 8
 _MAGIC: Final = 12582912.0
 """1.5 * 2**23: adding it leaves the nearest integer in the low bits of the mantissa."""
 
-_EXP2: Final = {3: 3, 6: 6}
 _ERF: Final = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 _ERF_P: Final = 0.3275911
 
@@ -53,10 +52,10 @@ def polynomial(f: Function, x: Value, coefficients: tuple[float, ...]) -> Value:
     return result
 
 
-def _tail(u: np.ndarray, kind: str) -> np.ndarray:
+def _tail(u: Any, kind: str) -> Any:
     """What g is exactly."""
     if kind == "gelu":
-        return u * 0.5 * np.vectorize(math.erfc)(u / math.sqrt(2))
+        return u * 0.5 * np.vectorize(math.erfc, otypes=[float])(u / math.sqrt(2))
     inner = math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)
     return u * 0.5 * (1 - np.tanh(inner))
 

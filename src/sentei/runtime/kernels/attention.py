@@ -72,7 +72,7 @@ class Part(IntEnum):
 
 @dataclass(frozen=True)
 class Form:
-    """What one attention kernel does: lanes of a block, pairs of bf16 or floats, a bias by distance."""
+    """What one kernel does: lanes of a block, pairs of bf16 or floats, a bias by distance."""
 
     width: int
     half: bool
@@ -215,9 +215,7 @@ def _biases(head: _Head, key: Value, added: Value) -> list[Value]:
     # Backwards, so that neighbouring queries are neighbours: entry reach - (key - query).
     row = table.at(kernel.part * (reach * 2 + 1) * 4)
     here = row.at((reach - key + head.word(Block.POSITION)) * 4)
-    return [
-        here.load(FLOATS, 4 * GRANULE * i, 4) + added for i in range(head.granules)
-    ]
+    return [here.load(FLOATS, 4 * GRANULE * i, 4) + added for i in range(head.granules)]
 
 
 def _dots(
@@ -228,8 +226,7 @@ def _dots(
     values = [rows.load(FLOATS, 4 * GRANULE * i, 4) for i in range(head.granules)]
     result = []
     for row in range(count):
-        offset = step * row if isinstance(step, int) else step * row
-        scalar = place.load("i32", offset, 2).spread(GRANULE)
+        scalar = place.load("i32", step * row, 2).spread(GRANULE)
         for i, value in enumerate(values):
             total = sums[row * head.granules + i]
             if form.half:
@@ -292,9 +289,7 @@ def _values(head: _Head, parts: Value, count: Value, inverse: list[Value]) -> No
         block(features.index, 1)
 
 
-def _weighted(
-    head: _Head, part: Value, first: Value, rows: int, sums: list[Value]
-) -> list[Value]:
+def _weighted(head: _Head, part: Value, first: Value, rows: int, sums: list[Value]) -> list[Value]:
     """A part's values of some features, weighted, added to their sums."""
     f, form = head.f, head.form
     panel, width, lane, count, before = (part.load(INDEX, 8 * word, 8) for word in Part)

@@ -141,5 +141,3 @@ def _rounded(f: Function, value: Value) -> Value:
     """To the nearest integer, of values from 0 to 256."""
     magic = 12582912.0  # 1.5 * 2**23: the integer is left in the low bits
     return ((value + magic).as_bits(INTEGERS)) & 0xFF
-
-

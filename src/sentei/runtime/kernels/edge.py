@@ -61,7 +61,7 @@ def leave(width: int, target: Target) -> Function:
     return kernel.text()
 
 
-class _features:  # noqa: N801
+class _features:
     """A loop over 16 features at a time; the last ones overlap where they do not divide."""
 
     def __init__(self, kernel: Kernel) -> None:

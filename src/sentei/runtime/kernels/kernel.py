@@ -104,9 +104,7 @@ class Kernel:
     def share(self, count: Value, multiple: int = 1) -> tuple[Value, Value]:
         """Begin and end of this part's share of some things, in multiples."""
         blocks = (count + (multiple - 1)) / multiple
-        ends = [
-            (blocks * at / self.parts) * multiple for at in (self.part, self.part + 1)
-        ]
+        ends = [(blocks * at / self.parts) * multiple for at in (self.part, self.part + 1)]
         last = self.f.select(count.less(ends[1]), count, ends[1])
         return ends[0], last
 
