@@ -1,10 +1,10 @@
 """Attention of one head for a block of queries: 16, 32 or 64 neighbouring lanes of a panel.
 
 Lanes are queries, so that the softmax needs no sum across lanes. S = K Q goes to scratch, (keys,
-lanes); its powers of two overwrite it; then O = V P. The queries come scaled by log2(e) / sqrt(size)
-(that is in their weights), so that the softmax is of powers of two. With bf16, features (of Q and
-K) and keys (of P and V) are taken in pairs by the dot unit: Q and K are interleaved first, into
-scratch; V has neighbouring keys side by side.
+lanes); its powers of two overwrite it; then O = V P. The queries come scaled by log2(e) times the
+scale of the scores (that is in their weights), so that the softmax is of powers of two. With bf16,
+features (of Q and K) and keys (of P and V) are taken in pairs by the dot unit: Q and K are
+interleaved first, into scratch; V has neighbouring keys side by side.
 
 A block may hold lanes of other sequences: they are computed and not written. Keys lie in parts, one
 for each panel that the sequence is in; a sequence begins at an even lane and has an even number.
