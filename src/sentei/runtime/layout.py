@@ -34,7 +34,8 @@ class Runs:
     """
 
     precision: Precision
-    block: int
+    outputs: int
+    shared: bool
     groups: Array
     starts: Array
     facts: Array
@@ -64,54 +65,77 @@ def quantised(weight: Array) -> tuple[Array, Array]:
     return np.rint(weight / scale[:, None]).astype(np.int8), scale
 
 
-def pack(weight: Array, bias: Array, precision: Precision, block: int) -> Runs:
+def pack(weight: Array, bias: Array, precision: Precision, outputs: int, *, shared: bool) -> Runs:
     """Pack a matrix.
 
     Args:
         weight: fp32 (out, in).
         bias: fp32 (out,).
         precision: Of the weights.
-        block: 1, or 4 where outputs are a multiple of 4.
+        outputs: Of a run.
+        shared: Whether they are neighbours that share their inputs.
     """
-    outputs, inputs = weight.shape
-    assert inputs <= MOST_INPUTS and outputs % block == 0
-    kept = (weight != 0).reshape(outputs // block, block, inputs).any(axis=1)
-    scale = np.ones(outputs, np.float32)
-    start = np.zeros(outputs, np.int32)
-    numbers: Array = weight
-    if precision == "int8":
-        numbers, scale = quantised(weight)
-        start = -128 * numbers.sum(axis=1, dtype=np.int32)
-    elif precision == "bf16":
-        numbers = bf16(weight)
+    weight, bias = _filled(weight, outputs), _filled(bias, outputs)
+    rows, inputs = weight.shape
+    assert inputs <= MOST_INPUTS
+    numbers, scale, start = _numbers(weight, precision)
+    kept = weight != 0
+    if shared:
+        kept = np.repeat(kept.reshape(-1, outputs, inputs).any(axis=1), outputs, axis=0)
     size = GROUP[precision]
     lengths = -(-kept.sum(axis=1) // size)
-    order = np.argsort(-lengths, kind="stable")
-    starts = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(lengths[order], out=starts[1:])
-    rows = (order[:, None] * block + np.arange(block)).ravel()
-    facts = np.zeros(outputs, FACTS)
-    facts["row"], facts["bias"] = rows, bias[rows]
-    facts["scale"], facts["start"] = scale[rows], start[rows]
-    groups = _groups(kept[order], numbers[rows], starts, size, block)
-    assert groups.shape[1] == group_bytes(precision, block)
-    return Runs(precision, block, groups, starts, facts)
+    order = np.argsort(-lengths, kind="stable")  # neighbours of a block are as long, and stay so
+    lengths = lengths[order].reshape(-1, outputs).max(axis=1, initial=0)
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    facts = np.zeros(rows, FACTS)
+    facts["row"], facts["bias"] = order, bias[order]
+    facts["scale"], facts["start"] = scale[order], start[order]
+    index, weights = _slots(kept[order], numbers[order], starts, outputs, size)
+    if shared:
+        index = index[:, :1]
+        parts = [weights.reshape(len(weights), -1), index.reshape(len(index), -1)]
+    else:
+        parts = [np.concatenate([weights, index], axis=2).reshape(len(weights), -1)]
+    groups = np.ascontiguousarray(np.concatenate(parts, axis=1))
+    assert groups.shape[1] == group_bytes(precision, outputs, shared=shared)
+    return Runs(precision, outputs, shared, groups, starts, facts)
 
 
-def _groups(kept: Array, numbers: Array, starts: Array, size: int, block: int) -> Array:
-    """The stream; ``kept`` (runs, in) and ``numbers`` (outputs, in) are in the runs' order."""
-    run, column = np.nonzero(kept)
-    first = np.searchsorted(run, np.arange(len(kept)))
-    slot = starts[run] * size + np.arange(len(run)) - first[run]
+def _filled(values: Array, multiple: int) -> Array:
+    """With zeros at the end, up to a multiple."""
+    missing = -len(values) % multiple
+    return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) if missing else values
+
+
+def _numbers(weight: Array, precision: Precision) -> tuple[Array, Array, Array]:
+    """The weights as they are stored, what a step of each row is worth, what sums begin with."""
+    scale = np.ones(len(weight), np.float32)
+    start = np.zeros(len(weight), np.int32)
+    if precision == "fp32":
+        return weight, scale, start
+    if precision == "bf16":
+        return bf16(weight), scale, start
+    numbers, scale = quantised(weight)
+    return numbers, scale, -128 * numbers.sum(axis=1, dtype=np.int32)
+
+
+def _slots(
+    kept: Array, numbers: Array, starts: Array, outputs: int, size: int
+) -> tuple[Array, Array]:
+    """Inputs and weights as bytes, (groups, outputs, bytes); rows are in the runs' order."""
+    row, column = np.nonzero(kept)
+    counts = kept.sum(axis=1)
+    first = np.cumsum(counts) - counts
+    position = np.arange(len(row)) - first[row]
+    group = starts[row // outputs] + position // size
     total = int(starts[-1])
-    index = np.zeros(total * size, np.uint16)
-    ends = np.append(first, len(run))
-    for_run = np.repeat(np.arange(len(kept)), np.diff(starts) * size)
-    index[:] = column[ends[for_run + 1] - 1] * 8 if len(run) else 0
-    index[slot] = column * 8
-    weights = np.zeros((block, total * size), numbers.dtype)
-    for row in range(block):
-        weights[row, slot] = numbers[run * block + row, column]
-    parts = weights.reshape(block, total, size).transpose(1, 0, 2)
-    raw = np.ascontiguousarray(parts).view(np.uint8).reshape(total, 4 * block)
-    return np.concatenate([raw, index.reshape(total, size).view(np.uint8)], axis=1)
+    index = np.zeros((total, outputs, size), np.uint16)
+    weights = np.zeros((total, outputs, size), numbers.dtype)
+    last = np.zeros(len(kept), np.int64)  # what empty slots read again
+    last[row] = column  # the largest: columns rise
+    run = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    index[:] = 8 * last.reshape(-1, outputs)[run][:, :, None]
+    index[group, row % outputs, position % size] = 8 * column
+    weights[group, row % outputs, position % size] = numbers[row, column]
+    return index.view(np.uint8), weights.view(np.uint8)

@@ -57,10 +57,11 @@ def product(
         target: The CPU.
     """
     weight = np.ascontiguousarray(linear.weight * np.float32(factor))
-    block, nanoseconds = cost.best(weight, precision, target.isa)
-    runs = pack(weight, linear.bias * np.float32(factor), precision, block)
+    choice = cost.best(weight, precision, target.isa)
+    bias = linear.bias * np.float32(factor)
+    runs = pack(weight, bias, precision, choice.outputs, shared=choice.shared)
     kept = int(np.count_nonzero(weight))
-    layout = "rows" if block == 1 else "blocks"
+    layout = "blocks" if choice.shared else "rows"
     if kept == weight.size:
         layout = "dense"
     step = Step(
@@ -68,7 +69,7 @@ def product(
         shape=(weight.shape[0], weight.shape[1]),
         density=kept / max(1, weight.size),
         layout=layout,
-        microseconds=nanoseconds / 1000,
+        microseconds=choice.nanoseconds / 1000,
         nbytes=runs.nbytes,
     )
     return runs, step

@@ -74,8 +74,9 @@ class Stages:
     def feature_bytes(self, tables: int) -> dict[Slot, int]:
         """Bytes of each buffer for one token."""
         encoder = self.encoder
-        mixed = max(layer.heads * layer.head_size for layer in encoder.layers)
-        inner = max(len(layer.ffn_in.bias) for layer in encoder.layers)
+        # Products write whole runs of outputs.
+        mixed = _whole(max(layer.heads * layer.head_size for layer in encoder.layers))
+        inner = _whole(max(len(layer.ffn_in.bias) for layer in encoder.layers))
         head = 2 if self.half_attention else 4
         return {
             Slot.STREAM: 4 * encoder.hidden,
@@ -236,7 +237,8 @@ class Stages:
         def build(width: int) -> Function:
             form = product.Form(
                 self.precision,
-                runs.block,
+                runs.outputs,
+                runs.shared,
                 width,
                 activation,
                 residual,
@@ -267,6 +269,10 @@ class Stages:
         backwards = np.ascontiguousarray(padded, np.float32)
         self.keep.append(backwards)
         return backwards.ctypes.data, backwards.shape[1] // 2
+
+
+def _whole(outputs: int) -> int:
+    return -(-outputs // product.BLOCK) * product.BLOCK
 
 
 def _words(*numbers: int) -> Array:

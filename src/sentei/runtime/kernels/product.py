@@ -33,7 +33,7 @@ from sentei.runtime.kernels.kernel import (
 )
 
 BLOCK = 4
-"""Outputs of a block."""
+"""Outputs of a run of blocks."""
 
 GROUP = {"fp32": 1, "bf16": 2, "int8": 4}
 """Nonzeros of a group."""
@@ -42,9 +42,13 @@ WEIGHT_BYTES = 4
 """Of a group's weights for one output, in every precision."""
 
 
-def group_bytes(precision: Precision, block: int) -> int:
-    """Of a group: the weights, then the inputs' numbers times 8, two bytes each."""
-    return WEIGHT_BYTES * block + 2 * GROUP[precision]
+def group_bytes(precision: Precision, outputs: int, *, shared: bool) -> int:
+    """Of a group: weights, then the inputs' numbers times 8, two bytes each.
+
+    Of rows side by side each has its own inputs, one after the other; blocks share them.
+    """
+    inputs = 2 * GROUP[precision]
+    return WEIGHT_BYTES * outputs + inputs if shared else (WEIGHT_BYTES + inputs) * outputs
 
 
 class Word(IntEnum):
@@ -69,7 +73,8 @@ class Form:
     """
 
     precision: Precision
-    block: int
+    outputs: int
+    shared: bool
     width: int
     activation: str = ""
     residual: bool = False
@@ -78,7 +83,7 @@ class Form:
     @property
     def name(self) -> str:
         """Its symbol."""
-        kind = "rows" if self.block == 1 else "blocks"
+        kind = "blocks" if self.shared else f"rows{self.outputs}"
         words = ("product", self.precision, kind, str(self.width), self.activation)
         extra = ("residual",) * self.residual + (self.store,)
         return "_".join(filter(None, (*words, *extra)))
@@ -95,14 +100,14 @@ def build(form: Form, target: Target) -> Function:
     first, last = kernel.share(kernel.argument(Word.RUNS))
     write = _Writer(kernel, form)
     granules = form.width // GRANULE
-    strip = granules if form.block == 1 or target.registers == 32 else 1
+    strip = granules if form.outputs == 1 or target.registers == 32 else 1
     with f.loop(first, last) as run:
         begin = starts.load(INDEX, run.index * 8, 8)
         end = starts.load(INDEX, run.index * 8 + 8, 8)
-        here = facts.at(run.index * (16 * form.block))
+        here = facts.at(run.index * (16 * form.outputs))
         for start in range(0, granules, strip):
             sums = _sums(f, form, target, groups, source, here, (begin, end), start, strip)
-            for row in range(form.block):
+            for row in range(form.outputs):
                 write.row(here.at(16 * row), sums[row * strip : (row + 1) * strip], start)
     return kernel.text()
 
@@ -124,9 +129,9 @@ def _sums(
     place, scalar = (12, "i32") if form.precision == "int8" else (4, "float")
     zero = f.number(type_, 0)
     sums = []
-    for row in range(form.block):
+    for row in range(form.outputs):
         sums += [facts.load(scalar, 16 * row + place, 4).spread(GRANULE)] * strip
-    size = group_bytes(form.precision, form.block)
+    size = group_bytes(form.precision, form.outputs, shared=form.shared)
     sets = _sets(form, target)
     if sets > 1:
         spare = [zero] * (len(sums) * (sets - 1))
@@ -146,7 +151,7 @@ def _sums(
 
 def _sets(form: Form, target: Target) -> int:
     """Sets of sums that groups take in turn, so that a dot need not wait for the one before."""
-    if form.block > 1 or target.registers < 32:
+    if form.outputs > 1 or target.registers < 32:
         return 1
     return {64: 2, 32: 4, 16: 4}[form.width]
 
@@ -171,20 +176,33 @@ def _add(
     strip: int,
 ) -> list[Value]:
     """A group's products, added to the sums of its outputs."""
+    result: list[Value] = []
+    first = WEIGHT_BYTES * form.outputs
+    inputs: list[Value] = []
+    if form.shared:
+        inputs = _inputs(f, form, _rows(f, form, source, group, first), start, strip)
+    step = group_bytes(form.precision, 1, shared=False)
+    for row in range(form.outputs):
+        weight, place = group, WEIGHT_BYTES * row
+        if not form.shared:
+            weight, place = group.at(step * row), 0
+            rows = _rows(f, form, source, weight, WEIGHT_BYTES)
+            inputs = _inputs(f, form, rows, start, strip)
+        spread = weight.load("i32", place, 2).spread(GRANULE)
+        for granule, values in enumerate(inputs):
+            result.append(_dot(f, form, spread, values, sums[row * strip + granule]))
+    return result
+
+
+def _rows(f: Function, form: Form, source: Value, group: Value, first: int) -> list[Value]:
+    """Where the activations of a group's inputs begin."""
     count = GROUP[form.precision]
     row_bytes = form.width * 4 // count
     rows = []
     for number in range(count):
-        index = group.load("i16", WEIGHT_BYTES * form.block + 2 * number, 2)
+        index = group.load("i16", first + 2 * number, 2)
         rows.append(source.at(index.convert("zext", INDEX) * (row_bytes // 8)))
-    inputs = _inputs(f, form, rows, start, strip)
-    result = []
-    for row in range(form.block):
-        weight = group.load("i32", WEIGHT_BYTES * row, 4 if form.block == 1 else 2)
-        spread = weight.spread(GRANULE)
-        for granule, values in enumerate(inputs):
-            result.append(_dot(f, form, spread, values, sums[row * strip + granule]))
-    return result
+    return rows
 
 
 def _dot(f: Function, form: Form, weight: Value, values: Value, total: Value) -> Value:
