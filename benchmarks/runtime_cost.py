@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +148,7 @@ def fit(measured: list[Measured]) -> dict[str, float]:
     return dict(zip(TERMS, (round(float(one), 3) for one in costs), strict=True))
 
 
-def table(by_isa: dict[str, list[Measured]]) -> tuple[str, list[dict[str, Any]]]:
+def table(by_isa: Mapping[cpu.Isa, list[Measured]]) -> tuple[str, list[dict[str, Any]]]:
     lines, data = [], []
     for isa, measured in by_isa.items():
         for precision in dict.fromkeys(one.precision for one in measured):

@@ -8,6 +8,7 @@ input. Runs are ordered by length, so that the loop over a run ends when the CPU
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ MOST_INPUTS: Final = 8191
 FACTS: Final = np.dtype(
     [("row", np.int32), ("bias", np.float32), ("scale", np.float32), ("start", np.int32)]
 )
+
+NOTHING: Final = 1e-36
+"""Rows of int8 that hold no larger weight are zeros: a 127th of it would lose its bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,7 @@ def bf16(values: Array) -> Array:
 def quantised(weight: Array) -> tuple[Array, Array]:
     """Each row as int8 and what one step of it is worth."""
     largest = np.abs(weight).max(axis=1, initial=0)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    scale = np.where(largest > NOTHING, largest / 127, 1).astype(np.float32)
     return np.rint(weight / scale[:, None]).astype(np.int8), scale
 
 
@@ -116,10 +120,9 @@ def pack(
     facts["scale"], facts["start"] = scale[rows], start[rows]
     index, weights = _slots(kept[order], numbers[order], first[order], starts, outputs, size)
     if shared:
-        parts = [weights.reshape(len(weights), -1), index[:, 0]]
+        groups = np.concatenate([_flat(weights), _flat(index[:, :1])], axis=1)
     else:
-        parts = [np.concatenate([weights, index], axis=2).reshape(len(weights), -1)]
-    groups = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        groups = _flat(np.concatenate([weights, index], axis=2))
     assert groups.shape[1] == group_bytes(precision, outputs, shared=shared)
     return Runs(precision, outputs, shared, pieces, groups, starts, facts)
 
@@ -136,6 +139,11 @@ def _filled(values: Array, multiple: int) -> Array:
     """With zeros at the end, up to a multiple."""
     missing = -len(values) % multiple
     return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) if missing else values
+
+
+def _flat(groups: Array) -> Array:
+    """Each group's bytes in a row; there may be no group at all."""
+    return groups.reshape(len(groups), math.prod(groups.shape[1:]))
 
 
 def _numbers(weight: Array, precision: Precision) -> tuple[Array, Array, Array]:
