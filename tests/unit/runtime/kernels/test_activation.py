@@ -65,9 +65,9 @@ def test_error(cpu, kind, exact):
 def test_powers_of_two(cpu, degree, bound):
     values = np.linspace(-126, 1, 160_000).astype(np.float32)
     values = np.concatenate([values, [0, -0.5, -1, -125.5] * 4]).astype(np.float32)
-    found = apply(
-        cpu, f"exp2_{degree}", lambda f, x: activation.exp2(f, x, degree), values
-    ).astype(np.float64)
+    found = apply(cpu, f"exp2_{degree}", lambda f, x: activation.exp2(f, x, degree), values).astype(
+        np.float64
+    )
     assert (np.abs(found / np.exp2(values.astype(np.float64)) - 1) <= bound).all()
 
 
