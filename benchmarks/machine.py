@@ -16,6 +16,7 @@ import numpy
 import torch
 
 import sentei
+from sentei.runtime.bench.machine import cpu
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,7 +25,7 @@ def facts() -> dict[str, str]:
     """Machine, versions, commit and command."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
@@ -72,12 +73,3 @@ def _commit() -> str:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "../src", "*.py")
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

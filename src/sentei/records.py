@@ -186,6 +186,94 @@ class RunReport(Record):
     seconds: dict[str, float]
 
 
+class WorkloadRecord(Record):
+    """What engines were timed on: sequences in batches of one size.
+
+    ``length`` is the number of tokens of each, ``data`` where they have the lengths of evaluation
+    texts in the order of the data, ``sorted`` where those are sorted by length, or ``image``.
+    ``padded`` is ``tokens`` with the padding of the batches.
+    """
+
+    batch: int
+    length: str
+    sequences: int
+    tokens: int
+    padded: int
+
+
+class _OnEngine(Record):
+    engine: str
+    precision: str
+
+    @property
+    def label(self) -> str:
+        """What tables call the engine."""
+        return f"{self.engine} {self.precision}"
+
+
+class EngineRecord(_OnEngine):
+    """An engine at one precision: its metrics on evaluation data, and why there are none."""
+
+    metrics: dict[str, float] = {}
+    note: str = ""
+
+
+class SpeedRecord(_OnEngine):
+    """An engine on a workload: milliseconds a sequence, medians over interleaved rounds.
+
+    ``clock`` is the wall's, ``low`` and ``high`` its quartiles; ``processor`` is the time of all
+    threads of the process together. ``difference`` is that of the outputs from torch fp32 on the
+    same inputs, relative in the L2 norm, and ``most`` the largest single one.
+    """
+
+    batch: int
+    length: str
+    clock: float
+    low: float
+    high: float
+    processor: float
+    difference: float
+    most: float
+
+
+class SpeedReport(Record):
+    """A model on several engines, timed in turns in one process.
+
+    ``sparsity`` is over the matrices of the blocks, ``sparsity_all`` over all parameters.
+    ``baseline`` is the engine that speeds are multiples of, ``absent`` says what was not timed and
+    why, ``words`` what follows.
+    """
+
+    sentei: str
+    created: str
+    model: str
+    sparsity: float
+    sparsity_all: float
+    threads: int
+    rounds: int
+    baseline: str
+    metric: str | None
+    workloads: tuple[WorkloadRecord, ...]
+    engines: tuple[EngineRecord, ...]
+    speeds: tuple[SpeedRecord, ...]
+    absent: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    machine: dict[str, str]
+
+    def milliseconds(self, speed: SpeedRecord) -> float:
+        """What engines are compared by: with one thread the processor's time, else the clock's.
+
+        The two agree on an idle machine, and the processor's does not count waiting on a busy one.
+        """
+        return speed.processor if self.threads == 1 else speed.clock
+
+    def on(self, workload: WorkloadRecord) -> tuple[SpeedRecord, ...]:
+        """The engines on a workload, the fastest first."""
+        key = workload.batch, workload.length
+        rows = [one for one in self.speeds if (one.batch, one.length) == key]
+        return tuple(sorted(rows, key=self.milliseconds))
+
+
 REFERENCES: Final = ("start", "dense")
 """Rows of a comparison that are no recipe: the dense model all start from, and it trained on."""
 

@@ -2,6 +2,7 @@
 
 from sentei.cli import (
     augment,
+    bench,
     compare,
     demo,
     evaluate,
@@ -17,6 +18,7 @@ from sentei.cli.app import app, main
 __all__ = [
     "app",
     "augment",
+    "bench",
     "compare",
     "demo",
     "evaluate",

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from sentei.run.options import dashed, places, settings_from
+from sentei.run.options import dashed, flat, names_of, places, settings_from
 from sentei.run.settings import Settings
+from sentei.tasks.catalogue import DATASETS
+from sentei.tasks.source import CorpusSource
 
 MethodOption = Annotated[
     str | None, typer.Option(help="Pruning method, see `sentei methods` [default: auto].")
@@ -41,6 +43,13 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value of the recipe: --set score.beta1=0.9."),
 ]
+
+_READ = (
+    *(name for name, place in places().items() if place.owner in ("", "task")),
+    *("batch_size", "seed"),
+)
+EVALUATION = tuple(name for name in _READ if not places()[name].option.training)
+"""What a finished model is measured with: itself, its task, and how batches are drawn."""
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -100,6 +109,26 @@ def make_settings(
     teacher = "teacher" in options
     built = make_recipe(method, sparsity, recipe, overrides or [], pattern=pattern, teacher=teacher)
     return settings_from(options, serialization.to_dict(built))
+
+
+def of_run(run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings for evaluating, but for those of data that typed ones take the place of.
+
+    Args:
+        run: Its ``run.yaml``.
+        options: What was typed.
+
+    Raises:
+        ValueError: The file is not the settings of a run.
+    """
+    settings = flat(Settings.read(run).model_dump())
+    sources = names_of(CorpusSource)
+    typed = [sources.index(name) for name in options if name in sources]
+    stale = {*sources[min(typed) :]} if typed else set[str]()
+    if "task" in options or options.get("kind", settings["kind"]) != settings["kind"]:
+        columns = (known.options for known in DATASETS.values())
+        stale |= {"kind", "metric"}.union(*columns)  # which another task has of its own
+    return {name: settings[name] for name in EVALUATION if name in settings.keys() - stale}
 
 
 def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:

@@ -11,6 +11,7 @@ import typer
 from sentei.cli.app import INTERRUPTED, errors, output, show_json, warn
 from sentei.run.options import dashed, flat, written
 from sentei.run.settings import Settings
+from sentei.tasks import kinds
 
 if TYPE_CHECKING:
     from sentei.records import RunReport
@@ -108,3 +109,6 @@ def _show(report: RunReport, out: Path, json: bool) -> None:
         return
     reports.print_console(report, output)
     output.print(f"\nThe pruned model: {out / 'model'}\nThe report:       {out / 'report.html'}")
+    task = kinds.known().get(report.settings.get("kind", ""))
+    if task is not None and task.one_pass:
+        output.print(f"How fast it is:   sentei bench {out}")

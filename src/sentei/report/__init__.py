@@ -11,19 +11,27 @@ from pydantic import ValidationError
 
 from sentei.files import write_text
 from sentei.messages import explain
-from sentei.records import Comparison, RunReport
+from sentei.records import Comparison, RunReport, SpeedReport
 from sentei.report.compare_console import print_comparison
 from sentei.report.console import print_console
+from sentei.report.speed import markdown
+from sentei.report.speed_console import print_speed
 
 __all__ = [
     "print_comparison",
     "print_console",
+    "print_speed",
     "read",
+    "read_speed",
     "render_comparison",
     "render_html",
     "write",
     "write_comparison",
+    "write_speed",
 ]
+
+SPEED = "bench.json"
+"""Beside a run's report, where its model was timed."""
 
 
 def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
@@ -42,7 +50,7 @@ def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.json", report.model_dump_json(indent=2) + "\n")
     if page:
-        write_text(folder / "report.html", render_html(report))
+        write_text(folder / "report.html", render_html(report, read_speed(folder)))
 
 
 def read(folder: Path) -> RunReport:
@@ -70,15 +78,49 @@ def read(folder: Path) -> RunReport:
         ) from None
 
 
-def render_html(report: RunReport) -> str:
+def render_html(report: RunReport, speed: SpeedReport | None = None) -> str:
     """The page of a run as text: one file, no network, no script.
+
+    Args:
+        report: The run.
+        speed: How fast its model is, where that was measured.
 
     Raises:
         ModuleNotFoundError: The extra ``report`` is not installed.
     """
     with _drawing("report.html"):
         from sentei.report.html import render
-    return render(report)
+    return render(report, speed)
+
+
+def write_speed(speed: SpeedReport, folder: Path) -> None:
+    """Writes ``bench.json`` and ``bench.md``, then ``bench.svg``.
+
+    Raises:
+        ModuleNotFoundError: The extra ``report`` is not installed (the other two are written).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SPEED, speed.model_dump_json(indent=2) + "\n")
+    write_text(folder / "bench.md", markdown(speed))
+    with _drawing("bench.svg"):
+        from sentei.report.speed_chart import picture
+    write_text(folder / "bench.svg", picture(speed))
+
+
+def read_speed(folder: Path) -> SpeedReport | None:
+    """Reads the ``bench.json`` of a folder; None where there is none.
+
+    Raises:
+        ValueError: It is not one, or another version wrote it.
+    """
+    path = folder / SPEED
+    if not path.is_file():
+        return None
+    try:
+        return SpeedReport.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        first = explain(error).partition("; ")[0] if isinstance(error, ValidationError) else error
+        raise ValueError(f"{path}: {first}. Measure again with: sentei bench {folder}") from None
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sentei.records import RunReport
-from sentei.report import charts
+from sentei.records import RunReport, SpeedReport
+from sentei.report import charts, speed
 from sentei.report.facts import (
     LayerTable,
     Metric,
@@ -24,6 +24,7 @@ from sentei.report.facts import (
     unit_name,
     units_by_layer,
 )
+from sentei.report.speed_chart import speed_chart
 
 _WORDS = {
     "weight": "One number of the model. A model is a list of large tables (matrices) of weights.",
@@ -73,8 +74,8 @@ def fill(template: str, **values: object) -> str:
     return environment.get_template(template).render(colors=colors, **values)
 
 
-def render(report: RunReport) -> str:
-    """The whole page as text."""
+def render(report: RunReport, timed: SpeedReport | None = None) -> str:
+    """The whole page as text, with what was timed of the model."""
     plain = report.model_dump(mode="json")
     table = LayerTable(report.pruning.sites)
     return fill(
@@ -92,6 +93,7 @@ def render(report: RunReport) -> str:
             unit_name(kind): layers for kind, layers in units_by_layer(report.pruning.units).items()
         },
         sizes=_sizes(report),
+        speed=_speed(timed) if timed else None,
         settings={key: _setting(value) for key, value in plain["settings"].items()},
         recipe=yaml.safe_dump(plain["pruning"]["recipe"], sort_keys=False, allow_unicode=True),
         words=_WORDS,
@@ -163,6 +165,22 @@ def _sizes(report: RunReport) -> list[tuple[str, int, float]]:
     }
     most = max(*rows.values(), 1)
     return [(label, value, value / most) for label, value in rows.items()]
+
+
+def _speed(timed: SpeedReport) -> dict[str, object]:
+    """Tables and sentences of the speeds."""
+    heads = speed.headings(timed)
+    return {
+        "legend": f"{timed.machine.get('cpu', '')}. {speed.legend(timed)}",
+        "words": timed.words,
+        "absent": timed.absent,
+        "headings": heads[1:],
+        "chart": speed_chart(timed),
+        "tables": [
+            (speed.title(one), [row[: len(heads)] for row in speed.rows(timed, one)])
+            for one in timed.workloads
+        ],
+    }
 
 
 def _setting(value: object) -> str:

@@ -21,6 +21,7 @@ class Labelled(Task[E]):
     """Column of the label [default: label]."""
 
     any_order = True
+    one_pass = True
 
     @property
     def usual_metrics(self) -> tuple[str, ...]:

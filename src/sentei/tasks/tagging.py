@@ -44,6 +44,7 @@ class Tagging(TextTask[TaggedSentences]):
     pipeline_tag = "token-classification"
     pads = True
     packages: ClassVar = {"seqeval": "tokens"}
+    one_pass = True
 
     @property
     def metric_choices(self) -> tuple[str, ...]:

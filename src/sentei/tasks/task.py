@@ -95,6 +95,9 @@ class Task(CorpusSource, Generic[E]):
     any_order: ClassVar[bool] = False
     """Whether metrics do not depend on the order in which features are shown."""
 
+    one_pass: ClassVar[bool] = False
+    """Whether its metrics follow from forward passes, which any engine can do."""
+
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
 

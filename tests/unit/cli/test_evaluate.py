@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sentei.cli.evaluate import _of_run
+from sentei.cli.options import of_run
 from sentei.run.options import settings_from
 
 
@@ -27,13 +27,13 @@ def run(tmp_path) -> Path:
 
 
 def test_what_is_not_typed_is_the_runs(run):
-    options = _of_run(run, {"model": "x", "batch_size": 8})
+    options = of_run(run, {"model": "x", "batch_size": 8})
     assert (options["train"], options["holdout"]) == (run.with_name("train.csv"), 0.2)
     assert options["text_column"] == "words" and "epochs" not in options
 
 
 def test_a_typed_file_replaces_what_the_run_set_aside(run):
-    options = _of_run(run, {"model": "x", "eval": Path("other.csv")})
+    options = of_run(run, {"model": "x", "eval": Path("other.csv")})
     assert not {"eval", "holdout"} & options.keys()
     assert options["train"] == run.with_name("train.csv")
     assert (options["task"], options["text_column"]) == ("sst2", "words")
@@ -41,7 +41,7 @@ def test_a_typed_file_replaces_what_the_run_set_aside(run):
 
 @pytest.mark.parametrize("typed", [{"task": "mrpc"}, {"task": "wnut_17"}])
 def test_a_typed_task_replaces_columns_and_files(run, typed):
-    options = _of_run(run, {"model": "x", **typed})
+    options = of_run(run, {"model": "x", **typed})
     gone = {"task", "train", "eval", "holdout", "text_column", "label_column", "metric", "kind"}
     assert not gone & options.keys()
     assert options["max_length"] == 64
@@ -50,6 +50,6 @@ def test_a_typed_task_replaces_columns_and_files(run, typed):
 
 
 def test_a_typed_kind_replaces_columns(run):
-    options = _of_run(run, {"model": "x", "kind": "language"})
+    options = of_run(run, {"model": "x", "kind": "language"})
     assert not {"kind", "metric", "text_column", "label_column"} & options.keys()
     assert options["train"] == run.with_name("train.csv")

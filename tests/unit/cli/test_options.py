@@ -12,6 +12,15 @@ OPTIONS = {
         --regression/--no-regression --encoding --quoting --delimiter --header/--no-header
         --seed --out --lm --copies --replace --candidates --json
     """,
+    "bench": """
+        --task --kind --train --eval --holdout --text-column --pair-column
+        --label-column --tokens-column --tags-column --question-column --context-column
+        --answers-column --image-column --target-column --regression/--no-regression
+        --metric --encoding --quoting --delimiter --header/--no-header --max-length
+        --doc-stride --max-answer-length --null-threshold --prefix --max-new-tokens
+        --num-beams --seed folder --batch --length --threads --rounds --engine
+        --precision --score/--no-score --out --json
+    """,
     "compare": """
         --model --task --kind --train --eval --text-column --pair-column --label-column
         --tokens-column --tags-column --question-column --context-column --answers-column

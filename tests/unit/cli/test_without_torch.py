@@ -25,6 +25,7 @@ finally:
         (["--help"], 0, "Prune pretrained transformers"),
         (["--version"], 0, "."),
         (["prune", "--help"], 0, "--learning-rate"),
+        (["bench", "--help"], 0, "--engine"),
         (["prune", "--modle", "x"], 2, "--modle"),
         (["prune", "--epochs", "many", "--out", "x"], 2, "--epochs"),
         (["methods"], 0, "platon"),

@@ -98,6 +98,7 @@ class QuestionAnswering(TableTask[Questions]):
     auto_class = "AutoModelForQuestionAnswering"
     pipeline_tag = "question-answering"
     one_each = False
+    one_pass = True
     pads = True
     usual_length = 384
 

@@ -1,0 +1,140 @@
+"""``sentei bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sentei.cli.app import JsonOption, errors, output, show_json, verb, warn
+from sentei.cli.options import EVALUATION, make_settings, of_run, with_settings
+from sentei.runtime.bench.choice import ENGINES, PRECISIONS, choose
+
+if TYPE_CHECKING:
+    from sentei.records import SpeedReport
+    from sentei.run.settings import Settings
+    from sentei.runtime.bench.measure import Tell
+
+DATA = tuple(name for name in EVALUATION if name not in ("model", "batch_size"))
+
+BatchOption = Annotated[
+    list[int] | None,
+    typer.Option(min=1, help="Sequences in a batch; say it again for more [default: 1, 8]."),
+]
+LengthOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tokens of a sequence; or data: the lengths of the evaluation texts, in batches as "
+        "they come; or sorted: in batches of like length. Say it again for more [default: 128 and, "
+        "where there are texts, data]."
+    ),
+]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Only this engine: {', '.join(ENGINES)}. Say it again for more."),
+]
+PrecisionOption = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Only this precision: {', '.join(PRECISIONS)}. Say it again for more."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for bench.json, bench.md and bench.svg [default: the run's, and nothing for "
+        "a model that is of no run]."
+    ),
+]
+
+
+@verb
+@with_settings(*DATA)
+def bench(
+    options: dict[str, Any],
+    *,
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    batch: BatchOption = None,
+    length: LengthOption = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of every engine.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each engine runs each size; medians are shown.")
+    ] = 15,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
+    score: Annotated[
+        bool,
+        typer.Option(
+            "--score/--no-score", help="Measure each engine on the evaluation data, if there are."
+        ),
+    ] = True,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time a model on Sentei's engine and on every dense one that is installed, in turns.
+
+    Beside each speed is how far outputs are from PyTorch's in fp32 and what the engine scores on
+    the evaluation data: a run's, or those that --task or --eval name.
+    """
+    engines = choose(engine or [], precision or [])
+
+    from sentei.models.quiet import quiet_transformers
+    from sentei.run.bench import Plan, bench
+    from sentei.run.shrink import locate
+
+    quiet_transformers()
+    model = locate(folder)
+    run = model.absolute().parent / "run.yaml"
+    settings = _settings(model, run, options)
+    plan = Plan(
+        engines=engines,
+        batches=tuple(batch or Plan.batches),
+        lengths=tuple(length or ()),
+        threads=threads,
+        rounds=rounds,
+        score=score,
+    )
+    with _telling(json) as tell:
+        report = bench(str(model), plan, settings, tell)
+    place = out or (run.parent if run.is_file() else None)
+    _show(report, place, json)
+
+
+def _settings(model: Path, run: Path, options: Mapping[str, Any]) -> Settings | None:
+    """The evaluation data's, of the run or as typed; None where neither names any."""
+    begun = of_run(run, options) if run.is_file() else {}
+    if not begun and not options:
+        return None
+    return make_settings({**begun, **options, "model": str(model)})
+
+
+@contextmanager
+def _telling(json: bool) -> Iterator[Tell]:
+    """What says what is going on: one line that changes, or, into a file, what is prepared."""
+    if json:
+        yield lambda text: None
+    elif errors.is_terminal:
+        with errors.status("") as status:
+            yield lambda text: status.update(f"{text} ...")
+    else:
+        yield lambda text: None if text.startswith("Round") else errors.print(f"{text} ...")
+
+
+def _show(report: SpeedReport, place: Path | None, json: bool) -> None:
+    """Write it, into a run's page too, and print it."""
+    from sentei import report as reports
+
+    if place is not None:
+        try:
+            reports.write_speed(report, place)
+            if (place / "report.json").is_file():
+                reports.write(reports.read(place), place)
+        except ModuleNotFoundError as error:
+            warn(str(error))
+    if json:
+        show_json(report)
+        return
+    reports.print_speed(report, output)
+    if place is not None:
+        output.print(f"\nWritten to {place}: bench.json, bench.md, bench.svg", soft_wrap=True)

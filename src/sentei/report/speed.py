@@ -1,0 +1,222 @@
+"""The speeds of a model on several engines: tables, and what follows in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from sentei.records import EngineRecord, SpeedRecord, SpeedReport, WorkloadRecord
+from sentei.report.facts import Metric, percent
+
+OURS: Final = "sentei"
+"""The engine that leaves zeros out; all others are dense."""
+
+HEADINGS: Final = ("engine", "ms", "CPU ms", "faster", "differs", "most")
+"""Of the tables; the metric follows where it was measured."""
+
+
+LITTLE: Final = 1.05
+"""What is less than so many times as fast is not worth a sentence."""
+
+
+class Row(NamedTuple):
+    """An engine on a workload, in words."""
+
+    engine: str
+    clock: str
+    processor: str
+    faster: str
+    difference: str
+    most: str
+    metric: str
+
+
+def title(workload: WorkloadRecord) -> str:
+    """Batch 8, 128 tokens."""
+    what = {
+        "data": "texts as they come",
+        "sorted": "texts sorted by length",
+        "image": "images",
+    }.get(workload.length, f"{workload.length} tokens")
+    return f"Batch {workload.batch}, {what}"
+
+
+def rows(report: SpeedReport, workload: WorkloadRecord) -> list[Row]:
+    """Of a workload, the fastest engine first."""
+    speeds = report.on(workload)
+    base = next(one for one in speeds if one.label == report.baseline)
+    engines = {one.label: one for one in report.engines}
+    return [
+        Row(
+            engine=one.label,
+            clock=f"{one.clock:.3g}",
+            processor=f"{one.processor:.3g}",
+            faster=f"{_ratio(report, base, one):.2f}x",
+            difference=f"{one.difference:.1e}",
+            most=f"{one.most:.1e}",
+            metric=_metric(report, engines[one.label]),
+        )
+        for one in speeds
+    ]
+
+
+def legend(report: SpeedReport) -> str:
+    """How the tables are to be read."""
+    threads = "one thread" if report.threads == 1 else f"{report.threads} threads"
+    kind = "CPU time, which does not count waiting" if report.threads == 1 else "the clock"
+    return (
+        f"Milliseconds a sequence, {threads}, by the clock and of CPU time: medians of "
+        f"{report.rounds} rounds in which all engines take turns. Faster: than {report.baseline}, "
+        f"by {kind}. Differs: outputs from torch fp32, relative in the L2 norm; most: the largest "
+        "difference."
+    )
+
+
+def markdown(report: SpeedReport) -> str:
+    """All of it as a page."""
+    lines = [f"# {report.model}", "", zeros(report), "", legend(report), ""]
+    lines += [f"- {sentence}" for sentence in report.words]
+    for workload in report.workloads:
+        heads = headings(report)
+        lines += ["", f"## {title(workload)}", "", f"| {' | '.join(heads)} |"]
+        lines.append("|---" + "|---:" * (len(heads) - 1) + "|")
+        lines += [f"| {' | '.join(row[: len(heads)])} |" for row in rows(report, workload)]
+    lines += ["", "## Not timed", ""] if report.absent else []
+    lines += [f"- {sentence}" for sentence in report.absent]
+    lines += ["", "## Machine", ""]
+    lines += [f"- {key}: {value}" for key, value in report.machine.items()]
+    return "\n".join(lines) + "\n"
+
+
+def headings(report: SpeedReport) -> tuple[str, ...]:
+    """Of the columns."""
+    return (*HEADINGS, *([Metric(report.metric).label] if report.metric else []))
+
+
+def zeros(report: SpeedReport) -> str:
+    """How sparse the model is."""
+    return (
+        f"{percent(report.sparsity)} of the weights of its blocks are zero, "
+        f"{percent(report.sparsity_all)} of all parameters."
+    )
+
+
+# -------------------------------------------------------------------------------------- in words
+
+
+def words(report: SpeedReport) -> tuple[str, ...]:
+    """What the numbers say: the fastest, whether sparsity pays, and at which price."""
+    return (*_fastest(report), *_sparsity(report), *_shrunk(report), *_price(report))
+
+
+def _fastest(report: SpeedReport) -> Iterator[str]:
+    """A sentence for each engine that is the fastest somewhere."""
+    where: dict[str, list[WorkloadRecord]] = {}
+    for workload in report.workloads:
+        where.setdefault(report.on(workload)[0].label, []).append(workload)
+    for label, workloads in where.items():
+        last = workloads[-1]
+        first, *others = report.on(last)
+        base = next(one for one in report.on(last) if one.label == report.baseline)
+        places = "throughout" if len(where) == 1 else f"at {_listed(map(_place, workloads))}"
+        text = f"Fastest {places}: {label}"
+        if label != report.baseline:
+            text += f", {_times(report, base, first)} as fast as {report.baseline}"
+        dense = next((one for one in others if one.engine not in (OURS, "shrunk")), None)
+        if first.engine == OURS and dense and dense.label != report.baseline:
+            times = _times(report, dense, first)
+            text += f" and {times} as fast as the best dense engine, {dense.label},"
+        at = "" if len(report.workloads) == 1 else f" at {_place(last)}"
+        yield f"{text if at else text.removesuffix(',')}{at}."
+
+
+def _sparsity(report: SpeedReport) -> Iterator[str]:
+    """Whether leaving zeros out pays, against the best dense engine at each size."""
+    ratios = dict(_ratios(report))
+    slower = {place: one for place, one in ratios.items() if one[0] < 1}
+    share = percent(report.sparsity)
+    if not ratios:
+        if report.sparsity > 0.01:
+            yield f"No engine here leaves zeros out, so that {share} of them give no speed."
+    elif slower:
+        best = _listed(dict.fromkeys(label for _, label in slower.values()))
+        lowest, highest = min(slower.values())[0], max(slower.values())[0]
+        span = (
+            f"{lowest:.2f}"
+            if f"{highest:.2f}" == f"{lowest:.2f}"
+            else (f"{lowest:.2f} to {highest:.2f}")
+        )
+        everywhere = len(slower) == len(ratios)
+        places = "" if everywhere else f" at {_listed(slower)}"
+        so = "Sparsity gives no speed here: prune" if everywhere else "There, prune"
+        yield (
+            f"At {share} sparsity the engine is slower than {best}{places}, {span} times its "
+            f"speed. {so} more, prune in blocks of 4x1 or whole heads and neurons, or use {best}."
+        )
+
+
+def _ratios(report: SpeedReport) -> Iterator[tuple[str, tuple[float, str]]]:
+    """By workload, how many times as fast ours is as the best dense engine, and which that is."""
+    for workload in report.workloads:
+        speeds = report.on(workload)
+        ours = next((one for one in speeds if one.engine == OURS), None)
+        dense = next((one for one in speeds if one.engine not in (OURS, "shrunk")), None)
+        if ours and dense:
+            yield _place(workload), (_ratio(report, dense, ours), dense.label)
+
+
+def _shrunk(report: SpeedReport) -> Iterator[str]:
+    """What taking out idle heads and neurons gives by itself."""
+    for workload in report.workloads[-1:]:
+        speeds = {one.label: one for one in report.on(workload)}
+        whole, shrunk = speeds.get("torch fp32"), speeds.get("shrunk fp32")
+        if whole and shrunk and _ratio(report, whole, shrunk) >= LITTLE:
+            times = _times(report, whole, shrunk)
+            yield f"Without its idle heads and neurons the model is {times} as fast in torch."
+
+
+def _price(report: SpeedReport) -> Iterator[str]:
+    """What engines lose of the metric against torch fp32, and outputs that are not numbers."""
+    for bad in dict.fromkeys(one.label for one in report.speeds if math.isinf(one.difference)):
+        yield f"{bad} gives outputs that are not finite."
+    for one in report.engines:
+        if one.note:
+            yield f"{one.label} was not measured on the evaluation data: {one.note}"
+    engines = {one.label: one for one in report.engines}
+    exact = engines.get("torch fp32")
+    if report.metric is None or exact is None or report.metric not in exact.metrics:
+        return
+    metric, right = Metric(report.metric), exact.metrics[report.metric]
+    firsts = dict.fromkeys(report.on(workload)[0].label for workload in report.workloads)
+    for label in firsts:
+        value = engines[label].metrics.get(report.metric)
+        if label != exact.label and value is not None:
+            yield (
+                f"{label} has {metric.label} {metric.text(value)}, {metric.change(right, value)} "
+                f"against torch fp32{metric.direction}."
+            )
+
+
+def _metric(report: SpeedReport, engine: EngineRecord) -> str:
+    value = engine.metrics.get(report.metric) if report.metric else None
+    return "" if value is None else Metric(report.metric or "").text(value)
+
+
+def _ratio(report: SpeedReport, slow: SpeedRecord, fast: SpeedRecord) -> float:
+    return report.milliseconds(slow) / report.milliseconds(fast)
+
+
+def _times(report: SpeedReport, slow: SpeedRecord, fast: SpeedRecord) -> str:
+    return f"{_ratio(report, slow, fast):.3g} times"
+
+
+def _place(workload: WorkloadRecord) -> str:
+    whole = title(workload)
+    return whole[:1].lower() + whole[1:]
+
+
+def _listed(items: Iterable[str]) -> str:
+    """A, b and c."""
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
