@@ -1,7 +1,7 @@
-"""What a product costs, by a line fitted to measurements: so much a group, so much a run.
+"""What a product costs, by lines fitted to measurements: so much a group, so much an output.
 
 `python -m benchmarks.runtime_cost` measures and fits these numbers; they are of an AMD EPYC (Zen 5,
-4.4 GHz). Which of two layouts is faster depends on their ratios, which follow from the number of
+4.4 GHz). Which of the layouts is fastest depends on their ratios, which follow from the number of
 instructions and hold on other CPUs too.
 """
 
@@ -14,27 +14,39 @@ from sentei.runtime.cpu import Isa, Precision
 from sentei.runtime.encoder import Array
 from sentei.runtime.kernels.product import BLOCK, GROUP
 
+CACHE: Final = 48 << 10
+"""Bytes of activations that stay in the nearest cache."""
+
+PIECE: Final[dict[Precision, int]] = {"fp32": 128, "bf16": 256, "int8": 512}
+"""Inputs taken at a time where they are taken in pieces: 32 KiB of 64 tokens."""
+
+ROWS: Final[dict[Isa, int]] = {"avx512": 4, "avx2": 1, "generic": 1}
+"""Outputs side by side in a run of rows, as the registers allow."""
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Nanoseconds of one thread for 64 tokens: of a group for one output, and of an output."""
+    """Nanoseconds of one thread for 64 tokens.
+
+    ``group`` is of a group of rows for one output whose inputs are in the nearest cache, ``far`` of
+    one whose inputs are not, ``shared`` of a group of a block for one output, ``output`` of an
+    output, ``wait`` of an output's sums that wait for the next piece.
+    """
 
     group: float
+    far: float
+    shared: float
     output: float
-
-    def of(self, groups: int, outputs: int) -> float:
-        """Nanoseconds of a product."""
-        return self.group * groups + self.output * outputs
+    wait: float
 
 
-COSTS: Final[dict[tuple[Isa, Precision], tuple[Cost, Cost]]] = {
-    ("avx512", "int8"): (Cost(1.25, 5.0), Cost(0.55, 5.0)),
-    ("avx512", "bf16"): (Cost(1.15, 5.0), Cost(0.52, 5.0)),
-    ("avx512", "fp32"): (Cost(1.1, 4.0), Cost(0.52, 5.0)),
-    ("avx2", "fp32"): (Cost(1.9, 4.0), Cost(1.1, 5.0)),
-    ("generic", "fp32"): (Cost(3.8, 8.0), Cost(2.2, 9.0)),
+COSTS: Final[dict[tuple[Isa, Precision], Cost]] = {
+    ("avx512", "int8"): Cost(1.11, 1.36, 0.55, 6.55, 5.71),
+    ("avx512", "bf16"): Cost(0.95, 1.18, 0.54, 5.58, 5.33),
+    ("avx512", "fp32"): Cost(0.84, 1.15, 0.57, 3.95, 4.82),
+    ("avx2", "fp32"): Cost(1.30, 1.86, 1.22, 0.00, 7.01),
+    ("generic", "fp32"): Cost(3.36, 3.88, 3.78, 12.21, 13.59),
 }
-"""Of rows and of blocks."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +55,48 @@ class Choice:
 
     outputs: int
     shared: bool
+    piece: int | None
     nanoseconds: float
+
+
+def choices(weight: Array, precision: Precision, isa: Isa) -> list[Choice]:
+    """The layouts that a matrix can have, with their costs."""
+    return layouts(weight, precision, COSTS[isa, precision], ROWS[isa])
+
+
+def layouts(weight: Array, precision: Precision, cost: Cost, side_by_side: int) -> list[Choice]:
+    """The same for costs that are given: rows, rows in pieces, blocks."""
+    size, (outputs, inputs) = GROUP[precision], weight.shape
+    kept = weight != 0
+    near = inputs * 64 * 4 // size <= CACHE
+    groups = _groups(kept.sum(axis=1), size)
+    result = [
+        Choice(
+            side_by_side,
+            False,
+            None,
+            groups * (cost.group if near else cost.far) + outputs * cost.output,
+        )
+    ]
+    piece = PIECE[precision]
+    if not near and inputs > piece:
+        starts = range(0, inputs, piece)
+        groups = sum(_groups(kept[:, at : at + piece].sum(axis=1), size) for at in starts)
+        waiting = outputs * (len(starts) - 1) * cost.wait
+        spent = groups * cost.group + outputs * cost.output + waiting
+        result.append(Choice(side_by_side, False, piece, spent))
+    whole = outputs // BLOCK * BLOCK
+    union = kept[:whole].reshape(-1, BLOCK, inputs).any(axis=1).sum(axis=1)
+    rest = kept[whole:].any(axis=0).sum(keepdims=True)
+    groups = _groups(union, size) + _groups(rest, size)
+    spent = groups * BLOCK * cost.shared + outputs * cost.output
+    return [*result, Choice(BLOCK, True, None, spent)]
 
 
 def best(weight: Array, precision: Precision, isa: Isa) -> Choice:
     """The layout that a matrix is multiplied fastest with."""
-    rows, blocks = COSTS[isa, precision]
-    size, outputs = GROUP[precision], len(weight)
-    kept = weight != 0
-    single = int((-(-kept.sum(axis=1) // size)).sum())
-    whole = kept[: outputs // BLOCK * BLOCK].reshape(-1, BLOCK, kept.shape[1]).any(axis=1)
-    rest = kept[outputs // BLOCK * BLOCK :].any(axis=0)
-    union = int((-(-whole.sum(axis=1) // size)).sum()) + -(-int(rest.sum()) // size)
-    choices = (
-        Choice(ROWS[isa], False, rows.of(single, outputs)),
-        Choice(BLOCK, True, blocks.of(BLOCK * union, outputs)),
-    )
-    return min(choices, key=lambda choice: choice.nanoseconds)
+    return min(choices(weight, precision, isa), key=lambda choice: choice.nanoseconds)
 
 
-ROWS: Final[dict[Isa, int]] = {"avx512": 4, "avx2": 1, "generic": 1}
-"""Outputs side by side in a run of rows, as the registers allow."""
+def _groups(lengths: Array, size: int) -> int:
+    return int((-(-lengths // size)).sum())

@@ -16,7 +16,7 @@ import numpy as np
 
 from sentei.runtime.cpu import Precision
 from sentei.runtime.encoder import Array
-from sentei.runtime.kernels.product import GROUP, group_bytes
+from sentei.runtime.kernels.product import GROUP, TILE, group_bytes
 
 MOST_INPUTS: Final = 8191
 """Inputs of a product: their numbers times 8 are 16 bits wide."""
@@ -40,14 +40,16 @@ class Runs:
     precision: Precision
     outputs: int
     shared: bool
+    pieces: int
     groups: Array
     starts: Array
     facts: Array
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
-        return len(self.starts) - 1
+        """Number of runs, or of tiles where inputs are taken in pieces."""
+        count = len(self.starts) - 1
+        return count if self.pieces == 1 else count * self.outputs // (self.pieces * TILE)
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +71,15 @@ def quantised(weight: Array) -> tuple[Array, Array]:
     return np.rint(weight / scale[:, None]).astype(np.int8), scale
 
 
-def pack(weight: Array, bias: Array, precision: Precision, outputs: int, *, shared: bool) -> Runs:
+def pack(
+    weight: Array,
+    bias: Array,
+    precision: Precision,
+    outputs: int,
+    *,
+    shared: bool,
+    piece: int | None = None,
+) -> Runs:
     """Pack a matrix.
 
     Args:
@@ -78,30 +88,51 @@ def pack(weight: Array, bias: Array, precision: Precision, outputs: int, *, shar
         precision: Of the weights.
         outputs: Of a run.
         shared: Whether they are neighbours that share their inputs.
+        piece: Take so many inputs at a time, tile by tile of 64 outputs; None for all at once.
     """
-    weight, bias = _filled(weight, outputs), _filled(bias, outputs)
-    rows, inputs = weight.shape
-    assert inputs <= MOST_INPUTS
+    multiple = outputs if piece is None else TILE
+    weight, bias = _filled(weight, multiple), _filled(bias, multiple)
+    assert weight.shape[1] <= MOST_INPUTS
     numbers, scale, start = _numbers(weight, precision)
+    rows, first = np.arange(len(weight)), np.zeros(len(weight), np.int64)
+    segment = first
+    pieces = 1
+    if piece is not None and piece < weight.shape[1]:
+        pieces = -(-weight.shape[1] // piece)
+        weight, numbers = (_in_pieces(one, piece) for one in (weight, numbers))
+        tile, number, row = np.unravel_index(
+            np.arange(len(weight)), (len(rows) // TILE, pieces, TILE)
+        )
+        rows, first, segment = tile * TILE + row, number * piece, tile * pieces + number
     kept = weight != 0
     if shared:
-        kept = np.repeat(kept.reshape(-1, outputs, inputs).any(axis=1), outputs, axis=0)
+        union = kept.reshape(-1, outputs, kept.shape[1]).any(axis=1)
+        kept = np.repeat(union, outputs, axis=0)
     size = GROUP[precision]
     lengths = -(-kept.sum(axis=1) // size)
-    order = np.argsort(-lengths, kind="stable")  # neighbours of a block are as long, and stay so
-    lengths = lengths[order].reshape(-1, outputs).max(axis=1, initial=0)
-    starts = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    facts = np.zeros(rows, FACTS)
-    facts["row"], facts["bias"] = order, bias[order]
-    facts["scale"], facts["start"] = scale[order], start[order]
-    index, weights = _slots(kept[order], numbers[order], starts, outputs, size)
+    order = np.lexsort((-lengths, segment))  # stable: neighbours of a block stay together
+    longest = lengths[order].reshape(-1, outputs).max(axis=1, initial=0)
+    starts = np.zeros(len(longest) + 1, np.int64)
+    np.cumsum(longest, out=starts[1:])
+    rows = rows[order]
+    facts = np.zeros(len(rows), FACTS)
+    facts["row"], facts["bias"] = rows, bias[rows]
+    facts["scale"], facts["start"] = scale[rows], start[rows]
+    index, weights = _slots(kept[order], numbers[order], first[order], starts, outputs, size)
     if shared:
         groups = np.concatenate([_flat(weights), _flat(index[:, :1])], axis=1)
     else:
         groups = _flat(np.concatenate([weights, index], axis=2))
     assert groups.shape[1] == group_bytes(precision, outputs, shared=shared)
-    return Runs(precision, outputs, shared, groups, starts, facts)
+    return Runs(precision, outputs, shared, pieces, groups, starts, facts)
+
+
+def _in_pieces(matrix: Array, piece: int) -> Array:
+    """Tile by tile, piece by piece: (tiles * pieces * 64, piece)."""
+    missing = -matrix.shape[1] % piece
+    matrix = np.pad(matrix, ((0, 0), (0, missing)))
+    tiles = matrix.reshape(-1, TILE, matrix.shape[1] // piece, piece)
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1, 3)).reshape(-1, piece)
 
 
 def _filled(values: Array, multiple: int) -> Array:
@@ -128,10 +159,14 @@ def _numbers(weight: Array, precision: Precision) -> tuple[Array, Array, Array]:
 
 
 def _slots(
-    kept: Array, numbers: Array, starts: Array, outputs: int, size: int
+    kept: Array, numbers: Array, offset: Array, starts: Array, outputs: int, size: int
 ) -> tuple[Array, Array]:
-    """Inputs and weights as bytes, (groups, outputs, bytes); rows are in the runs' order."""
+    """Inputs and weights as bytes, (groups, outputs, bytes).
+
+    Rows are in the runs' order; ``offset`` is the input that each one's first column is.
+    """
     row, column = np.nonzero(kept)
+    input_ = column + offset[row]
     counts = kept.sum(axis=1)
     first = np.cumsum(counts) - counts
     position = np.arange(len(row)) - first[row]
@@ -139,10 +174,10 @@ def _slots(
     total = int(starts[-1])
     index = np.zeros((total, outputs, size), np.uint16)
     weights = np.zeros((total, outputs, size), numbers.dtype)
-    last = np.zeros(len(kept), np.int64)  # what empty slots read again
-    last[row] = column  # the largest: columns rise
+    last = offset.copy()  # what empty slots read again
+    last[row] = input_  # the largest: columns rise
     run = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     index[:] = 8 * last.reshape(-1, outputs)[run][:, :, None]
-    index[group, row % outputs, position % size] = 8 * column
+    index[group, row % outputs, position % size] = 8 * input_
     weights[group, row % outputs, position % size] = numbers[row, column]
     return index.view(np.uint8), weights.view(np.uint8)

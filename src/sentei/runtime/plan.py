@@ -59,7 +59,7 @@ def product(
     weight = np.ascontiguousarray(linear.weight * np.float32(factor))
     choice = cost.best(weight, precision, target.isa)
     bias = linear.bias * np.float32(factor)
-    runs = pack(weight, bias, precision, choice.outputs, shared=choice.shared)
+    runs = pack(weight, bias, precision, choice.outputs, shared=choice.shared, piece=choice.piece)
     kept = int(np.count_nonzero(weight))
     layout = "blocks" if choice.shared else "rows"
     if kept == weight.size:

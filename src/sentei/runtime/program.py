@@ -14,6 +14,7 @@ from sentei.runtime import library
 from sentei.runtime.cpu import Isa, Precision, Target, host
 from sentei.runtime.encoder import Array, Encoder, Unsupported
 from sentei.runtime.kernels import driver
+from sentei.runtime.kernels.product import TILE
 from sentei.runtime.lanes import Lanes, even, lay_out
 from sentei.runtime.layout import MOST_INPUTS
 from sentei.runtime.packed import Packed
@@ -213,7 +214,8 @@ class Program:
     def _scratch_bytes(self, lanes: Lanes) -> int:
         size = max(layer.head_size for layer in self.encoder.layers)
         pairs = size // 2 if self._half else size
-        return 4 * 64 * (2 * pairs + lanes.longest) + 256
+        attention = 2 * pairs + lanes.longest
+        return 4 * 64 * max(TILE, attention) + 256
 
     def _scratch(self, size: int) -> Array:
         with self._lock:

@@ -74,13 +74,13 @@ class Stages:
     def feature_bytes(self, tables: int) -> dict[Slot, int]:
         """Bytes of each buffer for one token."""
         encoder = self.encoder
-        # Products write whole runs of outputs.
+        # Products write whole runs or tiles of outputs.
         mixed = _whole(max(layer.heads * layer.head_size for layer in encoder.layers))
         inner = _whole(max(len(layer.ffn_in.bias) for layer in encoder.layers))
         head = 2 if self.half_attention else 4
         return {
-            Slot.STREAM: 4 * encoder.hidden,
-            Slot.SUM: 4 * encoder.hidden,
+            Slot.STREAM: 4 * _whole(encoder.hidden),
+            Slot.SUM: 4 * _whole(encoder.hidden),
             Slot.INPUT: self.size * encoder.hidden,
             Slot.SCALE: 4,
             Slot.QUERY: head * mixed,
@@ -228,6 +228,7 @@ class Stages:
             runs.starts.ctypes.data,
             runs.facts.ctypes.data,
             runs.runs,
+            runs.pieces,
             source,
             out,
             Slot.STREAM,
@@ -243,6 +244,7 @@ class Stages:
                 activation,
                 residual,
                 store,  # type: ignore[arg-type]
+                pieces=runs.pieces > 1,
             )
             return product.build(form, self.target)
 
@@ -272,7 +274,7 @@ class Stages:
 
 
 def _whole(outputs: int) -> int:
-    return -(-outputs // product.BLOCK) * product.BLOCK
+    return -(-outputs // product.TILE) * product.TILE
 
 
 def _words(*numbers: int) -> Array:

@@ -38,6 +38,9 @@ BLOCK = 4
 GROUP = {"fp32": 1, "bf16": 2, "int8": 4}
 """Nonzeros of a group."""
 
+TILE = 64
+"""Outputs whose sums wait while one piece of the inputs after the other is read."""
+
 WEIGHT_BYTES = 4
 """Of a group's weights for one output, in every precision."""
 
@@ -57,7 +60,8 @@ class Word(IntEnum):
     GROUPS = 0  # the stream
     STARTS = auto()  # i64 (runs + 1,): number of the first group
     FACTS = auto()  # 16 bytes an output: its row, its bias, its scale, what sums begin with
-    RUNS = auto()
+    RUNS = auto()  # or tiles, where inputs are taken in pieces
+    PIECES = auto()
     IN = auto()  # slots
     OUT = auto()
     RESIDUAL = auto()
@@ -69,7 +73,8 @@ class Form:
     """What one product's kernel does.
 
     ``store`` is how an output row is written: ``float``, ``half`` in the tokens' own order, or
-    ``pairs``, half as products read it.
+    ``pairs``, half as products read it. ``pieces``: the inputs are taken so many at a time that
+    they stay in the nearest cache; the sums of a tile wait in scratch.
     """
 
     precision: Precision
@@ -79,74 +84,113 @@ class Form:
     activation: str = ""
     residual: bool = False
     store: Literal["float", "half", "pairs"] = "float"
+    pieces: bool = False
 
     @property
     def name(self) -> str:
         """Its symbol."""
         kind = "blocks" if self.shared else f"rows{self.outputs}"
         words = ("product", self.precision, kind, str(self.width), self.activation)
-        extra = ("residual",) * self.residual + (self.store,)
+        extra = ("residual",) * self.residual + (self.store,) + ("pieces",) * self.pieces
         return "_".join(filter(None, (*words, *extra)))
 
 
 def build(form: Form, target: Target) -> Function:
     """The kernel of a product."""
-    kernel = Kernel(form.name, target)
-    f = kernel.f
-    source = kernel.buffer(kernel.argument(Word.IN), kernel.item)
-    groups, starts, facts = (
-        kernel.argument(word, POINTER) for word in (Word.GROUPS, Word.STARTS, Word.FACTS)
-    )
+    product = _Product(form, target)
+    kernel, f = product.kernel, product.kernel.f
     first, last = kernel.share(kernel.argument(Word.RUNS))
-    write = _Writer(kernel, form)
-    granules = form.width // GRANULE
-    strip = granules if form.outputs == 1 or target.registers == 32 else 1
-    with f.loop(first, last) as run:
-        begin = starts.load(INDEX, run.index * 8, 8)
-        end = starts.load(INDEX, run.index * 8 + 8, 8)
-        here = facts.at(run.index * (16 * form.outputs))
-        for start in range(0, granules, strip):
-            sums = _sums(f, form, target, groups, source, here, (begin, end), start, strip)
-            for row in range(form.outputs):
-                write.row(here.at(16 * row), sums[row * strip : (row + 1) * strip], start)
+    if not form.pieces:
+        with f.loop(first, last) as run:
+            product.run(run.index, begin="facts", end="write")
+        return kernel.text()
+    pieces = kernel.argument(Word.PIECES)
+    count = TILE // form.outputs
+    with f.loop(first, last) as tile:
+        start = tile.index * pieces * count
+        end = start + (pieces - 1) * count
+        with f.loop(start, start + count) as run:
+            product.run(run.index, begin="facts", end="keep")
+        with f.loop(start + count, end) as run:
+            product.run(run.index, begin="kept", end="keep")
+        with f.loop(end, end + count) as run:
+            product.run(run.index, begin="kept", end="write")
     return kernel.text()
 
 
-def _sums(
-    f: Function,
-    form: Form,
-    target: Target,
-    groups: Value,
-    source: Value,
-    facts: Value,
-    span: tuple[Value, Value],
-    start: int,
-    strip: int,
-) -> list[Value]:
-    """The sums of a run, output by output, granule by granule."""
-    begin, end = span
-    type_ = INTEGERS if form.precision == "int8" else FLOATS
-    place, scalar = (12, "i32") if form.precision == "int8" else (4, "float")
-    zero = f.number(type_, 0)
-    sums = []
-    for row in range(form.outputs):
-        sums += [facts.load(scalar, 16 * row + place, 4).spread(GRANULE)] * strip
-    size = group_bytes(form.precision, form.outputs, shared=form.shared)
-    sets = _sets(form, target)
-    if sets > 1:
-        spare = [zero] * (len(sums) * (sets - 1))
-        whole = begin + (end - begin) / sets * sets
-        with f.loop(begin, whole, sets, [*sums, *spare]) as loop:
-            for number in range(sets):
-                part = loop.values[number * len(sums) : (number + 1) * len(sums)]
-                group = groups.at(loop.index * size + number * size)
-                loop.next += _add(f, form, source, group, part, start, strip)
-        sums = _tree(loop.values, len(sums))
-        begin = whole
-    with f.loop(begin, end, 1, sums) as loop:
-        group = groups.at(loop.index * size)
-        loop.next = _add(f, form, source, group, loop.values, start, strip)
-    return loop.values
+class _Product:
+    """A product's kernel while it is written."""
+
+    def __init__(self, form: Form, target: Target) -> None:
+        self.form, self.target = form, target
+        self.kernel = kernel = Kernel(form.name, target)
+        self.source = kernel.buffer(kernel.argument(Word.IN), kernel.item)
+        self.groups, self.starts, self.facts = (
+            kernel.argument(word, POINTER) for word in (Word.GROUPS, Word.STARTS, Word.FACTS)
+        )
+        self.write = _Writer(kernel, form)
+        granules = form.width // GRANULE
+        short = form.outputs > 1 and target.registers < 32
+        self.strip = 1 if short else granules
+        self.strips = range(0, granules, self.strip)
+        self.type = INTEGERS if form.precision == "int8" else FLOATS
+        self.size = group_bytes(form.precision, form.outputs, shared=form.shared)
+
+    def run(
+        self,
+        run: Value,
+        *,
+        begin: Literal["facts", "kept"],
+        end: Literal["keep", "write"],
+    ) -> None:
+        """The sums of a run, from where they stand, to where they go."""
+        form = self.form
+        span = [self.starts.load(INDEX, run * 8 + place, 8) for place in (0, 8)]
+        facts = self.facts.at(run * (16 * form.outputs))
+        for start in self.strips:
+            sums: list[Value] = []
+            for row in range(form.outputs):
+                here = facts.at(16 * row)
+                sums += self._first(here) if begin == "facts" else self._kept(here, start)
+            sums = self._sums(span[0], span[1], sums, start)
+            for row in range(form.outputs):
+                here, values = facts.at(16 * row), sums[row * self.strip : (row + 1) * self.strip]
+                if end == "write":
+                    self.write.row(here, values, start)
+                    continue
+                for i, value in enumerate(values):
+                    self._place(here).store(value, 4 * GRANULE * (start + i), 4)
+
+    def _first(self, facts: Value) -> list[Value]:
+        place, scalar = (12, "i32") if self.form.precision == "int8" else (4, "float")
+        return [facts.load(scalar, place, 4).spread(GRANULE)] * self.strip
+
+    def _kept(self, facts: Value, start: int) -> list[Value]:
+        place = self._place(facts)
+        return [place.load(self.type, 4 * GRANULE * (start + i), 4) for i in range(self.strip)]
+
+    def _place(self, facts: Value) -> Value:
+        """Where an output's sums wait."""
+        row = facts.load("i32", 0, 4).convert("zext", INDEX) & (TILE - 1)
+        return self.kernel.scratch.at(row * (4 * self.form.width))
+
+    def _sums(self, begin: Value, end: Value, sums: list[Value], start: int) -> list[Value]:
+        """All groups of a run, added to its sums; in several sets where they would wait."""
+        f, form, groups = self.kernel.f, self.form, self.groups
+        sets = _sets(form, self.target)
+        if sets > 1:
+            spare = [f.number(self.type, 0)] * (len(sums) * (sets - 1))
+            whole = begin + (end - begin) / sets * sets
+            with f.loop(begin, whole, sets, [*sums, *spare]) as loop:
+                for number in range(sets):
+                    part = loop.values[number * len(sums) : (number + 1) * len(sums)]
+                    group = groups.at(loop.index * self.size + number * self.size)
+                    loop.next += _add(f, form, self.source, group, part, start, self.strip)
+            sums, begin = _tree(loop.values, len(sums)), whole
+        with f.loop(begin, end, 1, sums) as loop:
+            group = groups.at(loop.index * self.size)
+            loop.next = _add(f, form, self.source, group, loop.values, start, self.strip)
+        return loop.values
 
 
 def _sets(form: Form, target: Target) -> int:

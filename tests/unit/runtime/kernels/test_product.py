@@ -77,7 +77,7 @@ class Case:
             Slot.SCALE: [guarded(self.scale, side)],
         }
         words = [runs.groups.ctypes.data, runs.starts.ctypes.data, runs.facts.ctypes.data]
-        words += [runs.runs, Slot.INPUT, Slot.SUM, Slot.STREAM, Slot.SCALE]
+        words += [runs.runs, runs.pieces, Slot.INPUT, Slot.SUM, Slot.STREAM, Slot.SCALE]
         call(build(form, self.target), self.target, words, buffers, parts=parts)
         result = residual if in_place else out
         result = result[: len(self.weight)]
@@ -110,7 +110,7 @@ class Case:
 def guard(runs: Runs, side: str) -> Runs:
     """A matrix whose packed parts are guarded."""
     arrays = (guarded(one, side) for one in (runs.groups, runs.starts, runs.facts))
-    return Runs(runs.precision, runs.outputs, runs.shared, *arrays)
+    return Runs(runs.precision, runs.outputs, runs.shared, runs.pieces, *arrays)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
