@@ -16,6 +16,12 @@ HEADINGS: Final = ("engine", "ms", "CPU ms", "faster", "differs", "most")
 """Of the tables; the metric follows where it was measured."""
 
 
+SPARSE: Final = 0.01
+"""The zeros that a dense model may have by chance."""
+
+FAR: Final = 0.05
+"""A relative difference of outputs that is worth a look at the metric."""
+
 LITTLE: Final = 1.05
 """What is less than so many times as fast is not worth a sentence."""
 
@@ -137,22 +143,19 @@ def _sparsity(report: SpeedReport) -> Iterator[str]:
     slower = {place: one for place, one in ratios.items() if one[0] < 1}
     share = percent(report.sparsity)
     if not ratios:
-        if report.sparsity > 0.01:
+        if report.sparsity >= SPARSE:
             yield f"No engine here leaves zeros out, so that {share} of them give no speed."
     elif slower:
         best = _listed(dict.fromkeys(label for _, label in slower.values()))
-        lowest, highest = min(slower.values())[0], max(slower.values())[0]
-        span = (
-            f"{lowest:.2f}"
-            if f"{highest:.2f}" == f"{lowest:.2f}"
-            else (f"{lowest:.2f} to {highest:.2f}")
-        )
+        ends = min(slower.values())[0], max(slower.values())[0]
+        span = " to ".join(dict.fromkeys(f"{end:.2f}" for end in ends))
         everywhere = len(slower) == len(ratios)
         places = "" if everywhere else f" at {_listed(slower)}"
         so = "Sparsity gives no speed here: prune" if everywhere else "There, prune"
+        so += " more" if report.sparsity >= SPARSE else ""
         yield (
-            f"At {share} sparsity the engine is slower than {best}{places}, {span} times its "
-            f"speed. {so} more, prune in blocks of 4x1 or whole heads and neurons, or use {best}."
+            f"At {share} sparsity Sentei's engine is slower than {best}{places}, {span} times its "
+            f"speed. {so}, prune in blocks of 4x1 or whole heads and neurons, or use {best}."
         )
 
 
@@ -185,16 +188,30 @@ def _price(report: SpeedReport) -> Iterator[str]:
             yield f"{one.label} was not measured on the evaluation data: {one.note}"
     engines = {one.label: one for one in report.engines}
     exact = engines.get("torch fp32")
-    if report.metric is None or exact is None or report.metric not in exact.metrics:
+    firsts = dict.fromkeys(report.on(workload)[0].label for workload in report.workloads)
+    if report.metric is None:
+        yield from _far(report, firsts)
+        return
+    if exact is None or report.metric not in exact.metrics:
         return
     metric, right = Metric(report.metric), exact.metrics[report.metric]
-    firsts = dict.fromkeys(report.on(workload)[0].label for workload in report.workloads)
     for label in firsts:
         value = engines[label].metrics.get(report.metric)
         if label != exact.label and value is not None:
             yield (
                 f"{label} has {metric.label} {metric.text(value)}, {metric.change(right, value)} "
                 f"against torch fp32{metric.direction}."
+            )
+
+
+def _far(report: SpeedReport, labels: Iterable[str]) -> Iterator[str]:
+    """Engines whose outputs are far from torch fp32, where no metric says what that means."""
+    for label in labels:
+        most = max(one.difference for one in report.speeds if one.label == label)
+        if FAR <= most < math.inf:
+            yield (
+                f"The outputs of {label} differ from torch fp32 by up to {percent(most)}. Whether "
+                "that matters the metric says: name evaluation data with --task or --eval."
             )
 
 

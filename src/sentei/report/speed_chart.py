@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from sentei.records import SpeedReport
+from sentei.records import SpeedReport, WorkloadRecord
 from sentei.report.charts import INK, KEPT, LOSS, PRUNED, Chart, chart, legend
 from sentei.report.facts import count
 from sentei.report.speed import title
@@ -24,7 +24,7 @@ _STYLES: Final = {"int8": "-", "bf16": (0, (5, 1.5)), "fp32": (0, (1.2, 1.2))}
 
 def speed_chart(report: SpeedReport) -> Chart:
     """A line for each engine over the workloads, fast ones high."""
-    places = [title(one).lower().replace(", ", "\n") for one in report.workloads]
+    places = [_place(one) for one in report.workloads]
 
     def draw(axes: Axes) -> None:
         for engine in report.engines:
@@ -42,8 +42,10 @@ def speed_chart(report: SpeedReport) -> Chart:
                 label=engine.label,
             )
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: count(y)))
         axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.08)
         axes.set_xlabel("what was run")
         axes.set_ylabel("sequences a second")
         legend(axes)
@@ -51,6 +53,13 @@ def speed_chart(report: SpeedReport) -> Chart:
     threads = "one thread" if report.threads == 1 else f"{report.threads} threads"
     caption = f"Sequences a second on {threads}, on a logarithmic axis: higher is faster."
     return chart("speed", "Speed", caption, draw, (6.8, 3.6))
+
+
+def _place(workload: WorkloadRecord) -> str:
+    """In two short lines."""
+    what = {"data": "texts", "sorted": "sorted texts"}.get(workload.length)
+    batch, _, usual = title(workload).lower().partition(", ")
+    return f"{batch}\n{what or usual}"
 
 
 def picture(report: SpeedReport) -> str:

@@ -40,7 +40,7 @@ from sentei.runtime.bench.workloads import (
 from sentei.tasks.corpus import Corpus, load_evaluation
 from sentei.tensors import count_zeros
 
-BASELINES: Final = ("onnxruntime fp32", "torch fp32")
+BASELINES: Final = ("onnxruntime fp32", "torch fp32", "openvino fp32")
 """What speeds are multiples of: the first of these that was timed, else the first engine."""
 
 CALIBRATION: Final = 64
