@@ -44,7 +44,8 @@ def matrix(outputs: int, inputs: int, density: float, seed: int = 0) -> np.ndarr
 def epilogues(cpu: str, precision: str, layout: tuple[int, bool, int | None]) -> list[tuple]:
     """Those that programs have, and of forms that others are like only some."""
     some = EPILOGUES if layout[2] is None and cpu != "vnni" else FEW
-    return [one for one in some if precision != "fp32" or one[2] == "float"]
+    stores = {"fp32": ("float",), "bf16": STORES, "int8": ("float", "half")}[precision]
+    return [one for one in some if one[2] in stores]
 
 
 def activated(x: np.ndarray, activation: str) -> np.ndarray:
