@@ -33,7 +33,7 @@ class Target:
     @property
     def vnni(self) -> bool:
         """Whether it multiplies and adds four pairs of bytes at once."""
-        return "avx512vnni" in self.features
+        return bool({"avx512vnni", "avxvnni"}.intersection(self.features))
 
     @property
     def bf16(self) -> bool:
@@ -84,7 +84,8 @@ def host(isa: Isa | None = None) -> Target:
         features = (*_AVX2, *_AVX512, *(name for name in _DOTS if name in there))
         return Target(triple, llvm.get_host_cpu_name(), features, isa, 32, 16)
     if isa == "avx2":
-        return Target(triple, "haswell", _AVX2, isa, 16, 8)
+        features = (*_AVX2, *("avxvnni",) * ("avxvnni" in there))
+        return Target(triple, "haswell", features, isa, 16, 8)
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     name = "x86-64" if x86 else llvm.get_host_cpu_name()
     features = () if x86 else tuple(sorted(there))

@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 
 from helpers.kernels import bf16, from_bf16
 from sentei.runtime import layout
-from sentei.runtime.kernels.product import BLOCK, GROUP
+from sentei.runtime.kernels.product import BLOCK, GROUP, TILE
 from sentei.runtime.layout import Runs, pack, quantised
 
 DTYPES = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
 LAYOUTS = ((1, False), (4, False), (BLOCK, True))
+PIECES = (None, 8, 24)
 
 
 def unpack(runs: Runs, inputs: int) -> np.ndarray:
     """The numbers as they are stored, (outputs, inputs); each slot may stand once."""
     size = GROUP[runs.precision]
-    result = np.zeros((len(runs.facts), inputs), DTYPES[runs.precision])
-    for run in range(runs.runs):
+    outputs = len(runs.facts) // runs.pieces
+    result = np.zeros((outputs, inputs), DTYPES[runs.precision])
+    for run in range(len(runs.starts) - 1):
         for group in runs.groups[runs.starts[run] : runs.starts[run + 1]]:
             for output in range(runs.outputs):
                 row = runs.facts["row"][run * runs.outputs + output]
@@ -46,20 +48,21 @@ matrices = st.builds(
             + 0.0  # no zero has a sign
         ).astype(np.float32)
     ),
-    st.integers(1, 21),
+    st.integers(1, 70),
     st.integers(1, 40),
     st.sampled_from([0, 0.05, 0.3, 1]),
     st.integers(0, 1000),
 )
 
 
-@settings(derandomize=True, max_examples=12, deadline=None, database=None)
+@settings(derandomize=True, max_examples=6, deadline=None, database=None)
 @given(weight=matrices)
+@pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("outputs, shared", LAYOUTS)
 @pytest.mark.parametrize("precision", DTYPES)
-def test_unpacked_it_is_the_matrix(precision, outputs, shared, weight):
+def test_unpacked_it_is_the_matrix(precision, outputs, shared, piece, weight):
     bias = np.arange(len(weight), dtype=np.float32)
-    runs = pack(weight, bias, precision, outputs, shared=shared)
+    runs = pack(weight, bias, precision, outputs, shared=shared, piece=piece)
     numbers, scale = weight, np.ones(len(weight), np.float32)
     if precision == "bf16":
         numbers = bf16(weight)
@@ -67,14 +70,33 @@ def test_unpacked_it_is_the_matrix(precision, outputs, shared, weight):
         numbers, scale = quantised(weight)
     found = unpack(runs, weight.shape[1])
     assert (found[: len(weight)] == numbers).all() and not found[len(weight) :].any()
+    multiple = outputs if piece is None else TILE
     rows = runs.facts["row"]
-    assert sorted(rows) == list(range(-(-len(weight) // outputs) * outputs))
+    every = np.arange(-(-len(weight) // multiple) * multiple)
+    assert (np.sort(rows) == np.repeat(every, runs.pieces)).all()
     real = rows < len(weight)
     assert (runs.facts["bias"][real] == bias[rows[real]]).all()
     assert (runs.facts["scale"][real] == scale[rows[real]]).all()
-    lengths = np.diff(runs.starts)
     assert runs.starts[0] == 0 and runs.starts[-1] == len(runs.groups)
+    lengths = np.diff(runs.starts)
+    if runs.pieces > 1:
+        check_pieces(runs, piece)
+        lengths = lengths.reshape(-1, TILE // outputs)
     assert (np.diff(lengths) <= 0).all()
+
+
+def check_pieces(runs: Runs, piece: int) -> None:
+    """In a tile's piece are the tile's outputs, and the piece's inputs."""
+    rows = runs.facts["row"].reshape(-1, runs.pieces, TILE)
+    assert (np.sort(rows) == np.arange(rows.size // runs.pieces).reshape(-1, 1, TILE)).all()
+    size = GROUP[runs.precision]
+    per = TILE // runs.outputs
+    for run in range(len(runs.starts) - 1):
+        number = run // per % runs.pieces
+        for group in runs.groups[runs.starts[run] : runs.starts[run + 1]]:
+            bytes_ = group[4 * runs.outputs :] if runs.shared else group.reshape(runs.outputs, -1)
+            inputs = bytes_[..., -2 * size :].copy().view(np.uint16) // 8
+            assert (inputs // piece == number).all()
 
 
 def test_a_matrix_without_weight():

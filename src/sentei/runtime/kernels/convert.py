@@ -22,6 +22,7 @@ from sentei.runtime.kernels.kernel import (
     INTEGERS,
     Kernel,
     from_half,
+    in_halves,
     joined,
     pair_order,
     splat,
@@ -127,14 +128,23 @@ def write_bytes(
         ]
         place = out.at(loop.index * width)
         if width == 64:
-            words = [
-                f.call("llvm.x86.avx512.packusdw.512", "<32 x i16>", *shifted[i : i + 2])
-                for i in (0, 2)
-            ]
-            row = f.call("llvm.x86.avx512.packuswb.512", "<64 x i8>", *words)
+            row = _packed(f, shifted, target)
         else:
             row = joined(f, [one.convert("trunc", lanes(GRANULE, "i8")) for one in shifted])
         place.store(row, 0, 1)
+
+
+def _packed(f: Function, values: list[Value], target: Target) -> Value:
+    """64 bytes of four vectors, in ``quad_order``."""
+    if target.isa == "avx512":
+        words = [
+            f.call("llvm.x86.avx512.packusdw.512", "<32 x i16>", *values[i : i + 2]) for i in (0, 2)
+        ]
+        return f.call("llvm.x86.avx512.packuswb.512", "<64 x i8>", *words)
+    words = [
+        in_halves(f, "llvm.x86.avx2.packusdw", "<32 x i16>", *values[i : i + 2]) for i in (0, 2)
+    ]
+    return in_halves(f, "llvm.x86.avx2.packuswb", "<64 x i8>", *words)
 
 
 def _rounded(f: Function, value: Value) -> Value:

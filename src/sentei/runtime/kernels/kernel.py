@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum, auto
 
 from sentei.runtime.cpu import Target
-from sentei.runtime.ir import INDEX, POINTER, Function, Value, lanes
+from sentei.runtime.ir import INDEX, POINTER, Function, Value, count_of, lanes, scalar_of
 
 GRANULE = 16
 """Lanes that all widths are multiples of; fp32 lanes of a 512-bit register."""
@@ -134,6 +134,19 @@ def to_half(f: Function, values: Sequence[Value], target: Target) -> list[Value]
         odd = (bits >> 16) & 1
         rounded.append(((bits + 0x7FFF + odd) >> 16).convert("trunc", lanes(GRANULE, "i16")))
     return rounded
+
+
+def in_halves(f: Function, name: str, type_: str, *arguments: Value) -> Value:
+    """An operation of 256-bit registers on vectors of 512 bits, half by half."""
+    count = count_of(type_) // 2
+    halves = []
+    for first in (True, False):
+        pieces = []
+        for one in arguments:
+            lanes_ = count_of(one.type) // 2
+            pieces.append(f.shuffle(one, one, range(0 if first else lanes_, lanes_ * (2 - first))))
+        halves.append(f.call(name, lanes(count, scalar_of(type_)), *pieces))
+    return joined(f, halves)
 
 
 def from_half(half: Value) -> Value:

@@ -27,6 +27,7 @@ from sentei.runtime.kernels.kernel import (
     GRANULE,
     INTEGERS,
     Kernel,
+    in_halves,
     joined,
     pair_order,
     store_half,
@@ -185,11 +186,15 @@ class _Product:
                 for number in range(sets):
                     part = loop.values[number * len(sums) : (number + 1) * len(sums)]
                     group = groups.at(loop.index * self.size + number * self.size)
-                    loop.next += _add(f, form, self.source, group, part, start, self.strip)
+                    loop.next += _add(
+                        f, form, self.target, self.source, group, part, start, self.strip
+                    )
             sums, begin = _tree(loop.values, len(sums)), whole
         with f.loop(begin, end, 1, sums) as loop:
             group = groups.at(loop.index * self.size)
-            loop.next = _add(f, form, self.source, group, loop.values, start, self.strip)
+            loop.next = _add(
+                f, form, self.target, self.source, group, loop.values, start, self.strip
+            )
         return loop.values
 
 
@@ -213,6 +218,7 @@ def _tree(values: list[Value], size: int) -> list[Value]:
 def _add(
     f: Function,
     form: Form,
+    target: Target,
     source: Value,
     group: Value,
     sums: list[Value],
@@ -234,7 +240,7 @@ def _add(
             inputs = _inputs(f, form, rows, start, strip)
         spread = weight.load("i32", place, 2).spread(GRANULE)
         for granule, values in enumerate(inputs):
-            result.append(_dot(f, form, spread, values, sums[row * strip + granule]))
+            result.append(_dot(f, form, target, spread, values, sums[row * strip + granule]))
     return result
 
 
@@ -249,7 +255,9 @@ def _rows(f: Function, form: Form, source: Value, group: Value, first: int) -> l
     return rows
 
 
-def _dot(f: Function, form: Form, weight: Value, values: Value, total: Value) -> Value:
+def _dot(
+    f: Function, form: Form, target: Target, weight: Value, values: Value, total: Value
+) -> Value:
     if form.precision == "fp32":
         return f.fma(weight.as_bits(FLOATS), values, total)
     if form.precision == "bf16":
@@ -261,7 +269,9 @@ def _dot(f: Function, form: Form, weight: Value, values: Value, total: Value) ->
             weight.as_bits("<32 x bfloat>"),
         )
     bytes_ = weight.as_bits("<64 x i8>")
-    return f.call("llvm.x86.avx512.vpdpbusd.512", INTEGERS, total, values, bytes_)
+    if target.isa == "avx512":
+        return f.call("llvm.x86.avx512.vpdpbusd.512", INTEGERS, total, values, bytes_)
+    return in_halves(f, "llvm.x86.avx512.vpdpbusd.256", INTEGERS, total, values, bytes_)
 
 
 def _inputs(f: Function, form: Form, rows: list[Value], start: int, strip: int) -> list[Value]:
@@ -269,15 +279,20 @@ def _inputs(f: Function, form: Form, rows: list[Value], start: int, strip: int) 
     width = form.width
     if form.precision == "fp32":
         return [rows[0].load(FLOATS, 4 * GRANULE * (start + i), 4) for i in range(strip)]
-    if form.precision == "bf16":
-        if width == 16:
-            a, b = (row.load("<16 x i16>", 0, 2) for row in rows)
-            return [f.shuffle(a, b, [16 * k + t for t in range(16) for k in range(2)])]
-        inputs = []
-        for half in range(width // 32):
-            a, b = (row.load("<32 x i16>", 64 * half, 2) for row in rows)
-            inputs += _interleaved(f, a, b, 8)
-        return inputs
+    if form.precision == "int8":
+        return _quads(f, width, rows)[start : start + strip]
+    if width == 16:
+        a, b = (row.load("<16 x i16>", 0, 2) for row in rows)
+        return [f.shuffle(a, b, [16 * k + t for t in range(16) for k in range(2)])]
+    inputs = []
+    for half in range(width // 32):
+        a, b = (row.load("<32 x i16>", 64 * half, 2) for row in rows)
+        inputs += _interleaved(f, a, b, 8)
+    return inputs
+
+
+def _quads(f: Function, width: int, rows: list[Value]) -> list[Value]:
+    """The bytes of four inputs, those of a token side by side."""
     if width == 64:
         a, b, c, d = (row.load("<64 x i8>", 0, 1) for row in rows)
         pairs = [_interleaved(f, a, b, 16), _interleaved(f, c, d, 16)]
@@ -346,8 +361,9 @@ class _Writer:
             exact = form.store == "float"
             values = [activation.apply(f, v, form.activation, exact=exact) for v in values]
         if form.store != "float":
-            place = self.out.at(number * (2 * form.width))
-            order = pair_order(form.width) if form.store == "pairs" else range(form.width)
+            place = self.out.at(number * (2 * form.width) + 2 * GRANULE * start)
+            count = GRANULE * len(values)
+            order = pair_order(count) if form.store == "pairs" else range(count)
             store_half(f, values, place, self.kernel.target, order=list(order))
             return
         row = number * (4 * form.width) + 4 * GRANULE * start
