@@ -14,7 +14,7 @@ from sentei._version import VERSION
 from sentei.lazy import lazily
 
 if TYPE_CHECKING:
-    from sentei import parts, shrink
+    from sentei import parts, runtime, shrink
     from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
     from sentei.messages import SenteiWarning
@@ -64,6 +64,7 @@ __all__ = [
     "platon",
     "proximal",
     "random",
+    "runtime",
     "sensitivity",
     "shrink",
     "soft_movement",
@@ -93,6 +94,7 @@ _FROM = {
     "platon": "sentei.methods.platon",
     "proximal": "sentei.methods.proximal",
     "random": "sentei.methods.random",
+    "runtime": "sentei.runtime",
     "sensitivity": "sentei.methods.sensitivity",
     "shrink": "sentei.shrink",
     "soft_movement": "sentei.methods.soft_movement",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ class ReferenceProgram:
         *,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.encoder, self.dtype = encoder, dtype
+        self.encoder, self.dtype = copy.deepcopy(encoder), dtype  # not the model's memory
         self.precision = "fp32" if precision == "auto" else precision
         self.plan = f"the reference, {dtype}"
         self.runs = 0

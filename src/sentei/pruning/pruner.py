@@ -231,6 +231,8 @@ class Pruner:
     def _decide_last(self) -> None:
         if decide.decide_last(self._state):
             self._weights.write(self._state.progress(self.total_steps), updated=True)
+            # Torch counts no changes of parameter.data, and no step of an optimizer tells of these.
+            torch.autograd.graph.increment_version(site.parameter for site in self._state.sites)
         decide.warn_if_far(self._state, stacklevel=4)
 
     @torch.no_grad()

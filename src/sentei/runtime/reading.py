@@ -7,13 +7,15 @@ norms lie and which of them come first, which module is the activation, what cou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers import modeling_outputs as outputs
+from transformers.utils.generic import ModelOutput
 
 from sentei import families
 from sentei.runtime.encoder import (
@@ -45,6 +47,9 @@ class Names:
 
     images: bool = False
 
+    output: type[ModelOutput] = outputs.BaseModelOutputWithPooling
+    """What the model without a head returns."""
+
 
 _BERT = Names(
     attention="attention.self",
@@ -52,6 +57,7 @@ _BERT = Names(
     attention_norm="attention.output.LayerNorm",
     ffn_norm="output.LayerNorm",
     types=True,
+    output=outputs.BaseModelOutputWithPoolingAndCrossAttentions,
 )
 _VIT = Names(
     attention="attention",
@@ -66,12 +72,13 @@ MODELS: Final[Mapping[str, Names]] = {
     "roberta": _BERT,
     "xlm-roberta": _BERT,
     "camembert": _BERT,
-    "electra": _BERT,
+    "electra": replace(_BERT, output=outputs.BaseModelOutputWithPastAndCrossAttentions),
     "distilbert": Names(
         attention="attention",
         activation="ffn.activation",
         attention_norm="sa_layer_norm",
         ffn_norm="output_layer_norm",
+        output=outputs.BaseModelOutput,
     ),
     "mpnet": Names(
         attention="attention.attn",
@@ -136,18 +143,26 @@ def base_of(model: PreTrainedModel) -> PreTrainedModel:
     return base  # type: ignore[no-any-return]
 
 
-def read(model: PreTrainedModel) -> Reading:
+def prefix_of(model: PreTrainedModel) -> str:
+    """What a model puts before names of the one without its head."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."
+
+
+def read(model: PreTrainedModel, prefix: str = "") -> Reading:
     """Read a model as an encoder.
 
     Arrays of a float32 model share its memory; others become float32.
 
+    Args:
+        model: The model, with or without a head.
+        prefix: What goes before the names of its weights.
+
     Raises:
-        Unsupported: The engine cannot run it.
-        ValueError: A weight is not finite.
+        Unsupported: The engine cannot run it, or a weight is not finite.
     """
     base = base_of(model)
     names = MODELS[base.config.model_type]
-    reader = _Reader(base, "" if base is model else f"{model.base_model_prefix}.")
+    reader = _Reader(base, prefix + prefix_of(model))
     blocks = _blocks(base)
     layers = tuple(_layer(reader, block, roles, names) for block, roles in blocks)
     hidden = layers[0].out.weight.shape[0]
@@ -184,11 +199,12 @@ class _Reader:
     def check_known(self, block: str) -> None:
         """Refuse a block that holds modules of others, whose forward may be anything."""
         for name, module in self.base.get_submodule(block).named_modules(prefix=block):
-            ours = type(module).__module__.startswith(("transformers.", "torch.nn.", "sentei."))
+            kind = type(module)
+            ours = kind.__module__.startswith(("transformers.", "torch.nn.", "sentei."))
             if not ours or "forward" in vars(module):
                 raise Unsupported(
-                    f"{self.prefix}{name} is a {type(module).__name__} with a forward of its own, "
-                    "which the engine does not know: take it out, and install the engine last"
+                    f"{self.prefix}{name} is a {kind.__module__}.{kind.__name__} with a forward of "
+                    "its own, which the engine does not know: merge an adapter, take out others"
                 )
 
     def array(self, name: str, leaf: str) -> Array | None:
@@ -235,8 +251,7 @@ def to_array(parameter: Tensor, name: str) -> Array:
     """A tensor of the CPU as a float32 array.
 
     Raises:
-        Unsupported: It lies elsewhere, or is of another type.
-        ValueError: It is not finite.
+        Unsupported: It lies elsewhere, is of another type, or is not finite.
     """
     if parameter.device.type != "cpu":
         raise Unsupported(f"{name} is on {parameter.device}: the engine runs on the CPU")
@@ -248,7 +263,7 @@ def to_array(parameter: Tensor, name: str) -> Array:
     with np.errstate(all="ignore"):
         suspicious = not np.isfinite(array.sum())
     if suspicious and not np.isfinite(array).all():
-        raise ValueError(
+        raise Unsupported(
             f"{name} holds NaN or infinity: the training has diverged; go back to a checkpoint"
         )
     return array
@@ -341,6 +356,18 @@ def _lookup(base: PreTrainedModel, names: Names) -> Lookup:
     tables: list[Any] = [base.get_submodule(name) for name in _tables(names)]
     padding = getattr(base.embeddings, "padding_idx", None)
     return Lookup(tuple(table.weight.shape[0] for table in tables), padding)
+
+
+def drop_blocks_(base: PreTrainedModel) -> None:
+    """Let go of the weights of a model's blocks: shapes are left of them."""
+    family = families.find(base.config.model_type)
+    assert family is not None
+    for name, module in base.named_modules():
+        if family.locate(name) is not None:
+            for leaf, parameter in module._parameters.items():
+                if parameter is not None:
+                    meta = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+                    module._parameters[leaf] = meta
 
 
 # ------------------------------------------------------------------- MPNet's relative positions

@@ -77,16 +77,17 @@ def test_where_another_is_the_fastest_it_is_said():
     assert first.startswith("Fastest at batch 1, 128 tokens: openvino int8, 4 times")
     assert second.startswith("Fastest at batch 8, texts as they come: sentei int8, 10 times")
     assert third.startswith(
-        "At 90.0 % sparsity Sentei's engine is slower than openvino int8 at batch 1, 128 tokens, 0.62"
+        "At 90.0 % sparsity Sentei's engine is slower than openvino int8 at batch 1, 128 tokens, "
+        "0.62 times"
     )
 
 
 def test_sparsity_that_gives_nothing_is_said():
     report = speeds({**DENSE, "sentei int8": (9.0, 8.0), "sentei fp32": 30.0}, sparsity=0.35)
     assert report.words[-1] == (
-        "At 35.0 % sparsity Sentei's engine is slower than openvino int8, 0.56 to 0.62 times its speed. "
-        "Sparsity gives no speed here: prune more, prune in blocks of 4x1 or whole heads and "
-        "neurons, or use openvino int8."
+        "At 35.0 % sparsity Sentei's engine is slower than openvino int8, 0.56 to 0.62 times "
+        "its speed. Sparsity gives no speed here: prune more, prune in blocks of 4x1 or whole "
+        "heads and neurons, or use openvino int8."
     )
 
 
