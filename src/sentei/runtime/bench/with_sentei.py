@@ -13,8 +13,5 @@ def open_sentei(model: Model, engine: Engine) -> Contender:
     Raises:
         ValueError: This CPU or the engine cannot run the model at this precision.
     """
-    make = getattr(runtime, "compile", None)
-    if make is None:
-        raise ValueError("this version has no engine")
-    compiled = make(model.module, precision=engine.precision, threads=model.threads)
+    compiled = runtime.compile(model.module, precision=engine.precision, threads=model.threads)
     return Contender(engine, lambda inputs: run(compiled, inputs))
