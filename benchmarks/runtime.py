@@ -182,7 +182,9 @@ def dense(model: PreTrainedModel, texts: Sequence[Inputs], threads: int, folder:
     contenders, absent = open_engines(engines, whole, print)
 
     def timed(one: Contender) -> Timed:
-        apart = difference(model, lambda inputs: one.run(inputs)["last_hidden_state"].float().numpy())
+        apart = difference(
+            model, lambda inputs: one.run(inputs)["last_hidden_state"].float().numpy()
+        )
         return Timed(str(one.engine), one.run, apart)
 
     return [timed(one) for one in contenders], absent
