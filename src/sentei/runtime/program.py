@@ -89,7 +89,6 @@ class Program:
         target = host(isa)
         self.precision: Precision = _precision(precision, target)
         _check(encoder)
-        self.encoder = encoder
         self.threads = _threads(threads)
         stages = Stages(encoder, self.precision, target)
         first, *body = stages.body()
@@ -106,8 +105,9 @@ class Program:
             for divided in (False, True)
         }
         self._keep = stages.keep
-        self._tables = 1 if encoder.embeddings is None else len(encoder.embeddings.tables)
-        self._sizes = stages.feature_bytes(self._tables)
+        self._tables = () if encoder.embeddings is None else encoder.embeddings.tables
+        self._head_size = max(layer.head_size for layer in encoder.layers)
+        self._sizes = stages.feature_bytes(max(1, len(self._tables)))
         self._half = stages.half_attention
         self._most = 64 if target.registers > 16 else 32
         self._trash = aligned(4 * encoder.hidden)
@@ -159,10 +159,9 @@ class Program:
         order = self._orders[rows, team > 1]
         panels = len(lanes.widths)
         stages = order.words(max(1, -(-2 * team // panels)) if team > 1 else 1)
-        tables = () if rows or self.encoder.embeddings is None else self.encoder.embeddings.tables
         space = self._workspace(lanes, shared=team == 1)
         try:
-            record = space.fill(lanes, packed, tables, first, out, self._trash, len(stages))
+            record = space.fill(lanes, packed, self._tables, first, out, self._trash, len(stages))
             self._drive_all(order, stages, record, space, lanes, team)
         finally:
             with self._lock:
@@ -212,8 +211,7 @@ class Program:
         return Workspace(self._sizes, max(lanes.count, GROUP_LANES), shared=shared)
 
     def _scratch_bytes(self, lanes: Lanes) -> int:
-        size = max(layer.head_size for layer in self.encoder.layers)
-        pairs = size // 2 if self._half else size
+        pairs = self._head_size // 2 if self._half else self._head_size
         attention = 2 * pairs + lanes.longest
         return 4 * 64 * max(TILE, attention) + 256
 
@@ -240,6 +238,8 @@ def _precision(name: str, target: Target) -> Precision:
 
 
 def _check(encoder: Encoder) -> None:
+    if not encoder.layers:
+        raise Unsupported("the model has no blocks: there is nothing that an engine makes faster")
     if encoder.hidden < 16 or encoder.hidden % 4:
         raise Unsupported(f"hidden size {encoder.hidden}: the engine takes multiples of 4 from 16")
     for layer in encoder.layers:
