@@ -104,7 +104,7 @@ def open_model(folder: str, engine: str, precision: str, threads: int) -> Model:
         return Model(name, "/predict", run, labelling(config), tokenizer, longest, rows)
     pooling = read_pooling(Path(inside))
     if pooling.lower or pooling.prompt:
-        raise ValueError(f"{folder}: its texts are prepared in ways that this server does not know")
+        raise ValueError(f"{folder}: its texts are prepared in a way that this server lacks")
     longest = min(longest, pooling.longest or longest)
     finish = lambda hidden, mask: pooling(hidden, mask).tolist()  # noqa: E731
     return Model(name, "/embed", run, finish, tokenizer, longest, rows)
