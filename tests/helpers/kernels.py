@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
+import pytest
 
 from helpers.guarded import guarded
 from sentei.runtime import library
 from sentei.runtime.cpu import Target, host
 from sentei.runtime.ir import Function
 from sentei.runtime.kernels.kernel import Call, Slot, pair_order
+
+pytest.importorskip("llvmlite")
 
 _KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3)
 _load = library.load

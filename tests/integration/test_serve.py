@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import importlib.util
 import json
@@ -16,6 +17,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer
 
+from benchmarks import serving
 from sentei import runtime
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")
@@ -163,6 +165,43 @@ def test_a_bare_encoder_gives_vectors(serve, folders):
         own = engine.embed(["w1 w2 w3", "w4"])
     assert status == 200
     assert torch.tensor(answer["results"]).numpy() == pytest.approx(own, abs=1e-5)
+
+
+def test_the_load_test_counts_every_answer(folders, tmp_path):
+    texts = tmp_path / "texts.tsv"
+    rows = [" ".join(WORDS[i : i + 4]) for i in range(30)] + [" ".join(WORDS)]
+    texts.write_text("\n".join(["label\tsentence", *(f"1\t{row}" for row in rows)]), "utf-8")
+    options = argparse.Namespace(
+        model=str(folders[BertForSequenceClassification]),
+        texts=texts,
+        column="sentence",
+        different=None,
+        engine=["sentei:fp32"],
+        threads=1,
+        clients=[20],
+        requests=100,
+        each=2,
+        rounds=2,
+    )
+    [line] = serving.compare(options)
+    assert line["outcomes"] == {"right": 200}
+    assert line["texts_per_batch"] > 2
+    assert "| sentei fp32 | 20 | 200 | 200 | 0 | 0 | 0 | 0 |" in serving.table([line])
+
+
+@pytest.mark.parametrize(
+    ("answer", "own", "same"),
+    [
+        ({"label": "a", "score": 0.9}, {"label": "a", "score": 0.91}, True),
+        ({"label": "a", "score": 0.7}, {"label": "a", "score": 0.9}, False),
+        ({"label": "b", "score": 0.9}, {"label": "a", "score": 0.9}, False),
+        ({"label": "b", "score": 0.51}, {"label": "a", "score": 0.52}, True),
+        ([1.0, 0.0], [1.0, 0.1], True),
+        ([1.0, 0.0], [0.0, 1.0], False),
+    ],
+)
+def test_the_load_test_knows_anothers_answer(answer, own, same):
+    assert serving.same(answer, own) == same
 
 
 # -------------------------------------------------------------------------------------- refusals

@@ -27,13 +27,11 @@ class Library:
 
     def __init__(self, engine: Any, names: Sequence[str]) -> None:
         self._engine = engine  # the code lives as long as it does
+        self.names = tuple(names)
         self._addresses = {name: engine.get_function_address(name) for name in names}
 
     def __getitem__(self, name: str) -> int:
         return int(self._addresses[name])
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._addresses
 
 
 def cache_folder() -> Path:

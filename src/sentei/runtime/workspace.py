@@ -104,9 +104,10 @@ class Workspace:
         bias[:] = np.where(there, 0.0, 2 * NEVER)
         if packed.masked is not None:
             bias[packed.masked[token] & there] = NEVER
-        places = self._longs(Slot.ROWS, count * len(rows))
+        step = int(self._sizes[Slot.ROWS]) // 8  # as many as tables; rows that are given are one
+        places = self._longs(Slot.ROWS, count * step)
         for start, width in zip(lanes.starts.tolist(), lanes.widths.tolist(), strict=True):
-            here = places[start * len(rows) :][: width * len(rows)].reshape(len(rows), width)
+            here = places[start * step :][: width * len(rows)].reshape(len(rows), width)
             for number, addresses in enumerate(rows):
                 here[number] = addresses[start : start + width]
         return self._record(lanes, stages)

@@ -12,14 +12,6 @@ from sentei.runtime import forward
 CORES = ["reference", *(["compiled"] if importlib.util.find_spec("llvmlite") else [])]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _kernels(tmp_path_factory):
-    """Kernels are compiled for these tests, and not kept for the user."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SENTEI_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(params=CORES)
 def core(request, monkeypatch):
     """Which core runs; its products are fp32."""
