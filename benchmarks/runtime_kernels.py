@@ -125,13 +125,7 @@ class Stages:
         ]
         for _ in range(rounds):
             self.space.fill(
-                self.lanes,
-                self.packed,
-                self.program._tables,
-                0,
-                self.out,
-                self.program._trash,
-                len(self.words),
+                self.lanes, self.packed, 0, self.program._tables, self.out, len(self.words)
             )
             for stage, word in zip(result, self.words, strict=True):
                 record = self.space._record(self.lanes, len(self.words))

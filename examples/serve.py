@@ -97,14 +97,14 @@ def open_model(folder: str, engine: str, precision: str, threads: int) -> Model:
         name, longest, rows = f"sentei {compiled.precision}", compiled.longest, 1 << 30
         run: Run = lambda inputs: compiled(**inputs)[0]  # noqa: E731
     else:
-        name, run, longest = on_onnxruntime(inside, tokenizer, precision, threads, classifies)
         rows = 16  # it computes padding
+        name, run, longest = on_onnxruntime(inside, tokenizer, precision, threads, classifies)
     longest = min(longest, tokenizer.model_max_length)
     if classifies:
         return Model(name, "/predict", run, labelling(config), tokenizer, longest, rows)
     pooling = read_pooling(Path(inside))
     if pooling.lower or pooling.prompt:
-        raise ValueError(f"{folder}: its texts are prepared in ways that this server does not know")
+        raise ValueError(f"{folder}: its texts are prepared in a way that this server lacks")
     longest = min(longest, pooling.longest or longest)
     finish = lambda hidden, mask: pooling(hidden, mask).tolist()  # noqa: E731
     return Model(name, "/embed", run, finish, tokenizer, longest, rows)
@@ -392,8 +392,9 @@ def main() -> None:
     )
     socket = config.bind_socket()
     socket.listen(config.backlog)  # connections may come from now on
-    host = "{}:{}".format(*socket.getsockname())
-    print(f"{model.engine} answers http://{host}{model.path}", flush=True)
+    print(
+        model.engine, "answers http://{}:{}{}".format(*socket.getsockname(), model.path), flush=True
+    )
     uvicorn.Server(config).run(sockets=[socket])
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import serving
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer
 
-from benchmarks import serving
 from sentei import runtime
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra serve")

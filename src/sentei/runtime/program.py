@@ -26,6 +26,9 @@ from sentei.runtime.workspace import Workspace, aligned
 GROUP_LANES: Final = 512
 """Lanes that one thread computes at a time, where sequences are not longer."""
 
+LEAST_LANES: Final = 16
+"""Lanes for each of the threads that compute one group together."""
+
 _DRIVE = ctypes.CFUNCTYPE(
     None,
     ctypes.c_void_p,
@@ -48,10 +51,8 @@ class _Order:
             parts = [chain.operations] if not divided else [(one,) for one in chain.operations]
             for some in parts:
                 divisible = divided and not chain.heads and some[0].divisible
-                self.stages.append(
-                    [int(chain.heads > 0), chain.heads or 1, len(operations), len(some)]
-                )
-                self.stages[-1].append(divisible)
+                kind = int(chain.heads > 0)
+                self.stages.append([kind, chain.heads or 1, len(operations), len(some), divisible])
                 operations += [
                     [*(code[name] for name in one.kernels), one.arguments.ctypes.data]
                     for one in some
@@ -110,7 +111,6 @@ class Program:
         self._sizes = stages.feature_bytes(max(1, len(self._tables)))
         self._half = stages.half_attention
         self._most = 64 if target.registers > 16 else 32
-        self._trash = aligned(4 * encoder.hidden)
         self._lock = threading.Lock()
         self._spaces: list[Workspace] = []
         self._scratches: list[Array] = []
@@ -128,7 +128,8 @@ class Program:
             return
         groups = _groups(lengths, min(GROUP_LANES, -(-int(lengths.sum()) // self.threads)))
         if len(groups) == 1:
-            self._group(packed, out, *groups[0], team=self.threads)
+            team = min(self.threads, -(-int(lengths.sum()) // LEAST_LANES))
+            self._group(packed, out, *groups[0], team=team)
             return
         turns = iter(groups)
         turn = threading.Lock()
@@ -161,7 +162,7 @@ class Program:
         stages = order.words(max(1, -(-2 * team // panels)) if team > 1 else 1)
         space = self._workspace(lanes, shared=team == 1)
         try:
-            record = space.fill(lanes, packed, self._tables, first, out, self._trash, len(stages))
+            record = space.fill(lanes, packed, first, self._tables, out, len(stages))
             self._drive_all(order, stages, record, space, lanes, team)
         finally:
             with self._lock:
@@ -229,7 +230,7 @@ def _precision(name: str, target: Target) -> Precision:
     if name not in get_args(Precision):
         raise Unsupported(f"precision {name}: give auto, {', '.join(get_args(Precision))}")
     if name not in target.precisions:
-        needs = {"int8": "AVX-512 VNNI", "bf16": "AVX512_BF16"}[name]
+        needs = {"int8": "AVX-512 VNNI or AVX-VNNI", "bf16": "AVX512_BF16"}[name]
         raise Unsupported(
             f"precision {name} needs {needs}, and this CPU ({target.name}, used as {target.isa}) "
             f"has {listing(target.precisions)}; give precision='auto'"

@@ -54,6 +54,9 @@ class Workspace:
             for size, moves in zip(self._sizes.tolist(), moving, strict=True)
         ]
         self._bases = np.array([one.ctypes.data for one in self._buffers], np.int64)
+        self._trash = aligned(sizes[Slot.STREAM])
+        """A row that lanes without a token are written to."""
+
         self._words: list[Array] = []
 
     def _floats(self, slot: Slot, count: int) -> Array:
@@ -66,10 +69,9 @@ class Workspace:
         self,
         lanes: Lanes,
         packed: Packed,
-        tables: tuple[Array, ...],
         first: int,
+        tables: tuple[Array, ...],
         out: Array,
-        trash: Array,
         stages: int,
     ) -> Array:
         """Write what a group of sequences is into the buffers.
@@ -77,10 +79,9 @@ class Workspace:
         Args:
             lanes: Where its tokens lie.
             packed: All sequences.
-            tables: Whose rows the embeddings are the sums of.
             first: The group's first token.
+            tables: Whose rows the embeddings are the sums of.
             out: fp32 (rows, hidden).
-            trash: A row that lanes without a token are written to.
             stages: Stages of the program.
 
         Returns:
@@ -98,7 +99,7 @@ class Workspace:
             assert packed.rows is not None
             rows = [packed.rows.ctypes.data + token * packed.rows.strides[0]]
         self._longs(Slot.OUT, count)[:] = np.where(
-            there, out.ctypes.data + packed.out[token] * out.strides[0], trash.ctypes.data
+            there, out.ctypes.data + packed.out[token] * out.strides[0], self._trash.ctypes.data
         )
         bias = self._floats(Slot.BIAS, count)
         bias[:] = np.where(there, 0.0, 2 * NEVER)
