@@ -22,6 +22,9 @@ try:
 except (AttributeError, TypeError, OSError):
     _mprotect = None
 
+ENFORCED = _mprotect is not None
+"""Whether this system can forbid pages."""
+
 
 def guarded(array: np.ndarray, side: str = "end") -> np.ndarray:
     """A copy of an array, up against forbidden pages."""

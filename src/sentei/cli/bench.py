@@ -128,8 +128,6 @@ def _show(report: SpeedReport, place: Path | None, json: bool) -> None:
     if place is not None:
         try:
             reports.write_speed(report, place)
-            if (place / "report.json").is_file():
-                reports.write(reports.read(place), place)
         except ModuleNotFoundError as error:
             warn(str(error))
     if json:

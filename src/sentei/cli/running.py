@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> None:
     """Run, write the report, print it."""
+    show(run(settings, out, resume=resume, json=json), out, json)
+
+
+def run(settings: Settings, out: Path, *, resume: bool, json: bool) -> RunReport:
+    """Run, and write the report."""
     from sentei import report as reports
     from sentei.cli.progress import ProgressBar
     from sentei.models.quiet import quiet_transformers
@@ -51,7 +56,7 @@ def run_and_show(settings: Settings, out: Path, *, resume: bool, json: bool) -> 
         reports.write(report, out)
     except ModuleNotFoundError as error:
         warn(f"{error}; then write it with: sentei report {out}")
-    _show(report, out, json)
+    return report
 
 
 def resumed(
@@ -85,7 +90,7 @@ def resumed(
         )
     if not (out / "report.json").is_file():
         return settings
-    _show(reports.read(out), out, json)
+    show(reports.read(out), out, json)
     return None
 
 
@@ -101,14 +106,19 @@ def _announce(prepared: Prepared) -> None:
         errors.print(f"Note: {note}", soft_wrap=True, markup=False)
 
 
-def _show(report: RunReport, out: Path, json: bool) -> None:
+def show(report: RunReport, out: Path, json: bool) -> None:
+    """Print a run's report, and how fast its model is where that was measured."""
     from sentei import report as reports
 
+    speed = reports.read_speed(out)
     if json:
-        show_json(report)
+        timed = {"speed": speed.model_dump(mode="json")} if speed else {}
+        show_json(report.model_dump(mode="json") | timed)
         return
     reports.print_console(report, output)
     output.print(f"\nThe pruned model: {out / 'model'}\nThe report:       {out / 'report.html'}")
     task = kinds.known().get(report.settings.get("kind", ""))
     if task is not None and task.one_pass:
         output.print(f"How fast it is:   sentei bench {out}")
+    if speed:
+        output.print(f"\n{reports.in_short(speed)}", soft_wrap=True)

@@ -14,10 +14,11 @@ from sentei.messages import explain
 from sentei.records import Comparison, RunReport, SpeedReport
 from sentei.report.compare_console import print_comparison
 from sentei.report.console import print_console
-from sentei.report.speed import markdown
+from sentei.report.speed import in_short, markdown
 from sentei.report.speed_console import print_speed
 
 __all__ = [
+    "in_short",
     "print_comparison",
     "print_console",
     "print_speed",
@@ -94,10 +95,11 @@ def render_html(report: RunReport, speed: SpeedReport | None = None) -> str:
 
 
 def write_speed(speed: SpeedReport, folder: Path) -> None:
-    """Writes ``bench.json`` and ``bench.md``, then ``bench.svg``.
+    """Writes ``bench.json`` and ``bench.md``, then ``bench.svg``, and a run's page anew.
 
     Raises:
-        ModuleNotFoundError: The extra ``report`` is not installed (the other two are written).
+        ModuleNotFoundError: The extra ``report`` is not installed (the first two are written).
+        ValueError: There is a ``report.json`` that is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SPEED, speed.model_dump_json(indent=2) + "\n")
@@ -105,6 +107,8 @@ def write_speed(speed: SpeedReport, folder: Path) -> None:
     with _drawing("bench.svg"):
         from sentei.report.speed_chart import picture
     write_text(folder / "bench.svg", picture(speed))
+    if (folder / "report.json").is_file():
+        write_text(folder / "report.html", render_html(read(folder), speed))
 
 
 def read_speed(folder: Path) -> SpeedReport | None:

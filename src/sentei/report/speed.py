@@ -12,6 +12,9 @@ from sentei.report.facts import Metric, percent
 OURS: Final = "sentei"
 """The engine that leaves zeros out; all others are dense."""
 
+_TORCH: Final = "torch fp32"
+"""What people have without an engine."""
+
 HEADINGS: Final = ("engine", "ms", "CPU ms", "faster", "differs", "most")
 """Of the tables; the metric follows where it was measured."""
 
@@ -111,6 +114,44 @@ def zeros(report: SpeedReport) -> str:
 # -------------------------------------------------------------------------------------- in words
 
 
+def in_short(report: SpeedReport) -> str:
+    """One sentence: Sentei's engine beside PyTorch, on evaluation texts where some were timed."""
+    texts = [one for one in report.workloads if not one.length.isdigit()]
+    workload = (texts or report.workloads)[-1]
+    speeds = report.on(workload)
+    ours = next((one for one in speeds if one.engine == OURS), None)
+    theirs = next((one for one in speeds if one.label == _TORCH), None)
+    if ours is None:
+        why = [one.partition(": ")[2] for one in report.absent if one.startswith(f"{OURS} ")]
+        return f"Sentei's engine does not run it here: {why[0]}" if why else report.words[0]
+    if theirs is None:
+        return report.words[0]
+    item = "image" if workload.length == "image" else "text"
+    kind = f"{workload.length}-token" if workload.length.isdigit() else "evaluation"
+    threads = "one thread" if report.threads == 1 else f"{report.threads} threads"
+    return (
+        f"Sentei's engine ({ours.precision}) reads the {kind} {item}s "
+        f"{_times(report, theirs, ours)} as fast as PyTorch (fp32): "
+        f"{report.milliseconds(ours):.3g} ms {_an(item)} on {threads}, in batches of "
+        f"{workload.batch}, instead of {report.milliseconds(theirs):.3g}{_both(report, ours)}."
+    )
+
+
+def _an(item: str) -> str:
+    return f"an {item}" if item == "image" else f"a {item}"
+
+
+def _both(report: SpeedReport, ours: SpeedRecord) -> str:
+    """The metric of an engine and of torch fp32, where it was measured."""
+    values = {one.label: one.metrics.get(report.metric or "") for one in report.engines}
+    value, exact = values.get(ours.label), values.get(_TORCH)
+    if value is None or exact is None:
+        return ""
+    metric = Metric(report.metric or "")
+    one, other = metric.text(value), metric.text(exact)
+    return f"; {metric.label} {one}{' with both' if one == other else f' instead of {other}'}"
+
+
 def words(report: SpeedReport) -> tuple[str, ...]:
     """What the numbers say: the fastest, whether sparsity pays, and at which price."""
     return (*_fastest(report), *_sparsity(report), *_shrunk(report), *_price(report))
@@ -173,7 +214,7 @@ def _shrunk(report: SpeedReport) -> Iterator[str]:
     """What taking out idle heads and neurons gives by itself."""
     for workload in report.workloads[-1:]:
         speeds = {one.label: one for one in report.on(workload)}
-        whole, shrunk = speeds.get("torch fp32"), speeds.get("shrunk fp32")
+        whole, shrunk = speeds.get(_TORCH), speeds.get("shrunk fp32")
         if whole and shrunk and _ratio(report, whole, shrunk) >= LITTLE:
             times = _times(report, whole, shrunk)
             yield f"Without its idle heads and neurons the model is {times} as fast in torch."
@@ -187,7 +228,7 @@ def _price(report: SpeedReport) -> Iterator[str]:
         if one.note:
             yield f"{one.label} was not measured on the evaluation data: {one.note}"
     engines = {one.label: one for one in report.engines}
-    exact = engines.get("torch fp32")
+    exact = engines.get(_TORCH)
     firsts = dict.fromkeys(report.on(workload)[0].label for workload in report.workloads)
     if report.metric is None:
         yield from _far(report, firsts)

@@ -97,12 +97,12 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
     """
     where, name = locate_model(folder)
     tell(f"Loading {name}")
-    module = _load(where)
-    data = _data(where, module, settings) if settings else None
+    module = load(where)
+    data = evaluation_data(where, module, settings) if settings else None
     texts = data.texts if data else None
     sizes = workloads(module, texts, plan.batches, plan.lengths)
     with tempfile.TemporaryDirectory() as files:
-        model = _model(module, texts, plan.threads, Path(files))
+        model = ready(module, texts, plan.threads, Path(files))
         contenders, absent = open_engines(plan.engines, model, tell)
         if not contenders:
             raise ValueError(f"--model {folder}: no engine runs it: {'; '.join(absent)}")
@@ -110,13 +110,13 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
             module, contenders, sizes, rounds=plan.rounds, threads=plan.threads, tell=tell
         )
         engines = [
-            _score(one, module, data, tell)
+            score(one, module, data, tell)
             if data and plan.score
             else EngineRecord(engine=one.engine.name, precision=one.engine.precision)
             for one in contenders
         ]
     labels = [one.label for one in engines]
-    sparsity, sparsity_all = _sparsity(module)
+    sparsity, sparsity_all = sparsity_of(module)
     report = SpeedReport(
         sentei=VERSION,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -136,7 +136,7 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
     return report.model_copy(update={"words": words(report)})
 
 
-def _load(folder: str) -> PreTrainedModel:
+def load(folder: str) -> PreTrainedModel:
     """The model as what its config says it is, in fp32.
 
     Raises:
@@ -153,7 +153,7 @@ def _load(folder: str) -> PreTrainedModel:
     return model
 
 
-def _data(folder: str, model: PreTrainedModel, settings: Settings) -> Data:
+def evaluation_data(folder: str, model: PreTrainedModel, settings: Settings) -> Data:
     """The evaluation data that a model was made for.
 
     Raises:
@@ -178,7 +178,15 @@ def _data(folder: str, model: PreTrainedModel, settings: Settings) -> Data:
     return Data(corpus, processor, features, settings.training.batch_size)
 
 
-def _model(module: PreTrainedModel, texts: Texts | None, threads: int, files: Path) -> Model:
+def ready(module: PreTrainedModel, texts: Texts | None, threads: int, files: Path) -> Model:
+    """What engines are made from.
+
+    Args:
+        module: The model.
+        texts: Its evaluation data; None draws inputs.
+        threads: Of every engine.
+        files: A folder for files that are of no use afterwards.
+    """
     sample, calibration = _samples(module, texts)
     return Model(module, _shrunk(module), sample, calibration, threads, files)
 
@@ -204,7 +212,7 @@ def _shrunk(module: PreTrainedModel) -> PreTrainedModel | None:
     return smaller.eval() if report.removed else None
 
 
-def _score(contender: Contender, module: PreTrainedModel, data: Data, tell: Tell) -> EngineRecord:
+def score(contender: Contender, module: PreTrainedModel, data: Data, tell: Tell) -> EngineRecord:
     """What an engine scores on the evaluation data."""
     engine = contender.engine
     tell(f"Measuring {data.corpus.headline} of {engine}")
@@ -217,7 +225,7 @@ def _score(contender: Contender, module: PreTrainedModel, data: Data, tell: Tell
     return EngineRecord(engine=engine.name, precision=engine.precision, metrics=finite)
 
 
-def _sparsity(module: PreTrainedModel) -> tuple[float, float]:
+def sparsity_of(module: PreTrainedModel) -> tuple[float, float]:
     """Of the matrices of the blocks, or where nobody knows which those are of all; and of all."""
     parameters = dict(module.named_parameters())
     try:

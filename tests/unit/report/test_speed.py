@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sentei import report as reports
 from sentei.records import EngineRecord, SpeedRecord, SpeedReport, WorkloadRecord
-from sentei.report.speed import markdown, rows, words
+from sentei.report.speed import in_short, markdown, rows, words
 
 DENSE = {"torch fp32": 40.0, "onnxruntime fp32": 20.0, "openvino int8": 5.0}
 
@@ -120,6 +120,26 @@ def test_outputs_that_are_far_off_are_said_where_no_metric_was_measured():
     report = speeds(DENSE, far=("openvino int8", "torch fp32"))
     assert report.words[-1].startswith("The outputs of openvino int8 differ from torch fp32 by up")
     assert "30.0 %" in report.words[-1] and "torch fp32 differ" not in " ".join(report.words)
+
+
+def test_one_sentence_has_the_engine_beside_torch():
+    metrics = {"torch fp32": 0.912, "sentei int8": 0.905}
+    report = speeds({**DENSE, "sentei int8": (9.0, 2.0), "sentei fp32": 4.0}, metrics)
+    assert in_short(report) == (
+        "Sentei's engine (int8) reads the evaluation texts 20 times as fast as PyTorch (fp32): "
+        "2 ms a text on one thread, in batches of 8, instead of 40; accuracy 90.5 % instead of "
+        "91.2 %."
+    )
+    report = speeds({**DENSE, "sentei int8": 2.0}, dict.fromkeys(metrics, 0.9), threads=2)
+    assert in_short(report).endswith(
+        "on 2 threads, in batches of 8, instead of 80; accuracy 90.0 % with both."
+    )
+
+
+def test_one_sentence_says_why_the_engine_did_not_run():
+    report = speeds(DENSE).model_copy(update={"absent": ("sentei auto: not installed: llvmlite",)})
+    assert in_short(report) == "Sentei's engine does not run it here: not installed: llvmlite"
+    assert in_short(speeds(DENSE)) == speeds(DENSE).words[0]
 
 
 @pytest.mark.parametrize(("threads", "kind"), [(1, "CPU time"), (2, "the clock")])

@@ -8,10 +8,11 @@ from sentei.runtime.bench.contender import Contender, Model, run
 
 
 def open_sentei(model: Model, engine: Engine) -> Contender:
-    """The engine.
+    """The engine; at precision ``auto`` what it comes to is said by the contender.
 
     Raises:
         ValueError: This CPU or the engine cannot run the model at this precision.
     """
     compiled = runtime.compile(model.module, precision=engine.precision, threads=model.threads)
-    return Contender(engine, lambda inputs: run(compiled, inputs))
+    chosen = engine._replace(precision=compiled.precision or engine.precision)
+    return Contender(chosen, lambda inputs: run(compiled, inputs))

@@ -84,8 +84,8 @@ def load_row(place: Value, feature: Value, width: int, source: str) -> list[Valu
 
 
 def larger(f: Function, largest: list[Value], values: list[Value]) -> list[Value]:
-    """The largest magnitudes so far."""
-    return [f.maximum(f.absolute(v), m) for m, v in zip(largest, values, strict=True)]
+    """The largest magnitudes so far; of a token that ends in a NaN, NaN, as all of it then is."""
+    return [f.maximum(m, f.absolute(v)) for m, v in zip(largest, values, strict=True)]
 
 
 def keep_scales(f: Function, largest: list[Value], scales: Value) -> list[Value]:
