@@ -47,7 +47,7 @@ Answer = dict[str, Any] | list[float]
 """Labels with their scores, or a vector."""
 
 Run = Callable[[dict[str, Tensor]], Tensor]
-"""An engine: a model's inputs to its logits, or to its last hidden state if it has no head."""
+"""A model's inputs to its logits, or to its last hidden state if it has no head."""
 
 
 @dataclass(frozen=True)
@@ -382,19 +382,13 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     limits = Limits(options.texts, options.tokens, options.wait / 1000, options.queue)
-    config = uvicorn.Config(
-        make_app(model, limits),
-        host=options.host,
-        port=options.port,
-        access_log=False,
-        log_level="warning",
-        backlog=4096,
-    )
+    settings: dict[str, Any] = {"access_log": False, "log_level": "warning", "backlog": 4096}
+    app = make_app(model, limits)
+    config = uvicorn.Config(app, host=options.host, port=options.port, **settings)
     socket = config.bind_socket()
     socket.listen(config.backlog)  # connections may come from now on
-    print(
-        model.engine, "answers http://{}:{}{}".format(*socket.getsockname(), model.path), flush=True
-    )
+    where = "http://{}:{}".format(*socket.getsockname())
+    print(f"{model.engine} answers {where}{model.path}", flush=True)
     uvicorn.Server(config).run(sockets=[socket])
 
 
