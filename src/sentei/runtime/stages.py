@@ -131,7 +131,7 @@ class Stages:
 
     def _projections(self, layer: Layer) -> list[Operation]:
         read = self._read(Slot.SUM if self.encoder.norm_first else Slot.STREAM, Slot.INPUT)
-        store = "half" if self.half_attention else "float"
+        store: product.Store = "half" if self.half_attention else "float"
         scale = layer.scale / math.log(2)  # the softmax is of powers of two
         return [
             self._product(layer.query, read, Slot.QUERY, scale, store=store),
@@ -147,7 +147,12 @@ class Stages:
         inner = len(layer.ffn_in.bias)
         width = layer.heads * layer.head_size
         mixed, narrow = self._read(Slot.CONTEXT, Slot.MIXED), self._read(Slot.INNER, Slot.NARROW)
-        store = {"none": "float", "half": "pairs", "int8": "half"}[self.emit]
+        stores: dict[convert.Emit, product.Store] = {
+            "none": "float",
+            "half": "pairs",
+            "int8": "half",
+        }
+        store = stores[self.emit]
         narrow = Slot.INNER if self.emit == "half" else narrow
         chain = [
             *self._convert("float", width, Slot.CONTEXT, Slot.MIXED),
@@ -187,21 +192,20 @@ class Stages:
     def _edge(self, build: Build, panel: Slot, rows: Slot) -> Operation:
         return self._add(build, _words(self.encoder.hidden, panel, rows))
 
-    def _convert(self, source: str, features: int, floats: Slot, out: Slot) -> list[Operation]:
+    def _convert(
+        self, source: convert.Source, features: int, floats: Slot, out: Slot
+    ) -> list[Operation]:
         if self.emit == "none":
             return []
         words = _words(features, floats, out, Slot.SCALE)
-        return [
-            self._add(lambda w: convert.build(source, self.emit, w, self.target), words)  # type: ignore[arg-type]
-        ]
+        return [self._add(lambda w: convert.build(source, self.emit, w, self.target), words)]
 
     def _norm(
         self, one: Norm, source: Slot, out: Slot, emit: convert.Emit | None = None
     ) -> Operation:
         weights = np.ascontiguousarray(np.stack([one.weight, one.bias], axis=1), np.float32)
         self.keep.append(weights)
-        floats = [struct.unpack("<q", struct.pack("<fi", number, 0))[0] for number in
-                  (one.eps, 1 / len(one.weight))]  # fmt: skip
+        floats = map(_bits, (one.eps, 1 / len(one.weight)))
         words = _words(
             len(one.weight), source, out, Slot.INPUT, Slot.SCALE, weights.ctypes.data, *floats
         )
@@ -218,7 +222,7 @@ class Stages:
         *,
         activation: str = "",
         residual: bool = False,
-        store: str = "float",
+        store: product.Store = "float",
     ) -> Operation:
         runs, step = plan.product(linear, factor, self.precision, self.target)
         self.steps.append(step)
@@ -243,7 +247,7 @@ class Stages:
                 width,
                 activation,
                 residual,
-                store,  # type: ignore[arg-type]
+                store,
                 pieces=runs.pieces > 1,
             )
             return product.build(form, self.target)
@@ -271,6 +275,11 @@ class Stages:
         backwards = np.ascontiguousarray(padded, np.float32)
         self.keep.append(backwards)
         return backwards.ctypes.data, backwards.shape[1] // 2
+
+
+def _bits(number: float) -> int:
+    """A float in the low half of a word."""
+    return int(struct.unpack("<q", struct.pack("<fi", number, 0))[0])
 
 
 def _whole(outputs: int) -> int:

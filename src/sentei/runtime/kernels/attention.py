@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, auto
+from functools import cache
 
 from sentei.runtime.cpu import Target
 from sentei.runtime.ir import INDEX, POINTER, Function, Value, lanes
@@ -121,6 +122,7 @@ class _Head:
         return 1 << (most.bit_length() - 1)
 
 
+@cache
 def build(form: Form, target: Target) -> Function:
     """The kernel of attention."""
     head = _Head(form, target)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum, auto
+from functools import cache
 from typing import Literal
 
 from sentei.runtime.cpu import Target
@@ -30,6 +31,7 @@ from sentei.runtime.kernels.kernel import (
 )
 
 Emit = Literal["none", "half", "int8"]
+Source = Literal["float", "half"]
 
 TINY = 1e-30
 """In place of the largest magnitude of a token that is all zeros."""
@@ -47,7 +49,8 @@ class Word(IntEnum):
     SCALE = auto()
 
 
-def build(source: Literal["float", "half"], emit: Emit, width: int, target: Target) -> Function:
+@cache
+def build(source: Source, emit: Emit, width: int, target: Target) -> Function:
     """The kernel that converts a panel."""
     kernel = Kernel(f"convert_{source}_{emit}_{width}", target)
     f = kernel.f

@@ -5,7 +5,10 @@ Blocks of 16 tokens by 16 features are transposed in registers, 64 shuffles each
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum, auto
+from functools import cache
 
 from sentei.runtime.cpu import Target
 from sentei.runtime.ir import INDEX, POINTER, Function, Value
@@ -20,6 +23,7 @@ class Word(IntEnum):
     ROWS = auto()  # slot of the addresses, (tables, P)
 
 
+@cache
 def enter(tables: int, width: int, target: Target) -> Function:
     """Sum a row of each table for every token, into a panel."""
     kernel = Kernel(f"enter_{tables}_{width}", target)
@@ -44,6 +48,7 @@ def enter(tables: int, width: int, target: Target) -> Function:
     return kernel.text()
 
 
+@cache
 def leave(width: int, target: Target) -> Function:
     """Write every token of a panel to its row."""
     kernel = Kernel(f"leave_{width}", target)
@@ -61,21 +66,13 @@ def leave(width: int, target: Target) -> Function:
     return kernel.text()
 
 
-class _features:
+@contextmanager
+def _features(kernel: Kernel) -> Iterator[Value]:
     """A loop over 16 features at a time; the last ones overlap where they do not divide."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.f = kernel.f
-        self.count = kernel.argument(Word.FEATURES)
-
-    def __enter__(self) -> Value:
-        self._loop = self.f.loop(0, self.count, GRANULE)
-        start = self._loop.__enter__().index
-        end = self.count - GRANULE
-        return self.f.select(end.less(start), end, start)
-
-    def __exit__(self, *error: object) -> None:
-        self._loop.__exit__(None, None, None)
+    count = kernel.argument(Word.FEATURES)
+    with kernel.f.loop(0, count, GRANULE) as loop:
+        end = count - GRANULE
+        yield kernel.f.select(end.less(loop.index), end, loop.index)
 
 
 def transposed(f: Function, block: list[Value]) -> list[Value]:

@@ -10,6 +10,7 @@ Cost over 64 tokens and a feature: 12 to 16 loads of 64 bytes, 20 operations.
 from __future__ import annotations
 
 from enum import IntEnum, auto
+from functools import cache
 
 from sentei.runtime.cpu import Target
 from sentei.runtime.ir import POINTER, Function, Value
@@ -38,6 +39,7 @@ class Word(IntEnum):
     INVERSE = auto()
 
 
+@cache
 def build(emit: Emit, width: int, target: Target) -> Function:
     """The kernel of a norm."""
     kernel = Kernel(f"norm_{emit}_{width}", target)

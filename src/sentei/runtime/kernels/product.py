@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, auto
+from functools import cache
 from typing import Literal
 
 from sentei.runtime.cpu import Precision, Target
@@ -69,6 +70,9 @@ class Word(IntEnum):
     SCALE = auto()
 
 
+Store = Literal["float", "half", "pairs"]
+
+
 @dataclass(frozen=True)
 class Form:
     """What one product's kernel does.
@@ -84,7 +88,7 @@ class Form:
     width: int
     activation: str = ""
     residual: bool = False
-    store: Literal["float", "half", "pairs"] = "float"
+    store: Store = "float"
     pieces: bool = False
 
     @property
@@ -96,6 +100,7 @@ class Form:
         return "_".join(filter(None, (*words, *extra)))
 
 
+@cache
 def build(form: Form, target: Target) -> Function:
     """The kernel of a product."""
     product = _Product(form, target)
