@@ -7,9 +7,12 @@ are not touched.
 from __future__ import annotations
 
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Any
 
 Work = Callable[[int], None]
 
@@ -38,7 +41,7 @@ class _Team:
         while not self._done.is_set():
             try:
                 self._done.wait()
-            except KeyboardInterrupt as error:
+            except BaseException as error:  # of another signal's handler
                 interrupt = error
         if interrupt or self.error:
             raise interrupt or self.error  # type: ignore[misc]
@@ -65,7 +68,10 @@ class Threads:
         if size == 1:
             work(0)
             return
-        team = _Team(work, size)
+        with _uninterrupted():
+            self._together(_Team(work, size), size)
+
+    def _together(self, team: _Team, size: int) -> None:
         with self._lock:
             if self._process != os.getpid():  # a fork has no threads but its own
                 self._reset()
@@ -83,6 +89,23 @@ class Threads:
             team, number = queue.get()
             team.run(number)
             del team
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until a team has ended: a member that it took away is waited for for ever."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # other threads are not interrupted; nor is anybody where it is not Python's to do
+        return
+    caught: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *some: caught.append(some))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if caught:
+            before(*caught[0])
 
 
 def available() -> int:
