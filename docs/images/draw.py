@@ -2,8 +2,8 @@
 
 python docs/images/draw.py
 
-``lost.svg`` is drawn from benchmarks/results/quality_first.jsonl. The same data give the same
-bytes, and a test holds the files to that.
+``lost.svg`` is drawn from benchmarks/results/quality_first.jsonl, ``path.svg`` from path.json
+there. The same data give the same bytes, and a test holds the files to that.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from statistics import mean
+from typing import Any
+
+from sentei.report.facts import Metric, percent
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parents[1] / "benchmarks" / "results" / "quality_first.jsonl"
+RESULTS = HERE.parents[1] / "benchmarks" / "results"
 
 TASKS = ("stsb", "sst2", "mrpc", "banking77")
 SPARSITY = 0.9
@@ -153,9 +156,13 @@ def lost() -> str:
     )
 
 
+def _read(name: str) -> str:
+    return (RESULTS / name).read_text(encoding="utf-8")
+
+
 def _lost() -> list[tuple[str, float]]:
     """Methods with a result on every task, from the least loss to the greatest."""
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in _read("quality_first.jsonl").splitlines()]
     values = {
         (line["recipe"], line["task"], line["sparsity"]): 100 * line["metrics"][line["metric"]]
         for line in lines
@@ -183,7 +190,81 @@ def _bars(bars: list[tuple[str, float]]) -> Iterator[str]:
         yield text(188 + width, y + 17, f"{loss:.1f}", "soft")
 
 
-PICTURES = {"flow.svg": flow, "lost.svg": lost}
+# -------------------------------------------------------------------------- dense, sparse, engine
+
+_ENGINES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_STOPS = {"dense": "decide", "sparse": "observe", "engine": "apply"}
+"""The stops, with the verbs whose colours they have."""
+
+
+def path() -> str:
+    """Milliseconds a text and the metric: dense, then sparse, then on the engine."""
+    facts = json.loads(_read("path.json"))
+    for line in facts["lines"]:
+        kind = "processor" if facts["threads"] == 1 else "clock"
+        line["ms"], line["even"] = (one[kind] for one in line["milliseconds"])
+        line["metric"] = Metric(facts["metric"]).text(line["metrics"][facts["metric"]])
+        line["stop"] = "engine" if line["engine"] == "sentei" else line["model"]
+    height = 272 + 26 * len(facts["lines"])
+    return picture(960, height, "From dense to sparse to the engine", _path(facts))
+
+
+def _path(facts: dict[str, Any]) -> Iterator[str]:
+    zeros, threads = percent(facts["sparsity"]), facts["threads"]
+    batch = facts["lines"][0]["milliseconds"][0]["batch"]
+    cores = "one thread" if threads == 1 else f"{threads} threads"
+    yield text(30, 34, f"{facts['title']}: {zeros} of the blocks’ weights removed", "head")
+    words = f"milliseconds a text: evaluation texts in batches of {batch} as they come, {cores}"
+    yield text(30, 56, f"{words}, {facts['machine']['cpu']}", "soft")
+    firsts = [_fastest(facts, "dense", "torch"), _fastest(facts, "sparse", "torch")]
+    firsts.append(_fastest(facts, "engine", "sentei"))
+    for number, line in enumerate(firsts):
+        x = 30 + 335 * number
+        yield from _stop(x, line, firsts[0]["ms"], Metric(facts["metric"]).label)
+        if number:
+            yield arrow(x - 101, 145, x - 4, 145)
+            by = "sentei prune" if number == 1 else "sentei.runtime"
+            yield text(x - 53, 135, by, "soft", "middle")
+    yield from _lines(facts["lines"])
+    even = firsts[0]["milliseconds"][1]
+    times = f"{firsts[0]['even'] / firsts[-1]['even']:.1f} times as fast as PyTorch"
+    place = f"On {even['batch']} x {even['length']} tokens without padding it is {times}."
+    words = f"Dense engines pad a batch to its longest text, Sentei’s does not. {place}"
+    yield text(30, 250 + 26 * len(facts["lines"]), words, "soft")
+
+
+def _fastest(facts: dict[str, Any], stop: str, engine: str) -> dict[str, Any]:
+    lines = [one for one in facts["lines"] if (one["stop"], one["engine"]) == (stop, engine)]
+    return min(lines, key=lambda one: float(one["ms"]))
+
+
+def _stop(x: float, line: dict[str, Any], dense: float, metric: str) -> Iterator[str]:
+    stop, colour = line["stop"], COLOURS[_STOPS[line["stop"]]]
+    engine = _ENGINES.get(line["engine"], "Sentei’s engine")
+    yield box(x, 76, 230, 132, "#ffffff", colour)
+    yield box(x, 76, 230, 34, colour)
+    yield f'<text x="{x + 14}" y="99" class="head" style="fill:#fff">{stop}</text>'
+    yield text(x + 14, 134, f"{line['ms']:#.3g} ms", "head")
+    times = dense / line["ms"]
+    faster = f"{times:.1f} x as fast" if stop == "engine" else ""
+    yield f'<text x="{x + 216}" y="99" text-anchor="end" style="fill:#fff">{faster}</text>'
+    yield text(x + 14, 162, f"{metric} {line['metric']}")
+    yield text(x + 14, 192, f"{engine}, {line['precision']}", "soft")
+
+
+def _lines(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """A bar for each model on each engine."""
+    most = max(line["ms"] for line in lines)
+    for number, line in enumerate(lines):
+        y = 228 + 26 * number
+        width = max(390 * line["ms"] / most, 1)
+        engine = _ENGINES.get(line["engine"], "the engine")
+        yield text(290, y + 16, f"{line['model']}, {engine} {line['precision']}", "", "end")
+        yield box(300, y + 3, width, 18, COLOURS[_STOPS[line["stop"]]])
+        yield text(308 + width, y + 17, f"{line['ms']:#.3g} ms, {line['metric']}", "soft")
+
+
+PICTURES = {"flow.svg": flow, "lost.svg": lost, "path.svg": path}
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_prose_is_wrapped_at_one_width(page):
     assert long == []
 
 
-@pytest.mark.parametrize("name", ["flow.svg", "lost.svg"])
+@pytest.mark.parametrize("name", ["flow.svg", "lost.svg", "path.svg"])
 def test_the_pictures_are_of_the_results(name):
     images = ROOT / "docs" / "images"
     draw = runpy.run_path(str(images / "draw.py"))["PICTURES"][name]

@@ -16,6 +16,7 @@ from sentei.run.settings import check_output
 from sentei.runtime.bench.choice import Engine
 
 if TYPE_CHECKING:
+    from sentei.records import RunReport
     from sentei.run.settings import Settings
 
 
@@ -57,18 +58,19 @@ def demo(
         )
     report = run(settings, out, resume=resume, json=json)
     if is_main():
-        _time(settings, out, json)
+        _time(report, settings, out, json)
     show(report, out, json)
 
 
-def _time(settings: Settings, out: Path, json: bool) -> None:
+def _time(report: RunReport, settings: Settings, out: Path, json: bool) -> None:
     """Run the pruned model on the engine beside torch, for the run's report."""
     from sentei import report as reports
     from sentei.run.bench import Plan, bench
 
     if not json:
         errors.print("Running it on Sentei's engine beside PyTorch ...")
-    plan = Plan(ENGINES, batches=(32,), lengths=("data",), rounds=5)
+    known = {"torch fp32": report.sparse}  # the run has just measured it so
+    plan = Plan(ENGINES, batches=(32,), lengths=("data",), rounds=5, known=known)
     speed = bench(str(out), plan, settings, lambda text: None)
     try:
         reports.write_speed(speed, out)

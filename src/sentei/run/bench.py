@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -54,7 +54,7 @@ class Plan:
     ``batches`` are sequences in a batch, ``lengths`` tokens of each, ``data`` or ``sorted``, or
     empty for the usual ones. Every engine has ``threads`` and runs each workload in each of
     ``rounds``. ``score`` says that each engine's metrics are measured too, where there are
-    evaluation data.
+    evaluation data; ``known`` are those of engines that have been, by label.
     """
 
     engines: tuple[Engine, ...]
@@ -63,6 +63,7 @@ class Plan:
     threads: int = 1
     rounds: int = 15
     score: bool = True
+    known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
         )
         engines = [
             score(one, module, data, tell)
-            if data and plan.score
-            else EngineRecord(engine=one.engine.name, precision=one.engine.precision)
+            if data and plan.score and str(one.engine) not in plan.known
+            else _known(one.engine, plan)
             for one in contenders
         ]
     labels = [one.label for one in engines]
@@ -134,6 +135,11 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
         machine=machine.facts(),
     )
     return report.model_copy(update={"words": words(report)})
+
+
+def _known(engine: Engine, plan: Plan) -> EngineRecord:
+    metrics = {k: v for k, v in plan.known.get(str(engine), {}).items() if k != "loss"}
+    return EngineRecord(engine=engine.name, precision=engine.precision, metrics=metrics)
 
 
 def load(folder: str) -> PreTrainedModel:

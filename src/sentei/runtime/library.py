@@ -34,11 +34,19 @@ class Library:
         return int(self._addresses[name])
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``SENTEI_CACHE``, or the user's folder for such."""
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: ``SENTEI_CACHE``, or the user's folder for such.
+
+    None where a user has no home: then nothing is kept.
+    """
     named = os.environ.get("SENTEI_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named).expanduser() if named else Path(base) / "sentei"
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        if named:
+            return Path(named).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "sentei"
+    except RuntimeError:
+        return None
 
 
 def load(functions: Sequence[Function], target: Target) -> Library:
@@ -51,11 +59,13 @@ def load(functions: Sequence[Function], target: Target) -> Library:
     key = hashlib.sha256(f"{version}\n{text}".encode()).hexdigest()
     with _lock:
         if key not in _loaded:
-            file = cache_folder() / "kernels" / f"{key[:40]}.o"
-            code = _read(file)
+            folder = cache_folder()
+            file = folder / "kernels" / f"{key[:40]}.o" if folder else None
+            code = _read(file) if file else None
             if code is None:
                 code = _compile(text, target)
-                _write(file, code)
+                if file:
+                    _write(file, code)
             _loaded[key] = _link(code, [function.name for function in functions])
         return _loaded[key]
 

@@ -85,7 +85,7 @@ def test_programs_that_come_and_go_leave_nothing():
     before = resident()
     for _ in range(100):
         once()
-    assert resident() - before < 12  # weights alone are more than a MiB each time
+    assert resident() - before < 12  # weights and buffers are more than a MiB each time
 
 
 def test_a_failure_in_one_thread_is_raised_and_the_next_call_is_well():
