@@ -18,6 +18,9 @@ same results give the same bytes, and a test holds the pages to it. The names:
     tasks         by kind of task
     structured    heads and neurons
     latency       how many times as fast without them
+    engine MODEL  the CPU engine beside all others: mini or base, and a number of threads
+    break_even    from which sparsity on it is faster than dense engines
+    kernels SIZE  its kernels against the roof of the machine
     result NAME   the first table of results/NAME.md
 """
 
@@ -29,7 +32,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks import machine
+from benchmarks import engine_tables, machine
 from benchmarks.log import Log
 from benchmarks.measured import against, markdown, measured, percent, pivot
 from sentei.messages import did_you_mean
@@ -334,6 +337,9 @@ TABLES: dict[str, Callable[..., str]] = {
         tasks,
         structured,
         latency,
+        engine_tables.engine,
+        engine_tables.break_even,
+        engine_tables.kernels,
         result,
     )
 }
