@@ -145,7 +145,7 @@ def test_precisions_and_threads():
     some = encoder()
     with pytest.raises(Unsupported, match="precision fp8: give auto, fp32, bf16, int8"):
         Program(some, "fp8")
-    with pytest.raises(Unsupported, match=r"precision int8 needs AVX-512 VNNI, .* has fp32"):
+    with pytest.raises(Unsupported, match=r"precision int8 needs .*VNNI, .* has fp32"):
         Program(some, "int8", isa="generic")
     with pytest.raises(ValueError, match="threads 0: give 1 or more"):
         Program(some, threads=0)

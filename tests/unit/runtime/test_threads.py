@@ -131,7 +131,13 @@ size, lengths = int(sys.argv[1]), [int(one) for one in sys.argv[2].split(",")]
 some = encoder(hidden=16, heads=(1,))
 made, packed = Program(some, threads=size), batch(some, lengths)
 exact = outputs(made, packed, 16)
-going = True
+going, inside = True, False
+
+def handler(*some):
+    global inside
+    if inside:  # not where this script itself has caught the one before
+        inside = False
+        raise KeyboardInterrupt
 
 def interrupt():
     while going:
@@ -141,12 +147,14 @@ def interrupt():
 thread = threading.Thread(target=interrupt)
 interrupts = right = 0
 end = time.monotonic() + 30
+signal.signal(signal.SIGINT, handler)
 thread.start()
 while going or thread.is_alive():
     try:
+        inside = True
         while interrupts < 300 and time.monotonic() < end:
             right += bool((outputs(made, packed, 16) == exact).all()) or -10**9
-        going = False
+        going = inside = False
         thread.join()
     except KeyboardInterrupt:
         interrupts += 1
