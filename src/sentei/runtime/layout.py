@@ -165,19 +165,21 @@ def _slots(
 
     Rows are in the runs' order; ``offset`` is the input that each one's first column is.
     """
-    row, column = np.nonzero(kept)
-    input_ = column + offset[row]
+    rows = np.arange(len(kept))
     counts = kept.sum(axis=1)
-    first = np.cumsum(counts) - counts
-    position = np.arange(len(row)) - first[row]
-    group = starts[row // outputs] + position // size
+    row = np.repeat(rows, counts)
+    flat = np.flatnonzero(kept)
+    input_ = flat - np.repeat(rows * kept.shape[1] - offset, counts)
+    position = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = (starts[rows // outputs] * outputs + rows % outputs) * size
+    slot = np.repeat(first, counts) + position // size * (outputs * size) + position % size
     total = int(starts[-1])
-    index = np.zeros((total, outputs, size), np.uint16)
+    index = np.empty((total, outputs, size), np.uint16)
     weights = np.zeros((total, outputs, size), numbers.dtype)
     last = offset.copy()  # what empty slots read again
     last[row] = input_  # the largest: columns rise
     run = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     index[:] = 8 * last.reshape(-1, outputs)[run][:, :, None]
-    index[group, row % outputs, position % size] = 8 * input_
-    weights[group, row % outputs, position % size] = numbers[row, column]
+    index.reshape(-1)[slot] = 8 * input_
+    weights.reshape(-1)[slot] = numbers.reshape(-1)[flat]
     return index.view(np.uint8), weights.view(np.uint8)

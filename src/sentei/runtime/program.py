@@ -15,7 +15,7 @@ from sentei.runtime.cpu import Isa, Precision, Target, host
 from sentei.runtime.encoder import Array, Encoder, Unsupported
 from sentei.runtime.kernels import driver
 from sentei.runtime.kernels.product import TILE
-from sentei.runtime.lanes import Lanes, even, lay_out
+from sentei.runtime.lanes import LARGE, Lanes, even, lay_out
 from sentei.runtime.layout import MOST_INPUTS
 from sentei.runtime.packed import Packed
 from sentei.runtime.plan import Plan
@@ -214,7 +214,7 @@ class Program:
     def _scratch_bytes(self, lanes: Lanes) -> int:
         pairs = self._head_size // 2 if self._half else self._head_size
         attention = 2 * pairs + lanes.longest
-        return 4 * 64 * max(TILE, attention) + 256
+        return 4 * LARGE * max(TILE, attention)
 
     def _scratch(self, size: int) -> Array:
         with self._lock:

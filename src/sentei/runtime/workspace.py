@@ -24,9 +24,6 @@ KEPT = frozenset(
 )
 """Buffers that a panel keeps while others are computed; one thread needs the rest once."""
 
-_SLACK = 256
-"""Bytes behind a buffer: vectors are read whole."""
-
 
 def aligned(size: int, to: int = 64) -> Array:
     """Zeroed bytes at an address that is a multiple."""
@@ -50,7 +47,7 @@ class Workspace:
         moving = [slot in KEPT or not shared for slot in Slot]
         self._strides = np.where(moving, self._sizes, 0)
         self._buffers = [
-            aligned(size * (lanes if moves else LARGE) + _SLACK)
+            aligned(size * (lanes if moves else LARGE))
             for size, moves in zip(self._sizes.tolist(), moving, strict=True)
         ]
         self._bases = np.array([one.ctypes.data for one in self._buffers], np.int64)

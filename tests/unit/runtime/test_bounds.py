@@ -46,7 +46,7 @@ class Tight(Program):
         return Workspace(self._sizes, lanes.count, shared=shared)
 
     def _scratch(self, size):
-        return workspace.aligned(size - 256)
+        return workspace.aligned(size)
 
 
 @pytest.fixture(params=SIDES)
@@ -67,7 +67,6 @@ def moving(request, monkeypatch):
         monkeypatch.setattr(module, "np", numpy)
     for module in (workspace, program):
         monkeypatch.setattr(module, "aligned", lambda size: guarded(np.zeros(size, np.uint8), side))
-    monkeypatch.setattr(workspace, "_SLACK", 0)
     monkeypatch.setattr(library, "load", load_apart)
     monkeypatch.setattr(program, "host", lambda isa: targets()[isa])
     return side
