@@ -32,6 +32,11 @@ class Plan:
     isa: str
     steps: tuple[Step, ...]
 
+    @property
+    def microseconds(self) -> float:
+        """Of all products, for 64 tokens and one thread."""
+        return sum(step.microseconds for step in self.steps)
+
     def __str__(self) -> str:
         width = max((len(step.name) for step in self.steps), default=0)
         lines = [
@@ -39,10 +44,11 @@ class Plan:
             f"{100 * step.density:6.1f} % kept  {step.layout:6}  {step.microseconds:8.1f} us"
             for step in self.steps
         ]
-        total = sum(step.microseconds for step in self.steps)
         size = sum(step.nbytes for step in self.steps) / 2**20
         head = f"{self.precision} on {self.isa}: predicted for 64 tokens and one thread"
-        return "\n".join([head, *lines, f"products: {total:.0f} us, weights: {size:.1f} MiB"])
+        return "\n".join(
+            [head, *lines, f"products: {self.microseconds:.0f} us, weights: {size:.1f} MiB"]
+        )
 
 
 def product(

@@ -26,8 +26,9 @@ from sentei.runtime.workspace import Workspace, aligned
 GROUP_LANES: Final = 512
 """Lanes that one thread computes at a time, where sequences are not longer."""
 
-LEAST_LANES: Final = 16
-"""Lanes for each of the threads that compute one group together."""
+LEAST_WORK: Final = 800.0
+"""Predicted microseconds for each of the threads that compute one group together: it takes as long
+to wake them where a machine is busy or virtual."""
 
 _DRIVE = ctypes.CFUNCTYPE(
     None,
@@ -128,7 +129,8 @@ class Program:
             return
         groups = _groups(lengths, min(GROUP_LANES, -(-int(lengths.sum()) // self.threads)))
         if len(groups) == 1:
-            team = min(self.threads, -(-int(lengths.sum()) // LEAST_LANES))
+            microseconds = int(lengths.sum()) / LARGE * self.plan.microseconds
+            team = max(1, min(self.threads, int(microseconds / LEAST_WORK)))
             self._group(packed, out, *groups[0], team=team)
             return
         turns = iter(groups)
@@ -156,10 +158,11 @@ class Program:
     ) -> None:
         """Compute some sequences, by one thread or by several side by side."""
         lanes = lay_out(packed.lengths[begin:end], self._most)
-        rows = packed.ids is None
-        order = self._orders[rows, team > 1]
         panels = len(lanes.widths)
-        stages = order.words(max(1, -(-2 * team // panels)) if team > 1 else 1)
+        # Threads that have a panel each meet at attentions alone; others at every operation.
+        divided = panels % team > 0 and panels < 3 * team
+        order = self._orders[packed.ids is None, divided]
+        stages = order.words(-(-2 * team // panels) if divided else 1)
         space = self._workspace(lanes, shared=team == 1)
         try:
             record = space.fill(lanes, packed, first, self._tables, out, len(stages))

@@ -68,6 +68,7 @@ def moving(request, monkeypatch):
     for module in (workspace, program):
         monkeypatch.setattr(module, "aligned", lambda size: guarded(np.zeros(size, np.uint8), side))
     monkeypatch.setattr(library, "load", load_apart)
+    monkeypatch.setattr(program, "LEAST_WORK", 1e-3)  # so that small programs have teams
     monkeypatch.setattr(program, "host", lambda isa: targets()[isa])
     return side
 

@@ -43,6 +43,7 @@ def one_by_one():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "load", load_apart)
         patch.setattr(program, "host", lambda isa=None: targets()[isa or CPUS[0]])
+        patch.setattr(program, "LEAST_WORK", 1e-3)  # so that small programs have teams
         yield
 
 
@@ -158,3 +159,20 @@ def test_precisions_and_threads():
     assert error(
         outputs(made, packed := batch(some, [3]), 32), expected(some, packed)
     ) < BOUNDS[made.precision]  # fmt: skip
+
+
+def test_teams_are_for_what_takes_long(monkeypatch):
+    """Threads are woken only where each has enough to do."""
+    teams = []
+
+    class Watched(Program):
+        def _group(self, *args, team):
+            teams.append(team)
+            super()._group(*args, team=team)
+
+    some = encoder()
+    made, packed = Watched(some, threads=4), batch(some, [64])
+    for work, team in ((made.plan.microseconds * 2, 1), (made.plan.microseconds / 3, 3), (1e-3, 4)):
+        monkeypatch.setattr(program, "LEAST_WORK", work)
+        outputs(made, packed, some.hidden)
+        assert teams.pop() == team

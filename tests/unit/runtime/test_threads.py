@@ -16,12 +16,18 @@ import psutil
 import pytest
 
 from helpers.random_encoders import batch, encoder, outputs
-from sentei.runtime import library
+from sentei.runtime import library, program
 from sentei.runtime.program import Program
 from sentei.runtime.threads import Threads
 
 TESTS = Path(__file__).parents[2]
 LENGTHS = [5, 90, 1, 33, 64, 7, 128, 2]
+
+
+@pytest.fixture(autouse=True)
+def teams(monkeypatch):
+    """Small programs have teams too."""
+    monkeypatch.setattr(program, "LEAST_WORK", 1e-3)
 
 
 @pytest.mark.parametrize("callers", [2, 8])
@@ -124,8 +130,10 @@ def test_memory_that_is_not_there_leaves_no_thread_waiting(monkeypatch):
 INTERRUPTED = """
 import faulthandler, os, signal, sys, threading, time
 from helpers.random_encoders import batch, encoder, outputs
+from sentei.runtime import program
 from sentei.runtime.program import Program
 
+program.LEAST_WORK = 1e-3
 faulthandler.dump_traceback_later(60, exit=True)
 size, lengths = int(sys.argv[1]), [int(one) for one in sys.argv[2].split(",")]
 some = encoder(hidden=16, heads=(1,))
