@@ -178,8 +178,10 @@ def bounds(model: Encoder, precision: str, stages: list[Stage]) -> None:
             loads = 12 + 4 * ("int8" in name or "half" in name)
             stage.cycles = PANELS * hidden * loads / LOADS
         elif name.startswith("convert"):
-            features = inner if "_half_" in name else hidden
-            stage.cycles = PANELS * features * max(8 / LOADS, 19 / OPERATIONS)
+            _, source, emit, _ = name.split("_")
+            features = inner if source == "half" else hidden
+            needs = max(8 / LOADS, 19 / OPERATIONS) if emit == "int8" else 4 / LOADS
+            stage.cycles = PANELS * features * needs
         else:
             stage.cycles = PANELS * hidden * 4 * (64 / 16) / SHUFFLES
 
