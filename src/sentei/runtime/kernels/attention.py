@@ -10,7 +10,7 @@ A block may hold lanes of other sequences: they are computed and not written. Ke
 for each panel that the sequence is in; a sequence begins at an even lane and has an even number.
 
 Cost for 64 queries, n keys and a head of 64, with bf16: 256 n dots, 12 operations for 16 powers;
-85 % of the roof at 128 keys (`python -m benchmarks.runtime_kernels`).
+81 to 86 % of the roof at 128 keys (`python -m benchmarks.runtime_kernels`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ zeros. On AVX-512, packing 4 vectors of 16 to 64 bytes by the saturating packs l
 just the order that interleaving undoes (``quad_order``).
 
 Cost over 64 tokens and a feature: 8 loads, 4 maxima, 4 multiply-adds, 4 conversions, 3 packs; to
-int8 at 22 to 32 % of the roof (`python -m benchmarks.runtime_kernels`), 4 % of a layer.
+int8 at 17 to 28 % of the roof (`python -m benchmarks.runtime_kernels`), 1 to 4 % of a layer.
 """
 
 from __future__ import annotations

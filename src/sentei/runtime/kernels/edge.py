@@ -1,6 +1,6 @@
 """In and out: rows of embeddings become panels, panels become rows of the output.
 
-Blocks of 16 tokens by 16 features are transposed in registers, 64 shuffles each, at 18 to 20 % of
+Blocks of 16 tokens by 16 features are transposed in registers, 64 shuffles each, at 12 to 18 % of
 the shuffles' roof (`python -m benchmarks.runtime_kernels`); both together are 2 % of a layer's
 time.
 """

@@ -4,9 +4,9 @@ Tokens are lanes, so that no sum crosses lanes. Three passes: mean; variance aro
 scale and shift. The last one also finds each token's largest magnitude where bytes are to be made,
 which takes one pass more.
 
-Cost over 64 tokens and a feature: 12 to 16 loads of 64 bytes, 20 operations. It runs at 18 % of the
+Cost over 64 tokens and a feature: 12 to 16 loads of 64 bytes, 20 operations. It runs at 17 % of the
 loads' roof (`python -m benchmarks.runtime_kernels`), which sums that wait for themselves and the
-second cache keep it from; it is 4 to 7 % of a layer.
+second cache keep it from; it is 1 to 7 % of a layer.
 """
 
 from __future__ import annotations

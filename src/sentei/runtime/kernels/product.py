@@ -9,9 +9,9 @@ inputs in it, it is the dense product.
 Cost of one group over 64 tokens (AVX-512), rows: int8 4 loads, 8 interleavings, 4 dots for 256
 multiplications; bf16 4, 4, 4 for 128; fp32 4 loads and multiply-adds for 64. Blocks: four times the
 dots for the same loads and interleavings. The interleavings (two a cycle) bound int8 rows, the dots
-(two a cycle) everything else. Share of that roof on BERT-base's sizes: int8 rows 62 to 72 %, bf16
-43 to 48 %, fp32 38 to 43 % (what is missing are activations out of the nearest cache), blocks 78 to
-91 % (`python -m benchmarks.runtime_kernels`).
+(two a cycle) everything else. Share of that roof on BERT-base's sizes: int8 rows 56 to 67 %, bf16
+43 to 48 %, fp32 45 to 52 % (what is missing are activations out of the nearest cache), blocks of
+int8 76 to 81 %, of bf16 84 to 87 % (`python -m benchmarks.runtime_kernels`).
 """
 
 from __future__ import annotations
