@@ -31,6 +31,11 @@ class Target:
     register_lanes: int
 
     @property
+    def wide(self) -> bool:
+        """Whether four sums of 64 tokens fit into its registers."""
+        return self.registers * self.register_lanes >= 512
+
+    @property
     def vnni(self) -> bool:
         """Whether it multiplies and adds four pairs of bytes at once."""
         return bool({"avx512vnni", "avxvnni"}.intersection(self.features))

@@ -111,7 +111,7 @@ class Program:
         self._head_size = max(layer.head_size for layer in encoder.layers)
         self._sizes = stages.feature_bytes(max(1, len(self._tables)))
         self._half = stages.half_attention
-        self._most = 64 if target.registers > 16 else 32
+        self._most = 64 if target.wide else 32
         self._lock = threading.Lock()
         self._spaces: list[Workspace] = []
         self._scratches: list[Array] = []

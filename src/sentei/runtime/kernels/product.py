@@ -138,7 +138,7 @@ class _Product:
         )
         self.write = _Writer(kernel, form)
         granules = form.width // GRANULE
-        short = form.outputs > 1 and target.registers < 32
+        short = form.outputs > 1 and not target.wide
         self.strip = 1 if short else granules
         self.strips = range(0, granules, self.strip)
         self.type = INTEGERS if form.precision == "int8" else FLOATS
@@ -207,7 +207,7 @@ class _Product:
 
 def _sets(form: Form, target: Target) -> int:
     """Sets of sums that groups take in turn, so that a dot need not wait for the one before."""
-    if form.outputs > 1 or target.registers < 32:
+    if form.outputs > 1 or not target.wide:
         return 1
     return {64: 2, 32: 4, 16: 4}[form.width]
 
