@@ -32,6 +32,16 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def no_accelerator_is_left():
+    """What a Trainer or an Accelerator has set for the whole process goes with the test."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A folder with an untrained BERT without a head, and its tokenizer."""

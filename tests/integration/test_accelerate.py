@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, BertConfig
 
@@ -22,11 +21,7 @@ CONFIG = BertConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def no_accelerator_is_left():
-    yield
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
+pytestmark = pytest.mark.usefixtures("no_accelerator_is_left")
 
 
 def batches() -> DataLoader:

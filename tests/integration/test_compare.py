@@ -38,7 +38,7 @@ ENTRY = {"method": "magnitude", "set": ["schedule.every=2"]}
 def no_pages():
     """A run's page is drawn in seconds, and tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports, "render_html", lambda report: "")
+        patch.setattr(reports, "render_html", lambda report, speed: "")
         yield
 
 

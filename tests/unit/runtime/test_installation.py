@@ -23,6 +23,8 @@ from sentei.runtime import install, uninstall
 from sentei.runtime.encoder import Unsupported
 from sentei.runtime.installation import installed
 
+pytestmark = pytest.mark.usefixtures("no_accelerator_is_left")
+
 
 def put(model, **options):
     install(model, precision="fp32", **options)
