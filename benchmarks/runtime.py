@@ -304,6 +304,7 @@ def main() -> None:
     arguments = options()
     quiet_transformers()
     torch.set_num_threads(arguments.threads)
+    about = machine.facts() | versions(*PACKAGES)  # now: the code may change while this runs
     texts = lines_of(arguments.texts)
     workloads = [Workload(one, str(LENGTH), [drawn(one)]) for one in arguments.batch]
     workloads += [Workload(8, "data", texts)] if texts else []
@@ -330,7 +331,7 @@ def main() -> None:
                 "rounds": arguments.rounds,
                 "absent": absent,
                 "speeds": record(engines, workloads),
-                "machine": machine.facts() | versions(*PACKAGES),
+                "machine": about,
             }
         )
         before.sort(key=lambda one: (one["model"], one["threads"]))

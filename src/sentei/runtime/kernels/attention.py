@@ -137,7 +137,7 @@ def build(form: Form, target: Target) -> Function:
         loop.next = _scores(head, part, loop.values)
     sums = _softmax(head, loop.values)
     _values(head, parts, count, [splat(f, 1.0) / total for total in sums])
-    return head.kernel.text()
+    return head.kernel.f
 
 
 def _gather_queries(head: _Head) -> None:

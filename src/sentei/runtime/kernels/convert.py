@@ -65,7 +65,7 @@ def build(source: Source, emit: Emit, width: int, target: Target) -> Function:
 
     if emit == "half":
         write_half(f, read, out, first, last, width, target)
-        return kernel.text()
+        return kernel.f
     scales = kernel.buffer(kernel.argument(Word.SCALE), kernel.item)
     # Every part needs the largest of all features; the first keeps the scale.
     largest = [splat(f, TINY)] * (width // GRANULE)
@@ -73,7 +73,7 @@ def build(source: Source, emit: Emit, width: int, target: Target) -> Function:
         loop.next = larger(f, loop.values, read(loop.index))
     inverse = keep_scales(f, loop.values, scales)
     write_bytes(f, read, inverse, out, first, last, target)
-    return kernel.text()
+    return kernel.f
 
 
 def load_row(place: Value, feature: Value, width: int, source: str) -> list[Value]:

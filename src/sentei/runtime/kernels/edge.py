@@ -47,7 +47,7 @@ def enter(tables: int, width: int, target: Target) -> Function:
         place = panel.at(feature * (4 * width) + granule.index * (4 * GRANULE))
         for number, values in enumerate(transposed(f, block)):
             place.store(values, 4 * width * number, 4)
-    return kernel.text()
+    return kernel.f
 
 
 @cache
@@ -65,7 +65,7 @@ def leave(width: int, target: Target) -> Function:
         for token, values in enumerate(transposed(f, block)):
             row = addresses.load(POINTER, 8 * token, 8)
             row.at(feature * 4).store(values, 0, 4)
-    return kernel.text()
+    return kernel.f
 
 
 @contextmanager

@@ -108,10 +108,6 @@ class Kernel:
         last = self.f.select(count.less(ends[1]), count, ends[1])
         return ends[0], last
 
-    def text(self) -> Function:
-        """The finished function."""
-        return self.f
-
 
 def splat(f: Function, number: float) -> Value:
     """A number in the lanes of a granule."""

@@ -78,7 +78,7 @@ def build(emit: Emit, width: int, target: Target) -> Function:
             scales = kernel.buffer(kernel.argument(Word.SCALE), kernel.item)
             factors = keep_scales(f, loop.values, scales)
             write_bytes(f, read, factors, converted, 0, features, target)
-    return kernel.text()
+    return kernel.f
 
 
 def _moments(

@@ -111,7 +111,7 @@ def build(form: Form, target: Target) -> Function:
     if not form.pieces:
         with f.loop(first, last) as run:
             product.run(run.index, begin="facts", end="write")
-        return kernel.text()
+        return kernel.f
     pieces = kernel.argument(Word.PIECES)
     count = TILE // form.outputs
     with f.loop(first, last) as tile:
@@ -123,7 +123,7 @@ def build(form: Form, target: Target) -> Function:
             product.run(run.index, begin="kept", end="keep")
         with f.loop(end, end + count) as run:
             product.run(run.index, begin="kept", end="write")
-    return kernel.text()
+    return kernel.f
 
 
 class _Product:
