@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -35,9 +36,43 @@ def listing(items: Iterable[str], most: int = 10) -> str:
 
 
 def short(value: object, width: int = 40) -> str:
-    """A value as Python writes it, cut to ``width``."""
-    shown = repr(value)
+    """A value as Python writes it, cut to ``width``; of a large one no more is written out."""
+    shown = printable(_Short(width).repr(value))
     return shown if len(shown) <= width else f"{shown[: width - 4]}...{shown[0]}"
+
+
+class _Short(reprlib.Repr):
+    """What fits, of any value: its size does not matter, nor what its own ``__repr__`` does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 20
+        self._width = width
+
+    def repr_str(self, value: str, level: int) -> str:
+        return repr(value[: self._width])
+
+    def repr_int(self, value: int, level: int) -> str:
+        bits = value.bit_length()
+        return repr(value) if bits < 4 * self._width else f"a number of {bits} bits"
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        return repr(value)[: 2 * self._width]
+
+
+def printable(text: str) -> str:
+    """A text that changes nothing but the place where it is printed.
+
+    Control characters, escape codes, marks that turn the direction of writing and halves of
+    surrogates are shown as Python writes them; line ends and tabs stay.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 def counted(number: int, noun: str) -> str:
@@ -56,20 +91,31 @@ def explain(error: ValidationError, known: Known = lambda path: ()) -> str:
         error: pydantic's.
         known: The settings that an unknown one may have been meant for.
     """
-    return "; ".join(_mistake(dict(detail), known) for detail in error.errors(include_url=False))
+    mistakes = error.errors(include_url=False)
+    shown = [_mistake(dict(detail), known) for detail in mistakes[:_MOST_MISTAKES]]
+    more = len(mistakes) - len(shown)
+    return "; ".join([*shown, f"and {counted(more, 'more mistake')}"] if more else shown)
+
+
+_MOST_MISTAKES = 8
 
 
 def _mistake(detail: Mapping[str, Any], known: Known) -> str:
-    path = ".".join(str(step) for step in detail["loc"])
+    path = ".".join(_cut(str(step), 60) for step in detail["loc"])
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "extra_forbidden":
-        hint = did_you_mean(str(detail["loc"][-1]), known(detail["loc"]))
+        hint = did_you_mean(str(detail["loc"][-1])[:60], known(detail["loc"]))
         return f"unknown setting {path}{hint}"
     reason = re.sub(r"^(Value error|Input), ?", "", detail["msg"])
-    reason = re.sub(r"^Input ", "", reason)
+    reason = _cut(re.sub(r"^Input ", "", reason), 600)
     if not path:
         return reason
     value = detail["input"]
-    shown = "" if isinstance(value, Mapping | BaseModel) else f"={value!r}"
+    shown = "" if isinstance(value, Mapping | BaseModel) else f"={short(value, 80)}"
     return f"{path}{shown}: {reason}"
+
+
+def _cut(text: str, width: int) -> str:
+    text = printable(text)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -7,7 +7,6 @@ an old run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -15,26 +14,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from sentei import messages, methods
-from sentei.messages import did_you_mean
+from sentei import messages, methods, untrusted
+from sentei.messages import did_you_mean, short
 from sentei.parts.part import Part
 from sentei.recipe import Recipe
-
-
-class _Loader(yaml.SafeLoader):
-    """Without numbers to the base of 60, which 2:4 would be one of."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:int"]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
-    [*"-+0123456789"],
-)
 
 
 def load(source: Mapping[str, Any] | str | Path) -> Recipe:
@@ -51,18 +34,9 @@ def load(source: Mapping[str, Any] | str | Path) -> Recipe:
     if isinstance(source, str) and "\n" not in source and source.endswith((".yaml", ".yml")):
         source = Path(source)
     if isinstance(source, Path):
-        origin = str(source)
-        try:
-            source = source.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"recipe {origin}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"recipe {origin}: cannot be read (not UTF-8 text)") from error
+        origin, source = str(source), untrusted.read_text(source)
     if isinstance(source, str):
-        try:
-            source = yaml.load(source, _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{origin}: not valid YAML: {error}") from error
+        source = untrusted.parse_yaml(source, origin)
     if not isinstance(source, Mapping):
         raise ValueError(f"{origin}: expected keys and values, found {type(source).__name__}")
     try:
@@ -113,10 +87,7 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
                 )
             if depth < len(keys) - 1:
                 place = entries[key]
-        try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {setting}: the value is not valid YAML: {error}") from error
+        value = untrusted.parse_yaml(text, f"--set {short(setting, 200)}")
         if keys[-1] == "kind" and value != place["kind"]:
             place.clear()  # another kind has other fields: start from its defaults
         place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sentei.messages import counted, did_you_mean, explain, listing, nearest, short
+from sentei.messages import counted, did_you_mean, explain, listing, nearest, printable, short
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,53 @@ def test_an_unknown_setting_may_have_been_meant_for_a_known_one():
     assert mistake(known, **wrong) == "unknown setting inner.rat; did you mean 'rate'?"
     assert paths == [("inner", "rat")]
     assert mistake(**wrong) == "unknown setting inner.rat"
+
+
+def bomb(levels: int) -> list[object]:
+    inside: object = "x"
+    for _ in range(levels):
+        inside = [inside] * 10
+    return [inside]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        bomb(12),
+        {"a": bomb(12)},
+        "x" * 10**7,
+        [["x" * 10**6] * 1000],
+        10**100_000,
+        {str(n): n for n in range(10**5)},
+        b"x" * 10**6,
+    ],
+    ids=["bomb", "bomb inside", "text", "texts", "number", "mapping", "bytes"],
+)
+def test_no_more_of_a_value_is_written_than_is_shown(value):
+    assert len(short(value)) <= 40 and len(short(value, 200)) <= 200
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain text, naïve 日本\n\tline", "plain text, naïve 日本\n\tline"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\rb\x00\x7f\x9b31m", r"a\rb\x00\x7f\x9b31m"),
+        ("abc\u202etxt.exe\u2066", r"abc\u202etxt.exe\u2066"),
+        ("half \ud800 and \udcff", r"half \ud800 and \udcff"),
+        ("\u2028\u2029\ufeff", r"\u2028\u2029\ufeff"),
+    ],
+)
+def test_control_characters_are_shown(text, shown):
+    assert printable(text) == shown
+    printable(text).encode()
+
+
+def test_many_mistakes_end():
+    class Nothing(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+    with pytest.raises(ValidationError) as caught:
+        Nothing.model_validate({"key" * 1000 + str(n): n for n in range(500)})
+    message = explain(caught.value)
+    assert "and 492 more mistakes" in message and len(message) < 2000

@@ -113,10 +113,10 @@ def test_mistakes_are_named(source, messages):
 
 def test_unreadable_files(tmp_path):
     for path in (tmp_path / "missing.yaml", tmp_path):
-        with pytest.raises(ValueError, match=rf"{path}: cannot be read \((No such|Is a dir)"):
+        with pytest.raises(ValueError, match=rf"{path}: .*(No such|no plain file)"):
             load(path)
     (tmp_path / "bad.yaml").write_text("score: [")
-    with pytest.raises(ValueError, match=r"bad\.yaml: not valid YAML"):
+    with pytest.raises(ValueError, match=r"bad\.yaml: .* not valid YAML"):
         load(tmp_path / "bad.yaml")
     (tmp_path / "typo.yaml").write_text("method: x\nscore: magnitud\n")
     with pytest.raises(ValueError, match=r"typo\.yaml: score.*did you mean 'magnitude'"):
