@@ -1,0 +1,46 @@
+"""What a process does that it must not: run something, call somewhere, write elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .trap import changed
+
+RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn")
+CALLS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
+KNOWN = ("uname", "lscpu", "ldconfig", "git", "gcc", "cc", "sentei.compare.child")
+"""Programs that libraries ask about the machine, and Sentei's own."""
+
+
+def watch(notes: int, allowed: Sequence[Path]) -> None:
+    """Write down from now on, on the file ``notes``, what is not to be done.
+
+    Args:
+        notes: Number of an open file.
+        allowed: Folders and files that may be written to.
+    """
+    roots = [os.path.realpath(path) for path in allowed]
+
+    def inside(path: str) -> bool:
+        whole = os.path.realpath(path)
+        return any(f"{whole}/".startswith(f"{root}/") for root in roots)
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if event in RUNS:
+            words = str(arguments[:2])
+            if not any(name in words for name in KNOWN):
+                os.write(notes, f"executed: {event} {words[:300]!r}\n".encode())
+        elif event in CALLS:
+            os.write(notes, f"connected: {event} {str(arguments)[:300]!r}\n".encode())
+        else:
+            for path in changed(event, arguments)[1]:
+                tell(path)
+
+    def tell(path: str) -> None:
+        if not inside(path):
+            os.write(notes, f"written outside: {path!r}\n".encode())
+
+    sys.addaudithook(hear)
