@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers.tiny import write_bert, write_data
 
 # One thread here and in every process a test starts: tiny tensors gain nothing from more, and runs
 # that are compared bit for bit must add in the same order.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

@@ -8,7 +8,6 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import argparse
-import fnmatch
 import json
 import shlex
 import shutil
@@ -25,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from benchmarks import machine  # noqa: E402
 
-from .groups import GROUPS, all_trials, slice_of  # noqa: E402
+from .groups import GROUPS, MAKERS, all_trials  # noqa: E402
 from .trial import Trial  # noqa: E402
 from .world import World, import_what  # noqa: E402
 
@@ -40,9 +39,8 @@ def main() -> int:
     os.environ |= {"SENTEI_CACHE": str(folder / "cache"), "MPLCONFIGDIR": str(folder / "mpl")}
     world = World(folder)
     _warm_up(world)
-    trials = all_trials(world, options.seed, options.share, options.only)
-    if options.slice:
-        trials = slice_of(trials)
+    chosen = {name: getattr(options, name) for name in ("only", "makers", "each")}
+    trials = all_trials(world, options.seed, options.share, **chosen)
     print(f"{len(trials)} trials, ready after {time.monotonic() - begun:.0f} s", flush=True)
     results = _play(trials, folder, options)
     failed = [result for result in results if result["faults"]]
@@ -52,10 +50,13 @@ def main() -> int:
     table, data = summary(trials, results)
     data |= {"seed": options.seed, "seconds": round(seconds)}
     if options.write:
-        by = {**facts, "command": "make soak"}
-        machine.write("soak", table, data, by)
+        words = sys.argv[1:]
+        command = "make soak" if words == ["--write"] else f"python -m tests.soak {' '.join(words)}"
+        machine.write("soak", table, data, facts | {"command": command})
     else:
         print(table)
+    if options.results:
+        options.results.write_text(json.dumps(data))
     print(f"{len(trials)} trials, {len(failed)} with faults, {seconds:.0f} s")
     return bool(failed)
 
@@ -67,7 +68,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=1.0, help="part of all trials")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--folder", help="to work in, and to keep")
-    parser.add_argument("--slice", action="store_true", help="a handful of each group")
+    parser.add_argument("--each", type=int, help="so many of a group at most")
+    parser.add_argument("--results", type=Path, help="file for them, JSON")
+    parser.add_argument("--makers", help=f"some of {','.join(MAKERS)}")
     parser.add_argument("--write", action="store_true", help="to benchmarks/results")
     return parser.parse_args()
 

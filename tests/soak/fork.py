@@ -14,6 +14,7 @@ import resource
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -152,6 +153,7 @@ def start(
         os.setsid()
         notes = _terminal(logs, [write for _, write in pipes])
         os.chdir(folder)
+        tempfile.tempdir = None
         os.environ.update(HOME=str(folder / "home"), TMPDIR=str(folder / "tmp"), **(env or {}))
         kept = [folder / "tmp", Path(os.environ["SENTEI_CACHE"]), Path(os.environ["MPLCONFIGDIR"])]
         watch(notes, [*allowed, *kept, logs, Path("/dev/null"), Path("/dev/shm"), Path("/proc")])

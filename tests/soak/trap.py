@@ -98,9 +98,7 @@ class Trap:
             part = kind == "open" and not int(str(arguments[2])) & os.O_TRUNC
             self._write(kind, paths[0], paths[1:], whole=not part)
 
-    def _write(
-        self, kind: str, path: str, rest: Sequence[str] = (), *, whole: bool = True
-    ) -> None:
+    def _write(self, kind: str, path: str, rest: Sequence[str] = (), *, whole: bool = True) -> None:
         path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         if self._dying or not f"{path}/".startswith(f"{self.folder}/"):
             return

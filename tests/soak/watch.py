@@ -22,11 +22,12 @@ def watch(notes: int, allowed: Sequence[Path]) -> None:
         notes: Number of an open file.
         allowed: Folders and files that may be written to.
     """
-    roots = [os.path.realpath(path) for path in allowed]
+    roots = tuple(f"{os.path.realpath(path)}/" for path in allowed)
+    # what takes the place of a file or folder when it is whole is written beside it
+    beside = tuple(f"{root.parent}/.{root.name}." for root in map(Path, roots))
 
     def inside(path: str) -> bool:
-        whole = os.path.realpath(path)
-        return any(f"{whole}/".startswith(f"{root}/") for root in roots)
+        return f"{os.path.realpath(path)}/".startswith((*roots, *beside))
 
     def hear(event: str, arguments: tuple[object, ...]) -> None:
         if event in RUNS:

@@ -49,6 +49,7 @@ class World:
 
     folder: Path
     runs: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, Path] = field(default_factory=dict)
     writes: dict[str, list[Write]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -65,6 +66,19 @@ class World:
         from helpers.tiny import write_data
 
         return write_data(self.folder / "data")
+
+    def model_of(self, kind: str) -> Path:
+        """A tiny model that learns a kind of task."""
+        if kind in ("classification", "tokens", "answers"):
+            return self.model
+        if kind not in self.models:
+            from helpers.kinds import TASKS
+
+            folder = self.folder / "kinds" / kind
+            folder.mkdir(parents=True)
+            words = TASKS[kind](folder, self.model)
+            self.models[kind] = Path(str(words[words.index("--model") + 1]))
+        return self.models[kind]
 
     @property
     def task(self) -> tuple[str, ...]:
@@ -159,7 +173,6 @@ class World:
 def fitting(method: str) -> tuple[str, ...]:
     """The options with which a method decides often enough in a run of a few steps."""
     from helpers.training import FITTING
-
     from sentei import methods, serialization
 
     recipe, options = methods.find(method).build(0.8), list[str]()
