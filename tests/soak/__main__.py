@@ -15,6 +15,7 @@ import struct
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from benchmarks import machine  # noqa: E402
+from benchmarks import machine, tables  # noqa: E402
 
 from .groups import GROUPS, MAKERS, all_trials  # noqa: E402
 from .trial import Trial  # noqa: E402
@@ -47,12 +48,13 @@ def main() -> int:
     if not failed and not options.folder:
         shutil.rmtree(folder)
     seconds = time.monotonic() - begun
-    table, data = summary(trials, results)
-    data |= {"seed": options.seed, "seconds": round(seconds)}
+    data = summary(trials, results) | {"seed": options.seed, "seconds": round(seconds)}
+    table = tables.of_trials(data["groups"])
     if options.write:
         words = sys.argv[1:]
         command = "make soak" if words == ["--write"] else f"python -m tests.soak {' '.join(words)}"
         machine.write("soak", table, data, facts | {"command": command})
+        tables.main()
     else:
         print(table)
     if options.results:
@@ -134,9 +136,9 @@ def _work(
             trial = trials[number]
             place = folder / "trials" / str(number)
             place.mkdir(parents=True)
-            begun = time.monotonic()
+            begun, before = time.monotonic(), _used()
             try:
-                faults = trial.play(place)
+                faults = [one.replace(str(folder), "...") for one in trial.play(place)]
             except Exception as error:
                 import traceback
 
@@ -144,12 +146,19 @@ def _work(
                 faults = [f"harness: {type(error).__name__}: {error}"]
             result = {"number": number, "group": trial.group, "name": trial.name}
             result |= {"faults": faults, "seconds": round(time.monotonic() - begun, 3)}
+            result["cpu"] = round(_used() - before, 3)
             file.write(json.dumps(result) + "\n")
             file.flush()
             if faults:
                 _tell(trial, faults, place, options)
             elif not options.folder:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _used() -> float:
+    """Seconds of processors that this process and those it has waited for have taken."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _tell(trial: Trial, faults: list[str], place: Path, options: argparse.Namespace) -> None:
@@ -161,28 +170,22 @@ def _tell(trial: Trial, faults: list[str], place: Path, options: argparse.Namesp
     sys.stdout.flush()
 
 
-def summary(trials: list[Trial], results: list[dict]) -> tuple[str, dict]:
-    """The table, and what it is made of."""
-    rows, groups = ["| what | tried | as it should be | faults |", "|---|---|---|---|"], []
+def summary(trials: list[Trial], results: list[dict]) -> dict:
+    """What came of each group, and every trial with faults."""
+    groups = []
     for group in GROUPS:
         mine = [result for result in results if result["group"] == group]
-        kinds: dict[str, int] = {}
-        for result in mine:
-            for kind in {fault.partition(":")[0] for fault in result["faults"]}:
-                kinds[kind] = kinds.get(kind, 0) + 1
+        kinds = Counter(
+            kind
+            for result in mine
+            for kind in {fault.partition(":")[0] for fault in result["faults"]}
+        )
         kills = sum(trial.kills for trial in trials if trial.group == group)
         good = sum(not result["faults"] for result in mine)
+        counts = {"tried": len(mine), "kills": kills, "good": good, "faults": dict(kinds)}
         if mine:
-            said = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
-            tried = f"{len(mine):,}" + (f", {kills:,} kills" if kills > len(mine) else "")
-            rows.append(f"| {group} | {tried} | {good:,} | {said} |")
-            groups.append(
-                {"group": group, "tried": len(mine), "kills": kills, "good": good, "faults": kinds}
-            )
-    kills, bad = (sum(one["kills"] for one in groups), sum(one["good"] for one in groups))
-    rows.append(f"| all | {len(results):,}, {kills:,} kills | {bad:,} | {len(results) - bad:,} |")
-    failing = [result for result in results if result["faults"]]
-    return "\n".join(rows), {"groups": groups, "faults": failing}
+            groups.append({"group": group, **counts})
+    return {"groups": groups, "faults": [result for result in results if result["faults"]]}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 CLOCK = ("created", "seconds", "environment")
 """Facts of a report that are of the time and the machine."""
@@ -32,7 +32,8 @@ def difference(run: Path, reference: Path) -> str:
         if (reference / name).is_file() and _lines(run / name) != _lines(reference / name):
             return f"{name}: {_values(_lines(run / name), _lines(reference / name))}"
     if (reference / "recipe.yaml").is_file():
-        if (run / "recipe.yaml").read_bytes() != (reference / "recipe.yaml").read_bytes():
+        ours, theirs = (folder / "recipe.yaml" for folder in (run, reference))
+        if not ours.is_file() or ours.read_bytes() != theirs.read_bytes():
             return "recipe.yaml differs"
     if (reference / "report.json").is_file():
         if found := _values(_facts(run), _facts(reference)):
@@ -55,6 +56,13 @@ def _tensors(one: Path, other: Path) -> str:
         return "is not there"
     if one.read_bytes() == other.read_bytes():
         return ""
+    try:
+        return _contents(one, other)
+    except SafetensorError as error:
+        return f"cannot be read ({error})"
+
+
+def _contents(one: Path, other: Path) -> str:
     with safe_open(one, "np") as mine, safe_open(other, "np") as theirs:
         if set(mine.keys()) != set(theirs.keys()):
             return "other names"
@@ -77,6 +85,8 @@ def _members(path: Path) -> dict[str, bytes]:
     """What a file of torch holds, without when and under which name it was packed."""
     if not path.is_file():
         return {}
+    if not zipfile.is_zipfile(path):
+        return {"": path.read_bytes()}
     with zipfile.ZipFile(path) as archive:
         return {
             name.partition("/")[2]: archive.read(name)
@@ -86,18 +96,25 @@ def _members(path: Path) -> dict[str, bytes]:
 
 
 def _state(folder: Path) -> Any:
-    return _without_clock(json.loads((folder / "trainer_state.json").read_text()))
+    return _without_clock(_read(folder / "trainer_state.json"))
 
 
-def _lines(path: Path) -> list[Any]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _read(path: Path, lines: bool = False) -> Any:
+    """A file of JSON, or of lines of it; of one that is none, why."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _lines(path: Path) -> Any:
+    return _read(path, lines=True)
 
 
 def _facts(run: Path) -> Any:
-    facts = json.loads((run / "report.json").read_text())
-    return {name: value for name, value in facts.items() if name not in CLOCK}
+    facts = _read(run / "report.json")
+    return {k: v for k, v in facts.items() if k not in CLOCK} if isinstance(facts, dict) else facts
 
 
 def _without_clock(value: Any) -> Any:

@@ -8,7 +8,9 @@ import io
 import json
 import lzma
 import random
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,7 +236,7 @@ def _images() -> dict[str, bytes]:
         "cut": good[:40],
         "flipped": good[:-20] + bytes(20),
         "a bomb by its header": bytes(header),
-        "a bomb": _png("1", (20_000, 20_000), 0),
+        "a bomb": _big(20_000),
         "a pixel": _png("RGB", (1, 1), 0),
         "a line": _png("RGB", (5_000, 1), 0),
         "16 bit": _png("I;16", (20, 20), 999),
@@ -242,6 +244,21 @@ def _images() -> dict[str, bytes]:
         "LA": _png("LA", (20, 20), (1, 2)),
         "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>",
     }
+
+
+def _big(side: int) -> bytes:
+    """A black square of one bit a pixel, without the memory that it takes to draw it."""
+    compress = zlib.compressobj(9)
+    row = bytes(1 + side // 8)
+    body = b"".join(compress.compress(row) for _ in range(side)) + compress.flush()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", body), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def _png(mode: str, size: tuple[int, int], color: Any) -> bytes:

@@ -147,6 +147,8 @@ def _cut(path: str, before: int, wholly: bool) -> None:
 
 
 def _around_native_writers(tell: Callable[[str], None]) -> None:
+    if "torch" not in sys.modules:
+        return
     import safetensors.torch
     import torch
 
