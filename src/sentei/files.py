@@ -57,11 +57,13 @@ def _exchange(new: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all.
 
+    Bytes of a file's name that are no Unicode are written as JSON's escapes, and read as they were.
+
     Raises:
         OSError: It could not be written; what was there is as it was.
     """
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_once(path: Path, text: str) -> bool:

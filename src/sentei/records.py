@@ -5,15 +5,34 @@ Sparsity is always stated twice: over the prunable weights (the scope) and over 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class Record(BaseModel):
-    """A frozen piece of a report; unknown keys are errors."""
+    """A frozen piece of a report; unknown keys are errors, and whole numbers are counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _counts(cls, value: Any) -> Any:
+        for number in _whole_numbers(value):
+            if not 0 <= number < 2**63:
+                raise ValueError("should be a count from 0 to 2^63")
+        return value
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _whole_numbers(one)
 
 
 class SiteRecord(Record):
@@ -85,9 +104,9 @@ class PruningReport(Record):
     step: int
     total_steps: int
     target: float
-    prunable: int
+    prunable: int = Field(ge=1)
     pruned: int
-    parameters: int
+    parameters: int = Field(ge=1)
     zeros: int
     sites: tuple[SiteRecord, ...]
     units: tuple[UnitsRecord, ...] = ()
@@ -183,7 +202,7 @@ class RunReport(Record):
     sizes: SizeRecord
     settings: dict[str, Any]
     environment: dict[str, str]
-    seconds: dict[str, float]
+    seconds: dict[str, Seconds]
 
 
 class WorkloadRecord(Record):
@@ -297,7 +316,7 @@ class RunEntry(Record):
     metrics: dict[str, float] = Field({})
     measured: float | None = None
     measured_all: float | None = None
-    seconds: float | None = None
+    seconds: Seconds | None = None
     error: str | None = None
 
 
