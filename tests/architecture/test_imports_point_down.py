@@ -21,6 +21,7 @@ LEVELS = [
         "records",
     },
     {"untrusted"},
+    {"manifest"},
     {"families"},
     {"parts"},
     {"recipe"},
