@@ -10,10 +10,10 @@ import pytest
 import sentei
 
 LEVELS = [
+    {"messages"},
     {
         "_version",
         "lazy",
-        "messages",
         "files",
         "tensors",
         "modules",
