@@ -29,8 +29,8 @@ class Record(BaseModel):
 class SiteRecord(Record):
     """One pruned tensor.
 
-    ``layer`` is the number of the block it belongs to (None outside numbered blocks), ``role``
-    what its family calls it (``query``, ``ffn_in``, ...; the module's own name if unknown).
+    ``layer`` is the number of its block, if any, ``role`` what its family calls it (``query``,
+    ``ffn_in``, ...; the module's own name if unknown).
     """
 
     name: str
@@ -340,8 +340,7 @@ class Difference(Record):
     """A recipe against the baseline over all tasks and seeds that both have.
 
     Where ``sparsity`` is None, differences are averaged over sparsities within each task and seed
-    first; ``count`` counts tasks and seeds. ``low`` and ``high`` are the ends of a 95 % t interval,
-    None for one.
+    first; ``count`` counts tasks and seeds. ``low`` to ``high`` is a 95 % t interval, None for one.
     """
 
     recipe: str
