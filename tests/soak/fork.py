@@ -155,8 +155,9 @@ def start(
         os.chdir(folder)
         tempfile.tempdir = None
         os.environ.update(HOME=str(folder / "home"), TMPDIR=str(folder / "tmp"), **(env or {}))
-        kept = [folder / "tmp", Path(os.environ["SENTEI_CACHE"]), Path(os.environ["MPLCONFIGDIR"])]
-        watch(notes, [*allowed, *kept, logs, Path("/dev/null"), Path("/dev/shm"), Path("/proc")])
+        cache = Path(os.environ["SENTEI_CACHE"])
+        kept = [folder / "tmp", cache, Path(os.environ["MPLCONFIGDIR"]), logs]
+        watch(notes, [*allowed, *kept], cache.parent)
         if trap:
             trap.arm()
         if file_size is not None:
