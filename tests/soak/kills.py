@@ -20,7 +20,7 @@ RANDOM = "kill -9 at random moments, several in a run"
 
 def at_writes(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     """One trial for each write of some commands, before it; and for each file, torn."""
-    for scenario in writing(world):
+    for scenario, part in writing(world):
         world.reference(scenario)
         writes = world.writes[scenario.name]
         for number, write in enumerate(writes):
@@ -30,16 +30,44 @@ def at_writes(world: World, share: float, rng: random.Random) -> Iterator[Trial]
             if write.kind in ("fsync", "rename") or number % 3 == 0:
                 hows.append((POWER, "power"))
             for group, how in hows:
-                if rng.random() < share:
+                if rng.random() < share * part:
                     name = f"{scenario.name}, {number} of {len(writes)}: {write.kind} {write.path}"
                     yield Trial(group, f"{name}, {how}", _kill(world, scenario, number, how), 1)
 
 
-def writing(world: World) -> list[Scenario]:
-    """Commands that write: runs from their beginning, one resumed, one after a dense one."""
+def writing(world: World) -> list[tuple[Scenario, float]]:
+    """Commands that write, and which part of their writes is enough.
+
+    Runs from their beginning, one resumed, one after a dense one, and what else fills folders.
+    """
     whole = world.prune("platon")
     dense = world.prune("auto", "--dense-epochs", "1")
-    return [whole, world.resumed(whole), dense]
+    run = world.reference(whole)
+    timed = ("--engine", "torch", "--length", "8", "--batch", "1", "--rounds", "1")
+    others = {
+        "report": ("report", "OUT"),
+        "bench": ("bench", "OUT", *timed),
+        "shrink": ("shrink", str(run), "--out", "OUT"),
+        "augment": ("augment", *world.task[:4], "--copies", "1", "--out", "OUT/more.jsonl"),
+        "compare": ("compare", *world.comparison, "--out", "OUT"),
+    }
+    parts = {"compare": 0.15}
+    more = [
+        Scenario(
+            name,
+            words,
+            words,
+            given=run if name in ("report", "bench") else None,
+            once=name in ("shrink", "augment"),
+        )
+        for name, words in others.items()
+    ]
+    return [
+        (whole, 1.0),
+        (world.resumed(whole), 1.0),
+        (dense, 0.5),
+        *((scenario, parts.get(scenario.name, 1.0)) for scenario in more),
+    ]
 
 
 def _kill(world: World, scenario: Scenario, number: int, how: str):
