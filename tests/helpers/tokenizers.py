@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 TEXTS = [
@@ -58,9 +66,7 @@ def unigram() -> PreTrainedTokenizerFast:
     made.normalizer = normalizers.NFKC()
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     special = [*T5.values()]
-    trained(
-        made, trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>")
-    )
+    trained(made, trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>"))
     made.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sentei.models.beginnings import beginning, beginnings
+from sentei.models.beginnings import all_beginnings
 from sentei.models.inputs import positions, tables
 
 CHUNK = 1024
@@ -187,13 +187,8 @@ def tokenise(examples: TextExamples, tokenizer: PreTrainedTokenizerBase, max_len
     check_length(max_length, tokenizer, pair=examples.pairs is not None)
     columns: dict[str, Ragged] = {}
     for chunk in chunks(len(examples.texts)):
-        texts, pairs = examples.texts[chunk], None
-        if examples.pairs is None:
-            texts = [beginning(text, max_length, tokenizer) for text in texts]
-        else:
-            both = zip(texts, examples.pairs[chunk], strict=True)
-            cut = [beginnings(text, pair, max_length, tokenizer) for text, pair in both]
-            texts, pairs = [text for text, _ in cut], [pair for _, pair in cut]
+        pairs = examples.pairs[chunk] if examples.pairs is not None else None
+        texts, pairs = all_beginnings(examples.texts[chunk], pairs, max_length, tokenizer)
         rows = tokenizer(texts, pairs, truncation=True, max_length=max_length)
         for name, values in rows.items():
             columns.setdefault(name, Ragged()).extend(values)

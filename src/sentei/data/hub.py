@@ -54,8 +54,8 @@ def load_all(path: str, config: str | None, revision: str | None = None) -> Any:
         what = "could not be loaded" if reached else "the Hugging Face hub cannot be reached"
         raise ValueError(
             f"the dataset {spelled(path, config)} of the hub is needed and {what} "
-            f"({type(error).__name__}: {reason(error)}). With the same data in files or in a folder made "
-            f"by save_to_disk: --train FILE --eval FILE."
+            f"({type(error).__name__}: {reason(error)}). With the same data in files or in a "
+            f"folder made by save_to_disk: --train FILE --eval FILE."
         ) from error
 
 

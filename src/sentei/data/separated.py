@@ -85,17 +85,13 @@ def _undivided(header: list[str]) -> str:
     return f" Are they divided by {others[0]!r}? See --delimiter." if others else ""
 
 
-def _plain(
-    name: str, text: str, delimiter: str, before: int
-) -> Iterator[tuple[int, list[str]]]:
+def _plain(name: str, text: str, delimiter: str, before: int) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(formats.lines(text), start=before + 1):
         if line:
             yield number, line.split(delimiter)
 
 
-def _quoted(
-    name: str, text: str, delimiter: str, before: int
-) -> Iterator[tuple[int, list[str]]]:
+def _quoted(name: str, text: str, delimiter: str, before: int) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     first = before + 1
     limit = csv.field_size_limit(2**31 - 1)  # the default refuses texts over 128 KiB

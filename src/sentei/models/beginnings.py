@@ -56,6 +56,16 @@ def beginnings(text: str, other: str, tokens: int, tokenizer: Any) -> tuple[str,
     return text, beginning(other, max(tokens, _count(text, tokenizer)), tokenizer)
 
 
+def all_beginnings(
+    texts: Sequence[str], others: Sequence[str] | None, tokens: int, tokenizer: Any
+) -> tuple[list[str], list[str] | None]:
+    """The beginnings of many texts, or of pairs of them: what a tokenizer cuts to ``tokens``."""
+    if others is None:
+        return [beginning(text, tokens, tokenizer) for text in texts], None
+    pairs = [beginnings(*pair, tokens, tokenizer) for pair in zip(texts, others, strict=True)]
+    return [text for text, _ in pairs], [other for _, other in pairs]
+
+
 def first_words(words: Sequence[str], tokens: int, tokenizer: Any) -> list[str]:
     """The first of a text's words, with the same first tokens as all of them."""
     size = (tokens + _MARGIN) * _PER_TOKEN

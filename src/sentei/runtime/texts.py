@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from sentei.messages import listing
-from sentei.models.beginnings import beginning, beginnings
+from sentei.models.beginnings import all_beginnings
 from sentei.models.loading import is_a
 from sentei.runtime.encoder import Array
 
@@ -44,12 +44,10 @@ def _encode(texts: Sequence[Text], tokenizer: Any, longest: int, **options: Any)
         raise ValueError("the engine has no tokenizer: give it one, as compile(..., tokenizer=...)")
     if not texts:
         return {"input_ids": []}
+    first = [text if isinstance(text, str) else text[0] for text in texts]
+    second = None if isinstance(texts[0], str) else [text[1] for text in texts]
     limit = min(longest, tokenizer.model_max_length)
-    if isinstance(texts[0], str):
-        first, second = [beginning(text, limit, tokenizer) for text in texts], None
-    else:
-        pairs = [beginnings(*pair, limit, tokenizer) for pair in texts]
-        first, second = [text for text, _ in pairs], [other for _, other in pairs]
+    first, second = all_beginnings(first, second, limit, tokenizer)
     return tokenizer(first, second, truncation=True, max_length=limit, **options)
 
 

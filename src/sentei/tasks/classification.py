@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 MAX_CLASSES: Final = 1000
 """More distinct whole numbers than this in a label column are taken for values, not classes."""
 
-_NUMBERS: Final = (
-    "To predict a number use --regression; for classes write whole numbers or names."
-)
+_NUMBERS: Final = "To predict a number use --regression; for classes write whole numbers or names."
 
 _OBVIOUS: Final[tuple[tuple[str, str | None], ...]] = (
     ("text", None),
@@ -187,8 +185,8 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         if examples.label_names and len(set(examples.labels)) == 1:
             only = examples.label_names[int(examples.labels[0])]
             raise ValueError(
-                f"{examples.source}: every example has the label {short(only)}. There is nothing to "
-                f"learn from one class; is --label-column the right one?"
+                f"{examples.source}: every example has the label {short(only)}. There is nothing "
+                f"to learn from one class; is --label-column the right one?"
             )
 
     # ------------------------------------------------------------------ model and features
@@ -264,4 +262,3 @@ def _values(table: Table, cells: list[object]) -> list[float]:
             table.fail(row, f"the label is {value}; regression needs finite numbers.")
         values.append(value)
     return values
-

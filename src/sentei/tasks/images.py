@@ -88,6 +88,7 @@ class Images(Labelled[Pictures]):
         for column, option in ((image, "--image-column"), (label, "--label-column")):
             if column not in dataset.column_names:
                 raise ValueError(no_column(name, column, dataset.column_names, option))
+
         def fail(row: int, reason: str) -> NoReturn:
             raise ValueError(f"{name}, row {row + 1}: {reason}")
 
