@@ -17,6 +17,9 @@ from .trial import Trial, faults_of
 READER = 30
 """Seconds in which whatever is read must be read or refused."""
 
+INSPECT = ("inspect", "--epochs", "40")
+"""Of a run so long that the usual values of every method fit it."""
+
 TEXTS = {
     "empty": "",
     "a blank": " ",

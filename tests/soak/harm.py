@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from .bad import INSPECT
 from .fork import run
 from .same import difference
 from .trial import Trial, faults_of, refused_with
@@ -127,7 +128,7 @@ def _readers(world: World, file: str, rng: random.Random) -> list[tuple[str, ...
         ("report", "OUT", "--json"),
         ("evaluate", "--model", "OUT"),
         ("shrink", "OUT", "--out", "OUT/../small"),
-        ("inspect", "--model", "OUT", "--train", str(world.data["train"])),
+        (*INSPECT, "--model", "OUT", "--train", str(world.data["train"])),
         ("bench", "OUT", "--engine", "torch", "--length", "8", "--batch", "1", "--rounds", "1"),
     ]
     if file.startswith("checkpoints/"):
