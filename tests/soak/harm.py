@@ -25,8 +25,8 @@ HARMS = ("cut", "emptied", "removed", "a bit flipped", "64 bytes flipped", "exch
 def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     """Every file by every harm."""
     whole, other = world.prune("platon"), world.reference(world.prune("magnitude"))
-    dense = world.prune("auto", "--dense-epochs", "1")
-    for scenario in (whole, dense):
+    dense = [] if world.small else [world.prune("auto", "--dense-epochs", "1")]
+    for scenario in (whole, *dense):
         stopped = world.stopped(scenario, 0.75 if scenario is whole else 0.3)
         for file, harm in _all(stopped, share, rng):
             act = _harm(stopped, file, harm, other, rng.randrange(2**32))

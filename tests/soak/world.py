@@ -47,9 +47,11 @@ class World:
 
     Args:
         folder: Where everything is made.
+        small: Whether short runs alone are wanted, for a slice of all trials.
     """
 
     folder: Path
+    small: bool = False
     runs: dict[str, Path] = field(default_factory=dict)
     models: dict[str, Path] = field(default_factory=dict)
     writes: dict[str, list[Write]] = field(default_factory=dict)
