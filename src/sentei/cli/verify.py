@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
+from sentei.cli.options import TrustOption
 
 
 @verb
@@ -20,6 +21,7 @@ def verify(
             "no report says which those are, of all parameters."
         ),
     ] = None,
+    trust_remote_code: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
@@ -33,7 +35,7 @@ def verify(
     of_run = folder.absolute().parent if folder.absolute().name == "model" else folder
     reported = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
     claims = reports.read(reported).pruning if reported else None
-    checks = check(folder, claims, sparsity)
+    checks = check(folder, claims, sparsity, trust_remote_code=trust_remote_code)
     if json:
         show_json([one.model_dump() for one in checks])
     else:

@@ -139,10 +139,10 @@ def load(
         names = [manifest.model] if manifest else [*(config.architectures or ("none",))]
         trust: Any = {"trust_remote_code": trust_remote_code}
         architecture = class_named(path, config, names[0], **trust)
-        if not isinstance(architecture, type) or not issubclass(architecture, PreTrainedModel):
-            # a class of AutoModel, which finds the model's own
-            return architecture.from_pretrained(path, **trust, **options)  # type: ignore[no-any-return]
-        return _load(path, architecture, manifest, family, options)
+        if issubclass(architecture, PreTrainedModel):
+            return _load(path, architecture, manifest, family, options)
+        own: PreTrainedModel = architecture.from_pretrained(path, **trust, **options)
+        return own  # of a class of its own, which one of AutoModel... finds
 
 
 def _load(
@@ -288,14 +288,21 @@ def _kept(entry: Remaining | None) -> Sequence[int]:
     return range(entry.units) if entry.columns is None else entry.columns
 
 
+def copy_around(source: Path, target: Path) -> None:
+    """Copy what lies around a model in a folder of sentence-transformers, but not the model."""
+    _copy(source, target, _WEIGHTS)
+
+
 def _copy(source: Path, target: Path, except_: tuple[str, ...]) -> None:
     """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
     written = {path.name for path in target.iterdir()} | {MANIFEST}
     modules = _module_folders(source)
     for path in sorted(source.iterdir()):
+        if path.name in written:
+            continue
         if path.is_dir() and path.name in modules:
             shutil.copytree(path, target / path.name)
-        elif path.is_file() and path.name not in written:
+        elif path.is_file():
             if not any(path.match(pattern) for pattern in except_):
                 shutil.copy2(path, target / path.name)
 

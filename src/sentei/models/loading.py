@@ -17,7 +17,13 @@ from sentei.messages import listing
 from sentei.models import demo
 from sentei.models.classes import placeholders, same_names
 from sentei.models.folder import is_shrunk, load, transformer_folder
-from sentei.models.pretrained import check_size, load_config, make_empty, opening
+from sentei.models.pretrained import (
+    check_size,
+    class_named,
+    load_config,
+    make_empty,
+    opening,
+)
 from sentei.models.quiet import errors_only
 
 FRESH: Final = ("missing_keys", "mismatched_keys")
@@ -129,6 +135,34 @@ def load_pretrained(
             **options,
         )
     return model, info
+
+
+def load_named(
+    folder: str | Path,
+    option: str = "",
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """A model of the class that its config names, or a body where it names none.
+
+    Args:
+        folder: Of the model, or its name on the hub.
+        option: The option that named it, if one did.
+        dtype: Its precision; None is that of its files.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Returns:
+        As of :func:`load_pretrained`.
+
+    Raises:
+        ValueError: It cannot be loaded.
+    """
+    trust: Any = {"trust_remote_code": trust_remote_code}
+    config = load_config(folder, option, **trust)
+    name = next(iter(config.architectures or ()), None)
+    model_class = class_named(folder, config, name, **trust) if name else AutoModel
+    return load_pretrained(folder, model_class, option=option, dtype=dtype, **trust)
 
 
 def is_a(model: PreTrainedModel, model_class: Any) -> bool:
@@ -272,7 +306,7 @@ def saved_labels(
     Raises:
         ValueError: The config cannot be loaded.
     """
-    config = load_config(folder, option, trust_remote_code=trust_remote_code)
+    config: Any = load_config(folder, option, trust_remote_code=trust_remote_code)
     return tuple(config.id2label[i] for i in range(config.num_labels))
 
 

@@ -13,7 +13,8 @@ import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from sentei.messages import did_you_mean, printable, short
 from sentei.models.contents import check_contents, weight_files
@@ -22,7 +23,12 @@ from sentei.untrusted import reading
 SLACK: Final = 10**8
 """Numbers that a model may have beyond the bytes of its files: a head drawn anew, buffers."""
 
-_HALF: Final = {"F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES: Final = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
 
 
 @contextmanager
@@ -88,8 +94,8 @@ def load_config(
                 f"it is quantised by {short(by)}, and only plain weights are pruned: take the "
                 "model as it was before"
             )
-        names = config.id2label
-        if missing := [i for i in range(config.num_labels) if i not in names]:
+        names: Any = config.id2label
+        if missing := [i for i in range(len(names)) if i not in names]:
             raise ValueError(f"its id2label does not name class {missing[0]}")
     return config
 
@@ -153,7 +159,7 @@ def make_empty(
 
 
 def stored_dtype(folder: str | Path, config: PreTrainedConfig) -> torch.dtype:
-    """The precision that most numbers of a model's files have: one of 16 bits, or float32.
+    """The precision that most numbers of a model's files have.
 
     Args:
         folder: Of the model, or its name on the hub.
@@ -169,14 +175,15 @@ def stored_dtype(folder: str | Path, config: PreTrainedConfig) -> torch.dtype:
                 str(folder), SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False
             )
             files = [Path(cached)] if cached else []
-        counts = dict.fromkeys((*_HALF.values(), torch.float32), 0)
+        counts = dict.fromkeys(_DTYPES.values(), 0)
         for file in files:
             if file.suffix == ".safetensors":
                 with safe_open(file, framework="pt") as tensors:
-                    for name in tensors.keys():  # noqa: SIM118
+                    for name in tensors.keys():
                         part = tensors.get_slice(name)
-                        kind = _HALF.get(part.get_dtype(), torch.float32)
-                        counts[kind] += torch.Size(part.get_shape()).numel()
+                        kind = _DTYPES.get(part.get_dtype())
+                        if kind is not None:
+                            counts[kind] += torch.Size(part.get_shape()).numel()
         if any(counts.values()):
             return max(counts, key=lambda kind: counts[kind])
     return config.dtype if config.dtype in counts else torch.float32
