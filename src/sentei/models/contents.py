@@ -18,16 +18,18 @@ from transformers.utils import (
 from sentei.messages import short
 from sentei.untrusted import read_json, reading
 
-MOST_LAYERS: Final = 1000
-"""In a model: above it a config is damaged, and building what it says would take minutes."""
+MOST_LAYERS: Final = 400
+"""In a model: above it a config is damaged, and building what it says would take long."""
 
-MOST_LABELS: Final = 10**6
+MOST_LABELS: Final = 10**5
+"""In a config's ``num_labels``, which makes a name of each."""
 
 _SETTINGS: Final = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("preprocessor_config.json", "processor_config.json", "modules.json"),
 )
 _LAYERS = re.compile(r"(layers?|depths?|blocks?)$")
+_COUNTS = re.compile(r"(num|n)_")
 _DISTRIBUTED = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 
 
@@ -102,11 +104,15 @@ def _check_numbers(file: Path, settings: Any) -> None:
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{file}: {short(key)} is not a number; it is damaged")
         most = MOST_LABELS if key == "num_labels" else MOST_LAYERS if _LAYERS.search(key) else None
-        if most is not None and isinstance(value, int) and value > most:
+        if not isinstance(value, int):
+            continue
+        if most is not None and value > most:
             raise ValueError(
                 f"{file}: {short(key)} is {short(value)}, and at most {most:,} are built; it is "
                 "damaged"
             )
+        if value < 0 and _COUNTS.match(key):
+            raise ValueError(f"{file}: {short(key)} is {short(value)}; it is damaged")
 
 
 def _entries(settings: Any, key: str = "") -> Iterator[tuple[str, Any]]:

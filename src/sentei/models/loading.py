@@ -307,7 +307,7 @@ def saved_labels(
         ValueError: The config cannot be loaded.
     """
     config: Any = load_config(folder, option, trust_remote_code=trust_remote_code)
-    return tuple(config.id2label[i] for i in range(config.num_labels))
+    return tuple(str(config.id2label[i]) for i in range(config.num_labels))
 
 
 def parameter_bytes(model: torch.nn.Module) -> int:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
@@ -94,6 +95,8 @@ def load_config(
                 f"it is quantised by {short(by)}, and only plain weights are pruned: take the "
                 "model as it was before"
             )
+        if not all(isinstance(name, str) for name in config.architectures or ()):
+            raise ValueError("its architectures are no names of classes")
         names: Any = config.id2label
         if missing := [i for i in range(len(names)) if i not in names]:
             raise ValueError(f"its id2label does not name class {missing[0]}")
@@ -134,13 +137,37 @@ def check_size(model: PreTrainedModel, folder: str | Path) -> None:
     Raises:
         ValueError: It does.
     """
-    held = sum(file.stat().st_size for file in weight_files(folder))
+    files = weight_files(folder)
+    held = sum(file.stat().st_size for file in files)
     tensors = (*model.parameters(), *model.buffers())
     numbers = sum(tensor.numel() for tensor in tensors)
     if held and numbers > held + SLACK:
         raise ValueError(
             f"config.json says a model of {numbers:,} numbers, and its files have {held:,} bytes"
         )
+    written = sum(len(_names(file)) for file in files if file.suffix == ".safetensors")
+    if written and len(tensors) > 4 * written + 100:
+        raise ValueError(
+            f"config.json says a model of {len(tensors):,} weights, and its files have {written:,}"
+        )
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as tensors:
+        return list(tensors.keys())
+
+
+def check_writable(model: PreTrainedModel, where: str) -> None:
+    """Refuse a model whose configs transformers would refuse to write, when all work is done.
+
+    Raises:
+        ValueError: It would.
+    """
+    fix = "mend its config.json or generation_config.json"
+    with reading(where, fix, "its config could not be written again"), TemporaryDirectory() as at:
+        model.config.save_pretrained(at)
+        if model.can_generate():
+            model.generation_config.save_pretrained(at)
 
 
 def make_empty(

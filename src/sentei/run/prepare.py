@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from sentei import serialization
 from sentei.data.features import Features
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
-from sentei.models.pretrained import load_config
+from sentei.models.pretrained import check_writable, load_config
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
 from sentei.run import teacher as teachers
@@ -81,6 +81,7 @@ def prepare(settings: Settings) -> Prepared:
     _check_steps(training, recipe.with_examples(len(train)), corpus, train, total)
     set_seed(training.seed)
     model, trained_head = load_model(folder, corpus.head, **trust)
+    check_writable(model, f"--model {settings.model}")
     share_padding(model, processor)
     for features in (train, evaluation):
         task.check_model(model, features)

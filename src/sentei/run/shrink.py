@@ -16,7 +16,7 @@ from sentei.messages import counted
 from sentei.models.card import mark_shrunk
 from sentei.models.folder import check_free, copy_around, load, save, transformer_folder
 from sentei.models.loading import load_tokenizer
-from sentei.models.pretrained import load_config, stored_dtype
+from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.run.vocabulary import Texts
 from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
 
@@ -80,6 +80,7 @@ def shrink_folder(
     inside = transformer_folder(folder)
     trust: Any = {"trust_remote_code": trust_remote_code}
     model = load(inside, dtype=_dtype(inside, **trust), **trust)
+    check_writable(model, str(inside))
     smaller, report = shrink.shrink(model, stock=stock, length=length)
     tokenizer, vocabulary = None, None
     if texts is not None:
