@@ -38,12 +38,6 @@ FreezeOption = Annotated[
         "for --method frozen_mask.",
     ),
 ]
-TrustOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code", help="Run the code that comes with the model: read it before."
-    ),
-]
 RecipeOption = Annotated[Path | None, typer.Option(help="Recipe file (YAML) instead of a method.")]
 SetOption = Annotated[
     list[str] | None,

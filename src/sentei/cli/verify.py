@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
-from sentei.cli.options import TrustOption
+from sentei.cli.options import with_settings
 
 
 @verb
+@with_settings("trust_remote_code")
 def verify(
+    options: dict[str, Any],
+    *,
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
     sparsity: Annotated[
         float | None,
@@ -21,7 +24,6 @@ def verify(
             "no report says which those are, of all parameters."
         ),
     ] = None,
-    trust_remote_code: TrustOption = False,
     json: JsonOption = False,
 ) -> None:
     """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
@@ -35,7 +37,7 @@ def verify(
     of_run = folder.absolute().parent if folder.absolute().name == "model" else folder
     reported = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
     claims = reports.read(reported).pruning if reported else None
-    checks = check(folder, claims, sparsity, trust_remote_code=trust_remote_code)
+    checks = check(folder, claims, sparsity, **options)
     if json:
         show_json([one.model_dump() for one in checks])
     else:
