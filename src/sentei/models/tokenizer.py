@@ -7,6 +7,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from sentei.models.pretrained import opening
+
 
 def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
     """Write a tokenizer beside its model's config, and see that it is the one that loads.
@@ -15,7 +17,8 @@ def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
         ValueError: Another comes back: Transformers builds some classes anew from their vocabulary.
     """
     tokenizer.save_pretrained(folder)
-    loaded = AutoTokenizer.from_pretrained(folder)
+    with opening(folder, "tokenizer"):
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not same_tokenizer(loaded, tokenizer):
         raise ValueError(
             f"{described(tokenizer)} is not what Transformers loads from what it writes, so that "

@@ -204,11 +204,15 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         ``</s>`` is written out in a text, it is that token to ``pipeline``, but no text's end. The
         tokenizer is saved so, and ``pipeline`` reads texts as training did.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        if not AutoConfig.from_pretrained(folder).is_encoder_decoder:
-            return super().load_processor(folder, trust_remote_code=trust_remote_code)
-        return self.padded(AutoTokenizer.from_pretrained(folder, split_special_tokens=True))
+        from sentei.models.pretrained import load_config
+
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        if not load_config(folder, **trust).is_encoder_decoder:
+            return super().load_processor(folder, **trust)
+        split = AutoTokenizer.from_pretrained(folder, split_special_tokens=True, **trust)
+        return self.padded(split)
 
     def check_model(self, model: PreTrainedModel, features: Features) -> None:
         """Refuse a model that finds no place, or not as many in every text, to read an answer at.
