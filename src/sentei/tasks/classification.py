@@ -198,17 +198,18 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         return super().head(examples) | {"problem_type": "single_label_classification"}
 
     def load_processor(self, folder: str) -> Any:
-        """The tokenizer; for an encoder-decoder one that leaves texts texts.
+        """The tokenizer; for an encoder-decoder one that takes ``</s>`` in a text for text.
 
-        Its head reads the state at the end token, of which every text must have as many: where
-        ``</s>`` is written out in a text, it is that token to ``pipeline``, but no text's end. The
-        tokenizer is saved so, and ``pipeline`` reads texts as training did.
+        Its head reads the state at the end token, of which every text must have as many.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
-        if not AutoConfig.from_pretrained(folder).is_encoder_decoder:
+        from sentei.models.tokenizer import load_plainly
+
+        config = AutoConfig.from_pretrained(folder)
+        if not config.is_encoder_decoder or not isinstance(config.eos_token_id, int):
             return super().load_processor(folder)
-        return self.padded(AutoTokenizer.from_pretrained(folder, split_special_tokens=True))
+        return self.padded(load_plainly(folder, config.eos_token_id))
 
     def check_model(self, model: PreTrainedModel, features: Features) -> None:
         """Refuse a model that finds no place, or not as many in every text, to read an answer at.
