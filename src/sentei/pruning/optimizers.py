@@ -124,7 +124,7 @@ def _refuse(optimizer: Any, seen: Sequence[tuple[Any, ...]], missing: Sequence[s
 def nests_steps(optimizer: Optimizer) -> bool:
     """Whether torch may run the hooks of one step several times: a step that calls its parent's."""
     steps = [vars(kind)["step"] for kind in type(optimizer).__mro__ if "step" in vars(kind)]
-    return sum(getattr(step, "hooked", False) for step in steps) > 1
+    return sum(bool(getattr(step, "hooked", False)) for step in steps) > 1
 
 
 def writes_between_steps(optimizer: Any) -> bool:

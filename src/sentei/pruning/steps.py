@@ -79,7 +79,10 @@ class Steps:
             self._weights.sampled_forward = False
         else:
             self._weights.restore()
-        if self._skipping or self.idle:
+        if self._skipping:
+            return
+        self._check_form()
+        if self.idle:
             return
         if state.step == 0:
             self._check_teacher()
@@ -136,19 +139,24 @@ class Steps:
                 "by then: use one process a GPU (torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
             )
         if module.training and not self.idle:
+            self._check_form()
             self.check_weights()
             self._weights.sample()
         else:
             self._weights.rest()
 
+    def _check_form(self) -> None:
+        """Refuse weights that are no longer the model's, or of another form."""
+        self._places.check()
+        self._weights.check_form()
+
     def check_weights(self) -> None:
         """Refuse weights that somebody else has exchanged since the last step.
 
         Raises:
-            ValueError: They are not the model's, not those of the state that was loaded, or not as
-                this pruner left them and has to find them.
+            ValueError: They are not those of the state that was loaded, or not as this pruner left
+                them and has to find them.
         """
-        self._places.check()
         expected = self.expected_weights
         if expected is not None and expected != self._state.checksum():
             raise ValueError(
@@ -157,7 +165,6 @@ class Steps:
                 "checkpoint"
             )
         self.expected_weights = None
-        self._weights.check_form()
         self._weights.check_untouched()
 
     def _check_teacher(self) -> None:
