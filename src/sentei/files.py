@@ -1,19 +1,35 @@
 """Whole or not at all: files and folders that are there complete, or as they were before.
 
-And whose a folder is: of processes that share a disk, on one machine or many, one at a time.
+Also after a power cut: what takes its place is on the disk before it does. And whose a folder is:
+of processes that share a disk, on one machine or many, one at a time.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import socket
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
+
+from sentei.messages import SenteiWarning, printable
+
+_UNFINISHED: Final = (".*.unfinished", ".*.replaced")
+"""What a process that was killed may leave beside what it was writing."""
+
+
+def whole_path(path: str | Path) -> Path:
+    """A path as a shell would have it: absolute, with the home folder where a ``~`` begins it."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 @contextmanager
@@ -21,7 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or a folder to, which then takes its place.
 
     If the block fails, what was at ``path`` is untouched and nothing is left beside it. An empty
-    folder stays itself, and is filled: someone may be in it.
+    folder stays itself, and is filled: someone may be in it. All of it is on the disk when the
+    block is left.
 
     Raises:
         OSError: It could not be moved there.
@@ -30,13 +47,53 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(unfinished)
     try:
         yield unfinished
+        sync(unfinished)
         if path.is_dir() and unfinished.is_dir() and not any(path.iterdir()):
             for entry in unfinished.iterdir():
                 shutil.move(entry, path / entry.name)
         else:
             _exchange(unfinished, path)
+        _sync_one(path.parent)
     finally:
         _remove(unfinished)
+
+
+def sync(path: Path) -> None:
+    """Have the disk keep a file, or a folder with all that is in it, through a power cut.
+
+    Raises:
+        OSError: The disk is full, or fails.
+    """
+    if path.is_dir():
+        for inner in path.iterdir():
+            if not inner.is_symlink():
+                sync(inner)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        # Some disks of other machines sync no folder, and say so by one of these.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF) or not path.is_dir():
+            raise
+    finally:
+        os.close(number)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What processes that were killed have left in a folder: half-written, or locks of theirs."""
+    patterns = (*_UNFINISHED, FolderLock.NAME)
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half-written; for a folder's one owner."""
+    for pattern in _UNFINISHED:
+        for path in folder.glob(pattern):
+            _remove(path)
 
 
 def _exchange(new: Path, path: Path) -> None:
@@ -57,11 +114,13 @@ def _exchange(new: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all.
 
+    Bytes of a file's name that are no Unicode are written as JSON's escapes, and read as they were.
+
     Raises:
         OSError: It could not be written; what was there is as it was.
     """
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_once(path: Path, text: str) -> bool:
@@ -73,6 +132,7 @@ def write_once(path: Path, text: str) -> bool:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         draft.write_text(text, encoding="utf-8")
+        sync(draft)
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -80,11 +140,132 @@ def write_once(path: Path, text: str) -> bool:
         except OSError:  # a disk without hard links: readers may see it half written
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
+            sync(path)
+        _sync_one(path.parent)
     except FileExistsError:
         return False
     finally:
         draft.unlink(missing_ok=True)
     return True
+
+
+class FolderLock:
+    """The right of one process to write to a folder, which ends with the process, however it ends.
+
+    The kernel keeps it, on a file of the folder: no clock, and nothing that a dead process still
+    holds. Enter it by ``with``; the folder is made if missing, and taken away again where nothing
+    was written to it.
+
+    Args:
+        folder: The folder.
+        shared: With others who share it and agree among themselves; not with an only owner.
+        patience: Seconds to wait for another to end.
+    """
+
+    NAME: Final = ".lock"
+
+    def __init__(self, folder: Path, *, shared: bool = False, patience: float = 0.0) -> None:
+        self.folder = folder
+        self._file = folder / self.NAME
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self._patience = patience
+        self._number: int | None = None
+        self._made: list[Path] = []
+
+    def __enter__(self) -> FolderLock:
+        """Take it.
+
+        Raises:
+            ValueError: Another process has it.
+            OSError: The folder cannot be made or written to.
+        """
+        deadline = time.monotonic() + self._patience
+        while not self.take():
+            if time.monotonic() >= deadline:
+                raise ValueError(
+                    f"{self.folder}: {self._owner()} is at work in this folder; wait until it "
+                    "ends, or stop it"
+                )
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
+    def take(self) -> bool:
+        """Whether it is this process's from now on, until :meth:`leave`.
+
+        Raises:
+            OSError: The folder cannot be made or written to.
+        """
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._made += missing
+        while True:
+            number = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                free = self._lock(number)
+                if free and self._is_there(number):
+                    self._number = number
+                    self._sign()
+                    return True
+            finally:
+                if self._number is None:
+                    os.close(number)
+            if not free:
+                return False
+
+    def leave(self) -> None:
+        """Let go of it, and take away what was made for it."""
+        if self._number is None:
+            return
+        # Others who share it still need the file: who can have it alone is the last.
+        with suppress(OSError):
+            fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.unlink()
+        os.close(self._number)
+        self._number = None
+        for folder in self._made:
+            with suppress(OSError):
+                folder.rmdir()
+        self._made = []
+
+    def _sign(self) -> None:
+        assert self._number is not None
+        os.ftruncate(self._number, 0)
+        with suppress(OSError):  # on a full disk it stays unsaid who the owner is
+            os.write(self._number, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+    def _lock(self, number: int) -> bool:
+        try:
+            fcntl.flock(number, self._kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+                raise
+            warnings.warn(
+                f"{self.folder}: its disk has no locks ({error.strerror}), so that nobody sees to "
+                "it that only one process writes there: start no second one",
+                SenteiWarning,
+                stacklevel=2,
+            )
+        return True
+
+    def _is_there(self, number: int) -> bool:
+        """Whether the file is still the folder's: its last owner takes it away."""
+        try:
+            return os.path.samestat(os.fstat(number), os.stat(self._file))
+        except FileNotFoundError:
+            return False
+
+    def _owner(self) -> str:
+        try:
+            with self._file.open("rb") as file:
+                said = file.read(200).decode("utf-8", "replace")
+        except OSError:
+            said = ""
+        return f"another process ({printable(said)})" if said else "another process"
 
 
 class LeaseLost(Exception):

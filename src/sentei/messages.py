@@ -75,6 +75,12 @@ _UNPRINTABLE = re.compile(
 )
 
 
+def cut(text: str, width: int) -> str:
+    """A text of others inside a sentence: printable, and not longer than ``width``."""
+    shown = printable(text[: width + 1])
+    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -101,21 +107,16 @@ _MOST_MISTAKES = 8
 
 
 def _mistake(detail: Mapping[str, Any], known: Known) -> str:
-    path = ".".join(_cut(str(step), 60) for step in detail["loc"])
+    path = ".".join(cut(str(step), 60) for step in detail["loc"])
     if detail["type"] == "missing":
         return f"{path} is missing"
     if detail["type"] == "extra_forbidden":
         hint = did_you_mean(str(detail["loc"][-1])[:60], known(detail["loc"]))
         return f"unknown setting {path}{hint}"
     reason = re.sub(r"^(Value error|Input), ?", "", detail["msg"])
-    reason = _cut(re.sub(r"^Input ", "", reason), 600)
+    reason = cut(re.sub(r"^Input ", "", reason), 600)
     if not path:
         return reason
     value = detail["input"]
     shown = "" if isinstance(value, Mapping | BaseModel) else f"={short(value, 80)}"
     return f"{path}{shown}: {reason}"
-
-
-def _cut(text: str, width: int) -> str:
-    text = printable(text)
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -5,22 +5,32 @@ Sparsity is always stated twice: over the prunable weights (the scope) and over 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class Record(BaseModel):
-    """A frozen piece of a report; unknown keys are errors."""
+    """A frozen piece of a report; unknown keys are errors, and whole numbers are counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _counts(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and not 0 <= number < 2**63 for number in numbers):
+            raise ValueError("should be a count from 0 to 2^63")
+        return value
 
 
 class SiteRecord(Record):
     """One pruned tensor.
 
-    ``layer`` is the number of the block it belongs to (None outside numbered blocks), ``role``
-    what its family calls it (``query``, ``ffn_in``, ...; the module's own name if unknown).
+    ``layer`` is the number of its block, if any, ``role`` what its family calls it (``query``,
+    ``ffn_in``, ...; the module's own name if unknown).
     """
 
     name: str
@@ -85,9 +95,9 @@ class PruningReport(Record):
     step: int
     total_steps: int
     target: float
-    prunable: int
+    prunable: int = Field(ge=1)
     pruned: int
-    parameters: int
+    parameters: int = Field(ge=1)
     zeros: int
     sites: tuple[SiteRecord, ...]
     units: tuple[UnitsRecord, ...] = ()
@@ -183,7 +193,7 @@ class RunReport(Record):
     sizes: SizeRecord
     settings: dict[str, Any]
     environment: dict[str, str]
-    seconds: dict[str, float]
+    seconds: dict[str, Seconds]
 
 
 class WorkloadRecord(Record):
@@ -297,7 +307,7 @@ class RunEntry(Record):
     metrics: dict[str, float] = Field({})
     measured: float | None = None
     measured_all: float | None = None
-    seconds: float | None = None
+    seconds: Seconds | None = None
     error: str | None = None
 
 
@@ -330,8 +340,7 @@ class Difference(Record):
     """A recipe against the baseline over all tasks and seeds that both have.
 
     Where ``sparsity`` is None, differences are averaged over sparsities within each task and seed
-    first; ``count`` counts tasks and seeds. ``low`` and ``high`` are the ends of a 95 % t interval,
-    None for one.
+    first; ``count`` counts tasks and seeds. ``low`` to ``high`` is a 95 % t interval, None for one.
     """
 
     recipe: str

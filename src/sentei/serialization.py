@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from sentei import messages, methods, untrusted
-from sentei.messages import did_you_mean, short
+from sentei.messages import cut, did_you_mean, short
 from sentei.parts.part import Part
 from sentei.recipe import Recipe
 
@@ -69,25 +69,26 @@ def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
+        option = f"--set {cut(setting, 200)}"
         if not equals or not all(keys):
-            raise ValueError(f"--set {setting}: expected path=value, such as score.beta1=0.9")
+            raise ValueError(f"{option}: expected path=value, such as score.beta1=0.9")
         place: Any = data
         for depth, key in enumerate(keys):
             entries = _entries(place)
             if place is None:
                 parent = ".".join(keys[:depth])
                 raise ValueError(
-                    f"--set {setting}: the recipe has no {parent}; ask for one with its defaults "
+                    f"{option}: the recipe has no {parent}; ask for one with its defaults "
                     f"first: --set {parent}={{}}"
                 )
             if key not in entries:
                 raise ValueError(
-                    f"--set {setting}: no setting {'.'.join(keys[: depth + 1])!r}"
+                    f"{option}: no setting {short('.'.join(keys[: depth + 1]), 80)}"
                     + did_you_mean(key, entries)
                 )
             if depth < len(keys) - 1:
                 place = entries[key]
-        value = untrusted.parse_yaml(text, f"--set {short(setting, 200)}")
+        value = untrusted.parse_yaml(text, option)
         if keys[-1] == "kind" and value != place["kind"]:
             place.clear()  # another kind has other fields: start from its defaults
         place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value

@@ -10,10 +10,10 @@ import pytest
 import sentei
 
 LEVELS = [
+    {"messages"},
     {
         "_version",
         "lazy",
-        "messages",
         "files",
         "tensors",
         "modules",
@@ -21,6 +21,7 @@ LEVELS = [
         "records",
     },
     {"untrusted"},
+    {"manifest"},
     {"families"},
     {"parts"},
     {"recipe"},

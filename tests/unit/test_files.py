@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
+import stat
 import time
 from collections import Counter
 from contextlib import suppress
@@ -12,7 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from sentei.files import Lease, LeaseLost, replacing, write_once, write_text
+from sentei.files import (
+    FolderLock,
+    Lease,
+    LeaseLost,
+    leftovers,
+    replacing,
+    sweep,
+    whole_path,
+    write_once,
+    write_text,
+)
+from sentei.messages import SenteiWarning
 
 FORK = multiprocessing.get_context("fork")
 
@@ -268,3 +282,157 @@ def test_a_lease_whose_file_was_removed_is_lost(path):
         time.sleep(0.6)
         with pytest.raises(LeaseLost):
             lease.check()
+
+
+# ------------------------------------------------------------------------------ kept by the disk
+
+
+def test_what_takes_its_place_is_on_the_disk_before_it_does(tmp_path, monkeypatch):
+    """A power cut keeps names and loses bytes that were not synced."""
+    synced, fsync, replace = set(), os.fsync, os.replace
+
+    def sync(number: int) -> None:
+        synced.add(os.fstat(number).st_ino)
+        fsync(number)
+
+    def move(source, target) -> None:
+        parts = [Path(source), *Path(source).rglob("*")]
+        assert {part.stat().st_ino for part in parts} <= synced
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", move)
+    write_text(tmp_path / "a.txt", "text")
+    with replacing(tmp_path / "out") as unfinished:
+        (unfinished / "inner").mkdir(parents=True)
+        (unfinished / "inner" / "file").write_text("text")
+    assert tmp_path.stat().st_ino in synced
+    assert write_once(tmp_path / "once", "text")
+    assert (tmp_path / "once").stat().st_ino in synced
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_syncs_no_folder_is_written_to_all_the_same(tmp_path, monkeypatch, code):
+    fsync = os.fsync
+
+    def sync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(tmp_path / "a.txt", "text")
+    assert (tmp_path / "a.txt").read_text() == "text"
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
+    for name in (".a.txt.12.unfinished", "a.txt", ".env", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".model.12.replaced" / "inner").mkdir(parents=True)
+    assert len(leftovers(tmp_path)) == 3
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".env", ".lock"}
+
+
+@pytest.mark.parametrize("path", ["~/runs/first", Path("~/runs/first")])
+def test_a_tilde_is_the_home_folder(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert whole_path(path) == tmp_path / "runs" / "first"
+    assert whole_path("./~/a") == tmp_path / "~" / "a"
+    assert whole_path("~nobody-is-called-so/a") == tmp_path / "~nobody-is-called-so" / "a"
+
+
+# ----------------------------------------------------------------------------- one at a time
+
+
+def lock(folder: Path, go: Path, *, shared: bool = False) -> None:
+    """Hold a folder until told to go; in a process of its own."""
+    with FolderLock(folder, shared=shared):
+        go.with_name("held").touch()
+        while not go.exists():
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """Another process that has the folder ``run``."""
+    process = FORK.Process(target=lock, args=(tmp_path / "run", tmp_path / "go"))
+    process.start()
+    wait_for((tmp_path / "held").exists)
+    yield process
+    (tmp_path / "go").touch()
+    process.join(timeout=60)
+
+
+def test_a_folder_has_one_owner_who_is_named(owner, tmp_path):
+    said = rf"run: another process \(process {owner.pid} on .*\) is at work in this folder; wait"
+    with pytest.raises(ValueError, match=said), FolderLock(tmp_path / "run"):
+        pass
+    assert not FolderLock(tmp_path / "run", shared=True).take()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_process_holds_nothing(owner, tmp_path, number):
+    os.kill(owner.pid, number)
+    owner.join(timeout=60)
+    with FolderLock(tmp_path / "run"):
+        assert not FolderLock(tmp_path / "run").take()
+    assert list((tmp_path / "run").iterdir()) == []  # the dead one's file, too
+
+
+def test_who_waits_gets_the_folder_when_the_other_ends(owner, tmp_path):
+    (tmp_path / "go").touch()
+    with FolderLock(tmp_path / "run", patience=60.0):
+        pass
+
+
+def test_a_folder_that_was_made_for_nothing_is_taken_away(tmp_path):
+    with FolderLock(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with FolderLock(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "kept").touch()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["kept"]
+
+
+def test_those_who_share_a_folder_keep_an_only_owner_out(tmp_path):
+    ours, other, alone = FolderLock(tmp_path, shared=True), FolderLock(tmp_path, shared=True), None
+    assert ours.take() and other.take()
+    alone = FolderLock(tmp_path)
+    ours.leave()
+    assert not alone.take()
+    other.leave()
+    assert alone.take()
+    alone.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
+def contend(folder: Path, start) -> None:
+    """Take a folder again and again, and count in it; in a process of its own."""
+    start.wait()
+    for _ in range(30):
+        with FolderLock(folder / "run", patience=60.0):
+            number = int((folder / "count").read_text())
+            (folder / "count").write_text(str(number + 1))
+
+
+def test_a_lock_that_is_taken_away_lets_no_two_in(tmp_path):
+    (tmp_path / "count").write_text("0")
+    start = FORK.Barrier(4)
+    processes = [FORK.Process(target=contend, args=(tmp_path, start)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "120"
+
+
+def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch):
+    def flock(number: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(SenteiWarning, match="its disk has no locks"), FolderLock(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()

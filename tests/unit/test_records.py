@@ -21,6 +21,14 @@ def test_a_record_is_frozen_and_knows_its_keys():
     assert SiteRecord.model_validate_json(record.model_dump_json()) == record
 
 
+@pytest.mark.parametrize("number", [-1, 2**63, 10**400])
+@pytest.mark.parametrize("field", ["weights", "layer", "shape"])
+def test_whole_numbers_are_counts(field, number):
+    value = (2, number) if field == "shape" else number
+    with pytest.raises(ValidationError, match="should be a count"):
+        SiteRecord(**{**SITE, field: value})
+
+
 def test_numbers_without_an_end_survive_json():
     histogram = Histogram(edges=(-math.inf, math.inf), kept=(1,), pruned=(0,))
     assert Histogram.model_validate_json(histogram.model_dump_json()) == histogram

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from sentei.cli.app import JsonOption, errors, output, show_json, verb, warn
 from sentei.cli.options import EVALUATION, make_settings, of_run, with_settings
+from sentei.messages import printable
 from sentei.runtime.bench.choice import ENGINES, PRECISIONS, choose
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def _telling(json: bool) -> Iterator[Tell]:
         yield lambda text: None
     elif errors.is_terminal:
         with errors.status("") as status:
-            yield lambda text: status.update(f"{text} ...")
+            yield lambda text: status.update(Text(printable(f"{text} ...")))
     else:
         yield lambda text: None if text.startswith("Round") else errors.print(f"{text} ...")
 

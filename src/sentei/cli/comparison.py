@@ -145,16 +145,16 @@ def _write(runs: Runs) -> Comparison:
 def _tell(event: Event) -> None:
     where = f"[{event.tally.done}/{event.tally.total}]"
     if event.what == "wait":
-        errors.print(f"{where} waiting for other workers", markup=False)
+        errors.print(f"{where} waiting for other workers")
         return
     assert event.run is not None
     name = event.run.name
     if event.what == "begin":
-        errors.print(f"{where} {name} ({_clock(event.tally)})", markup=False, soft_wrap=True)
+        errors.print(f"{where} {name} ({_clock(event.tally)})", soft_wrap=True)
     elif event.report is not None:
         metric = event.report.metric
         value = f"{metric} {event.report.sparse[metric]:.4f}"
-        errors.print(f"{where} {name}: {value}", markup=False, soft_wrap=True)
+        errors.print(f"{where} {name}: {value}", soft_wrap=True)
     elif event.what == "failed":
         warn(f"{where} {name} failed: {event.error}")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sentei.cli.app import output
 from sentei.report.facts import count, percent, size
@@ -12,7 +13,8 @@ from sentei.run.inspect import Inspection
 
 def print_inspection(run: Inspection, *, names: bool) -> None:
     """Print what a run would do; ``names`` lists every prunable weight."""
-    output.print(f"[bold]{run.method}[/] on {run.model} ({run.model_type}), {run.task}")
+    model = f"{run.model} ({run.model_type})"
+    output.print(Text.assemble((run.method, "bold"), f" on {model}, {run.task}"))
     _print_weights(run)
     _print_training(run)
     output.print(_picture(run))
@@ -23,7 +25,7 @@ def print_inspection(run: Inspection, *, names: bool) -> None:
     if run.untaught:
         output.print(f"\nTeacher: none; {run.untaught}")
     for note in run.notes:
-        output.print(f"Note: {note}", markup=False)
+        output.print(f"Note: {note}")
     _print_bytes(run)
     for name in run.sites if names else ():
         output.print(f"  {name}")

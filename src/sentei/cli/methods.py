@@ -53,6 +53,6 @@ def _show(name: str, json: bool) -> None:
         show_json({**facts, "recipe": serialization.to_dict(recipe)})
         return
     card = sys.modules[method.build.__module__].__doc__ or ""
-    output.print(inspect.cleandoc(card), markup=False)
+    output.print(inspect.cleandoc(card))
     output.print("\nIts recipe, complete (change values with --set):\n")
-    output.print(serialization.dump(recipe), markup=False)
+    output.print(serialization.dump(recipe))

@@ -42,10 +42,10 @@ class ProgressBar(TrainerCallback):
         if not self.console.is_terminal:
             return
         self.progress = Progress(
-            TextColumn("{task.description:12}"),
+            TextColumn("{task.description:12}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -99,11 +99,11 @@ def _announce(prepared: Prepared) -> None:
     teacher = prepared.teacher
     if teacher:
         learns = teacher.match.describe()
-        errors.print(f"Teacher: {teacher.name}; {learns}", soft_wrap=True, markup=False)
+        errors.print(f"Teacher: {teacher.name}; {learns}", soft_wrap=True)
     if prepared.untaught:
-        errors.print(f"Teacher: none; {prepared.untaught}", soft_wrap=True, markup=False)
+        errors.print(f"Teacher: none; {prepared.untaught}", soft_wrap=True)
     for note in (*(teacher.notes if teacher else ()), *prepared.notes):
-        errors.print(f"Note: {note}", soft_wrap=True, markup=False)
+        errors.print(f"Note: {note}", soft_wrap=True)
 
 
 def show(report: RunReport, out: Path, json: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
 
@@ -40,7 +41,8 @@ def verify(
         if claims is None:
             output.print("No report.json here, so no claims but those of the command line.")
         for one in checks:
-            mark = "[green]holds[/]" if one.holds else "[bold red]FAILS[/]"
-            output.print(f"{mark}  {one.claim}: {one.evidence}", soft_wrap=True)
+            mark = ("holds", "green") if one.holds else ("FAILS", "bold red")
+            line = Text.assemble(mark, f"  {one.claim}: {one.evidence}")
+            output.print(line, soft_wrap=True)
     if not all(one.holds for one in checks):
         raise typer.Exit(FAILURE)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from sentei import serialization
+from sentei.parts.part import check_size
 from sentei.run.options import OptionError, flat, names_of, settings_from
 from sentei.run.settings import Settings, Training
 
@@ -28,7 +29,14 @@ Scalar = bool | int | float | str | None
 class Declaration(BaseModel):
     """A frozen piece of a plan; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _of_some_size(cls, value: Any) -> Any:
+        return check_size(value)
 
 
 class Values(Declaration):
@@ -71,7 +79,7 @@ class Values(Declaration):
         return self.values or (self.low, self.high)
 
 
-Space = Mapping[str, Values]
+Space = dict[str, Values]
 """Settings of :data:`TRAINING` and paths in a recipe, and what may be chosen for each."""
 
 
@@ -83,12 +91,21 @@ def combinations(space: Space, limit: int | None) -> list[dict[str, Scalar]] | N
     """
     if not all(choice.values for choice in space.values()):
         return None
-    products = itertools.product(*(choice.values for choice in space.values()))
-    every = [dict(zip(space, values, strict=True)) for values in products]
-    if limit is None or limit >= len(every):
-        return every
-    drawn = random.Random(0).sample(range(len(every)), limit)
-    return [every[number] for number in sorted(drawn)]
+    number = math.prod(len(choice.values) for choice in space.values())
+    if limit is None or limit >= number:
+        products = itertools.product(*(choice.values for choice in space.values()))
+        return [dict(zip(space, values, strict=True)) for values in products]
+    drawn = random.Random(0).sample(range(number), limit)
+    return [_combination(space, place) for place in sorted(drawn)]
+
+
+def _combination(space: Space, place: int) -> dict[str, Scalar]:
+    """One of all combinations by its place among them; there may be more than memory holds."""
+    chosen = {}
+    for name, choice in reversed(space.items()):
+        place, which = divmod(place, len(choice.values))
+        chosen[name] = choice.values[which]
+    return {name: chosen[name] for name in space}
 
 
 def count(space: Space, limit: int | None) -> int:

@@ -6,11 +6,13 @@ and every recipe all its values, so that a changed default never rewrites an old
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -18,13 +20,14 @@ from pydantic import Field, ValidationError, model_validator
 from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
 from sentei.data import hub
-from sentei.messages import did_you_mean, explain
+from sentei.messages import did_you_mean, explain, short
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
 from sentei.records import REFERENCES
 from sentei.run.options import OptionError, flat, places, settings_from
 from sentei.run.recipes import make_recipe
-from sentei.run.settings import Settings
+from sentei.run.settings import Seed, Settings
+from sentei.untrusted import read_yaml
 
 ELSEWHERE: Final = {
     "recipe": "they are listed under `recipes`",
@@ -36,6 +39,10 @@ ELSEWHERE: Final = {
 """Settings of a run that are no settings of a task, and why."""
 
 OF_A_TASK: Final = tuple(name for name in places() if name not in ELSEWHERE)
+
+
+MOST: Final = 10_000
+"""Of runs, and of trials of one search: a plan with more of them is a slip."""
 
 
 class Entry(Declaration):
@@ -64,7 +71,7 @@ class SearchPlan(Declaration):
     set: dict[str, Values] = Field({})
     """Paths in the recipe to choose; a recipe is searched over those that it has."""
 
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(None, ge=1, le=MOST)
     """Trials for each task and recipe [default: every combination]."""
 
     part: float = Field(0.2, gt=0, lt=1)
@@ -81,6 +88,9 @@ class SearchPlan(Declaration):
         ranges = [name for name, choice in everything.items() if not choice.values]
         if ranges and self.trials is None:
             raise ValueError(f"{ranges[0]} is a range, which has no end: say how many trials")
+        number = math.prod(len(choice.values) for choice in everything.values())
+        if self.trials is None and number > MOST:
+            raise ValueError(f"{number:,} combinations are more than {MOST:,}: say how many trials")
         return self
 
 
@@ -96,7 +106,7 @@ class Plan(Declaration):
     sparsities: tuple[Sparsity, ...] = Field(min_length=1)
     """Fractions of the prunable weights to remove, in [0, 1)."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((42,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((42,), min_length=1)
     """One run of everything for each."""
 
     baseline: str
@@ -119,12 +129,16 @@ class Plan(Declaration):
 
     @model_validator(mode="after")
     def _fits(self) -> Plan:
+        pairs = len(self.tasks) * len(self.recipes)
+        number = pairs * len(self.sparsities) * len(self.seeds)
+        if number > MOST:
+            raise ValueError(f"{number:,} runs are more than {MOST:,}: divide the plan")
         for kind, names in (("tasks", self.tasks), ("recipes", self.recipes)):
             for name in names:
-                if name in REFERENCES or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+                if name in REFERENCES or not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", name):
                     raise ValueError(
-                        f"{kind}.{name}: not a name for a folder, which letters, digits and ._+- "
-                        f"make; {' and '.join(REFERENCES)} are taken"
+                        f"{kind}.{short(name)[1:-1]}: not a name for a folder, which at most 100 "
+                        f"letters, digits and ._+- make; {' and '.join(REFERENCES)} are taken"
                     )
         for kind, numbers in (("sparsities", self.sparsities), ("seeds", self.seeds)):
             if len(set(numbers)) < len(numbers):
@@ -181,14 +195,7 @@ def load(source: Path | Mapping[str, Any]) -> Plan:
     origin, folder = "plan", Path()
     data: Any = source
     if isinstance(source, Path):
-        origin, folder = str(source), source.parent
-        try:
-            data = yaml.safe_load(source.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise ValueError(f"{origin}: cannot be read ({reason})") from error
-        except yaml.YAMLError as error:
-            raise ValueError(f"{origin}: not valid YAML: {error}") from error
+        origin, folder, data = str(source), source.parent, read_yaml(source)
     if not isinstance(data, Mapping):
         raise ValueError(f"{origin}: expected keys and values, found {type(data).__name__}")
     try:
@@ -203,6 +210,8 @@ def _complete(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What people write, with every default. What is not as expected is left to the model."""
     plan = dict(data)
     common = _mapping(plan.pop("settings", None), "settings", OF_A_TASK)
+    for kind in ("tasks", "recipes"):
+        _check_different(plan.get(kind), kind)
     if isinstance(plan.get("tasks"), Mapping):
         plan["tasks"] = {
             str(name): _task(task, f"tasks.{name}", common, folder)
@@ -216,6 +225,17 @@ def _complete(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         }
         plan.setdefault("baseline", next(iter(plan["recipes"]), ""))
     return plan
+
+
+def _check_different(names: Any, kind: str) -> None:
+    """Refuse a name that is there twice, and more names than a plan can have runs."""
+    if isinstance(names, list | Mapping):
+        if len(names) > MOST:
+            raise ValueError(f"{kind}: {len(names):,} are more than {MOST:,}: divide the plan")
+        counts = Counter(map(str, names))
+        twice = next((name for name, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"{kind}: {short(twice)} is there twice")
 
 
 def _task(task: Any, where: str, common: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -242,7 +262,7 @@ def _entry(entry: Any, name: str, folder: Path) -> Any:
     method, source = values.pop("method", None), values.pop("recipe", None)
     changes, teacher = values.pop("set", None) or [], values.get("teacher")
     if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
-        raise ValueError(f"{where}.set: expected a list of path=value, found {changes!r}")
+        raise ValueError(f"{where}.set: expected a list of path=value, found {short(changes)}")
     if bool(method) == bool(source):
         raise ValueError(f"{where}: name a method or a recipe, one of them")
     try:
@@ -280,7 +300,7 @@ def _mapping(value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: expected keys and values, found {value!r}")
+        raise ValueError(f"{where}: expected keys and values, found {short(value)}")
     _check_names(value, where, known)
     return dict(value)
 

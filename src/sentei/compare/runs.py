@@ -14,7 +14,6 @@ one that a worker is at its ``.lease``.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from sentei.recipe import Recipe
 from sentei.run.options import settings_from
 from sentei.run.settings import Settings
 from sentei.run.teacher import name_teacher
+from sentei.untrusted import read_json
 
 Role = Literal["start", "dense", "pruned", "trial"]
 
@@ -88,8 +88,7 @@ class Run:
         """What ``values_file`` holds; ``values`` are empty before a trial is begun."""
         if not self.values_file.is_file():
             return {"values": {}}
-        drawn: dict[str, Any] = json.loads(self.values_file.read_text("utf-8"))
-        return drawn
+        return _read(self.values_file)
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,16 @@ class Search:
         """The values that were chosen; None before."""
         if not self.choice_file.is_file():
             return None
-        values: dict[str, Scalar] = json.loads(self.choice_file.read_text("utf-8"))["values"]
+        values: dict[str, Scalar] = _read(self.choice_file)["values"]
         return values
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a search wrote: values of settings by name, and of what they are."""
+    written = read_json(file)
+    if not isinstance(written, dict) or not isinstance(written.get("values"), dict):
+        raise ValueError(f"{file}: it holds no values; a search wrote it, and another changed it")
+    return written
 
 
 class Runs(Mapping[str, Run]):

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from sentei.messages import did_you_mean
+from sentei.messages import did_you_mean, short
+
+LARGEST: Final = 1e15
+"""Of a number: no weights, steps or bytes are so many, and every such number is exact."""
+
+
+def check_size(value: Any) -> Any:
+    """The value of a field, which if it is a number must be at most :data:`LARGEST` in size.
+
+    Raises:
+        PydanticCustomError: It is not.
+    """
+    if isinstance(value, int | float) and LARGEST < abs(value) < math.inf:
+        raise PydanticCustomError("size", "should be at most 1e15 in size")
+    return value
 
 
 class Part(BaseModel):
@@ -51,6 +72,11 @@ class Part(BaseModel):
         """
         return None
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _of_some_size(cls, value: Any) -> Any:
+        return check_size(value)
+
     @model_validator(mode="wrap")
     @classmethod
     def _choose_kind(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -62,11 +88,11 @@ class Part(BaseModel):
         kinds = cls.kinds()
         kind = value.get("kind") if isinstance(value, Mapping) else value
         if not isinstance(kind, str) or kind not in kinds:
-            hint = did_you_mean(str(kind), kinds)
+            hint = did_you_mean(str(kind)[:60], kinds)
             raise PydanticCustomError(
                 "part_kind",
                 "{kind} is no kind of {axis}: choose from {known}{hint}",
-                {"kind": repr(kind), "axis": cls.axis, "known": ", ".join(kinds), "hint": hint},
+                {"kind": short(kind), "axis": cls.axis, "known": ", ".join(kinds), "hint": hint},
             )
         return kinds[kind].model_validate(value if isinstance(value, Mapping) else {"kind": kind})
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sentei.files import write_text
-from sentei.messages import explain
-from sentei.records import Comparison, RunReport, SpeedReport
+from sentei.messages import explain, printable
+from sentei.records import Comparison, Record, RunReport, SpeedReport
 from sentei.report.compare_console import print_comparison
 from sentei.report.console import print_console
 from sentei.report.speed import in_short, markdown
 from sentei.report.speed_console import print_speed
+from sentei.untrusted import read_json, reading
 
 __all__ = [
     "in_short",
@@ -49,9 +50,14 @@ def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
         ModuleNotFoundError: The extra ``report`` is not installed (``report.json`` is written).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "report.json", report.model_dump_json(indent=2) + "\n")
+    write_text(folder / "report.json", _json(report))
     if page:
         write_text(folder / "report.html", render_html(report, read_speed(folder)))
+
+
+def _json(record: Record) -> str:
+    """As pydantic writes it, but also with names of files that are no Unicode."""
+    return json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
 
 
 def read(folder: Path) -> RunReport:
@@ -61,12 +67,9 @@ def read(folder: Path) -> RunReport:
         ValueError: There is none, it is not a Sentei report, or another version wrote it.
     """
     path = folder / "report.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path}: no such file. Give the folder that a run wrote.") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not a Sentei report: not JSON ({error}).") from None
+    if not path.exists():
+        raise ValueError(f"{path}: no such file. Give the folder that a run wrote.")
+    data = read_json(path)
     if not isinstance(data, dict) or not {"sentei", "pruning"} <= data.keys():
         raise ValueError(f"{path}: not a Sentei report: no 'sentei' and 'pruning' in it.")
     try:
@@ -74,7 +77,7 @@ def read(folder: Path) -> RunReport:
     except ValidationError as error:
         first = explain(error).partition("; ")[0]
         raise ValueError(
-            f"{path}: {first}. Sentei {data['sentei']} wrote this report: "
+            f"{path}: {first}. Sentei {printable(str(data['sentei'])[:20])} wrote this report: "
             "read it with that version or a newer one."
         ) from None
 
@@ -102,7 +105,7 @@ def write_speed(speed: SpeedReport, folder: Path) -> None:
         ValueError: There is a ``report.json`` that is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / SPEED, speed.model_dump_json(indent=2) + "\n")
+    write_text(folder / SPEED, _json(speed))
     write_text(folder / "bench.md", markdown(speed))
     with _drawing("bench.svg"):
         from sentei.report.speed_chart import picture
@@ -120,11 +123,8 @@ def read_speed(folder: Path) -> SpeedReport | None:
     path = folder / SPEED
     if not path.is_file():
         return None
-    try:
-        return SpeedReport.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        first = explain(error).partition("; ")[0] if isinstance(error, ValidationError) else error
-        raise ValueError(f"{path}: {first}. Measure again with: sentei bench {folder}") from None
+    with reading(path, f"measure again with: sentei bench {folder}"):
+        return SpeedReport.model_validate(read_json(path))
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
@@ -133,7 +133,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     Raises:
         ModuleNotFoundError: The extra ``report`` is not installed (``compare.json`` is written).
     """
-    write_text(folder / "compare.json", comparison.model_dump_json(indent=2) + "\n")
+    write_text(folder / "compare.json", _json(comparison))
     write_text(folder / "compare.html", render_comparison(comparison))
 
 

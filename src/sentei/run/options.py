@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from sentei.messages import did_you_mean
+from sentei.messages import cut, did_you_mean, short
 from sentei.parts.part import Part
 from sentei.run.settings import Settings
 from sentei.tasks import kinds
@@ -28,7 +28,7 @@ class OptionError(ValueError):
     """
 
     def __init__(self, reason: str, name: str = "", value: object = "") -> None:
-        super().__init__(f"{dashed(name)} {value}: {reason}" if name else reason)
+        super().__init__(f"{dashed(name)} {cut(str(value), 80)}: {reason}" if name else reason)
         self.name = name
         self.value = value
         self.reason = reason
@@ -36,7 +36,7 @@ class OptionError(ValueError):
     @property
     def as_setting(self) -> str:
         """The same in the words of a file: ``name=value: reason``."""
-        return f"{self.name}={self.value!r}: {self.reason}" if self.name else self.reason
+        return f"{self.name}={short(self.value, 80)}: {self.reason}" if self.name else self.reason
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _read_by_task(options: Mapping[str, Any], known: Mapping[str, Place]) -> dic
     kept = {}
     for name, value in options.items():
         if name not in known:
-            raise OptionError(f"there is no setting {name!r}{did_you_mean(name, known)}")
+            raise OptionError(f"there is no setting {short(name)}{did_you_mean(name, known)}")
         place = known[name]
         if not place.tasks or kind in place.tasks:
             kept[name] = value
@@ -175,9 +175,8 @@ def _kind(options: Mapping[str, Any]) -> str:
     except ValueError as error:
         raise OptionError(str(error)) from None
     if kind not in tasks:
-        raise OptionError(
-            f"--kind {kind}{did_you_mean(kind, tasks) or '.'} The kinds are {', '.join(tasks)}."
-        )
+        hint = did_you_mean(kind, tasks) or "."
+        raise OptionError(f"--kind {cut(kind, 40)}{hint} The kinds are {', '.join(tasks)}.")
     return kind
 
 

@@ -14,6 +14,10 @@ from sentei.messages import explain
 from sentei.parts.part import Part
 from sentei.tasks.options import WHOLE_PATHS, DataPath, ModelName, Option
 from sentei.tasks.task import Task
+from sentei.untrusted import read_yaml
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""As numpy takes it."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -21,10 +25,10 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class Training(Part):
     """How a model is trained, dense and while it is pruned."""
 
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(3.0, gt=0, le=1e6)
     """Passes over the training data while pruning."""
 
-    dense_epochs: float = Field(0.0, ge=0)
+    dense_epochs: float = Field(0.0, ge=0, le=1e6)
     """Passes of ordinary fine-tuning first; pruning starts from its result."""
 
     batch_size: int = Field(32, ge=1)
@@ -51,7 +55,7 @@ class Training(Part):
     precision: Precision = "auto"
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
 
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
     """Seed of everything drawn: new weights, order of data, dropout, and what is set aside for
     evaluation without --eval."""
 
@@ -102,12 +106,9 @@ class Settings(Part):
         Raises:
             ValueError: The file is missing, damaged or from another version.
         """
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"{path}: no run was begun here ({error.strerror})") from error
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: not the settings of a run: {error}") from error
+        if not path.exists():
+            raise ValueError(f"{path}: no run was begun here")
+        data = read_yaml(path)
         if isinstance(data, Mapping) and "epochs" in data:
             raise ValueError(
                 f"{path}: written by an older Sentei, which did not divide settings into task, "

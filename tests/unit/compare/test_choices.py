@@ -20,6 +20,16 @@ def test_a_grid_is_every_combination_once():
     some = combinations(space, 4)
     assert len(some) == count(space, 4) == 4 and all(c in found for c in some)
     assert combinations(space, 4) == some and count(space, 100) == 6
+    assert some == sorted(some, key=found.index)
+
+
+def test_of_more_combinations_than_memory_holds_some_are_drawn():
+    names = ("batch_size", "accumulate", "evaluations", "checkpoints", "weight_decay", "clip")
+    many = {name: list(range(1, 100)) for name in names}
+    plan = load(searched(settings=many, trials=5))
+    found = combinations(plan.space("magnitude"), 5)
+    assert len({tuple(one.items()) for one in found}) == 5
+    assert all(list(one) == list(names) and {*one.values()} <= {*range(100)} for one in found)
 
 
 def test_chosen_values_find_their_places():

@@ -131,6 +131,28 @@ BAD = {
         searched(set={"score.beta3": [1]}),
         "search.set.score.beta3: no recipe has this; did you mean 'score.beta2'?",
     ),
+    "infinite range": (
+        searched(settings={"clip": {"low": 1, "high": float("inf")}}, trials=2),
+        "=inf: should be a finite number",
+    ),
+    "huge range": (
+        searched(settings={"seed": {"low": 1, "high": 10**400}}, trials=2),
+        "should be at most 1e15 in size",
+    ),
+    "combinations": (
+        searched(settings={name: list(range(1, 200)) for name in ("clip", "accumulate", "epochs")}),
+        "7,880,599 combinations are more than 10,000: say how many trials",
+    ),
+    "trials": (searched(settings={"clip": [1]}, trials=10**30), "search.trials"),
+    "runs": (small(seeds=list(range(3000))), "24,000 runs are more than 10,000: divide the plan"),
+    "tasks": (small(tasks={f"t{i}": {} for i in range(10_001)}), "tasks: 10,001 are more than"),
+    "seed of numpy's": (small(seeds=[2**32]), "seeds.0=4294967296: should be less than"),
+    "twice in a list": (small(recipes=["l0", "mgpp", "l0"]), "recipes: 'l0' is there twice"),
+    "a number's name": (small(tasks={"1": {}, 1: {}}), "tasks: '1' is there twice"),
+    "long name": (small(recipes={"x" * 200: "l0"}), "not a name for a folder, which at most 100"),
+    "escapes in a name": (small(tasks={"\x1b[31m": {}}), r"tasks.\x1b[31m: not a name"),
+    "long value": (small(recipes={"a": {"method": "l0", "set": "x" * 10**6}}), "expected a list"),
+    "long option": (small(settings={"model": "m", "precision": "x" * 10**6}), "precision='xxx"),
     "no evaluation file": (
         small(
             tasks={"one": {"train": "x.csv"}},
@@ -146,6 +168,14 @@ def test_bad_plans(plan, message):
     with pytest.raises(ValueError) as error:
         load(plan)
     assert message in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 2000
+
+
+def test_what_is_kept_has_no_aliases():
+    """Which a plan file must not have: the same settings of two tasks are written twice."""
+    shared = {**TASK, "max_length": 64}
+    plan = load(small(tasks={"one": shared, "two": shared}))
+    assert "&id" not in plan.dump() and "*id" not in plan.dump()
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [", ""])

@@ -310,7 +310,7 @@ def test_without_the_extra_the_json_is_still_written(run, tmp_path, monkeypatch)
     ("text", "says"),
     [
         (None, "no such file"),
-        ("{", "not a Sentei report"),
+        ("{", "not valid JSON"),
         ("[1]", "not a Sentei report"),
         ('{"a": 1}', "not a Sentei report"),
     ],

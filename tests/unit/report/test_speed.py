@@ -178,5 +178,5 @@ def test_files_are_written_and_read_again(tmp_path):
 
 def test_a_damaged_file_says_how_to_mend_it(tmp_path):
     (tmp_path / "bench.json").write_text('{"sentei": "9"}')
-    with pytest.raises(ValueError, match=r"bench\.json: .*Measure again with: sentei bench"):
+    with pytest.raises(ValueError, match=r"bench\.json: .*measure again with: sentei bench"):
         reports.read_speed(tmp_path)

@@ -54,6 +54,16 @@ def test_who_reads_a_setting_follows_from_its_declaration():
         ({"epochs": -1.0}, "--epochs -1.0: should be greater than 0"),
         ({"max_length": 3}, "--max-length 3: should be greater than or equal to 4"),
         ({"precision": "int8"}, "--precision int8: should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ({"epochs": float("inf")}, "--epochs inf: should be a finite number"),
+        ({"epochs": float("nan")}, "--epochs nan: should be"),
+        ({"epochs": 1e300}, "--epochs 1e+300: should be less than or equal to 1000000"),
+        ({"dense_epochs": 1e7}, "--dense-epochs 10000000.0: should be less than or equal to"),
+        ({"batch_size": 10**400}, "should be at most 1e15 in size"),
+        ({"max_length": 10**16}, "--max-length 10000000000000000: should be at most 1e15 in size"),
+        ({"seed": 2**32}, "--seed 4294967296: should be less than 4294967296"),
+        ({"weight_decay": 1e20}, "--weight-decay 1e+20: should be at most 1e15 in size"),
+        ({"precision": "x" * 10**6}, "should be 'auto'"),
+        ({"x" * 10**6: 1}, "there is no setting 'xxx"),
         ({"epohcs": 1}, "there is no setting 'epohcs'; did you mean 'epochs'?"),
         ({"task": "mprc"}, "there is no task 'mprc'; did you mean 'mrpc'?"),
         ({"pair_column": "b"}, "--pair-column needs --text-column beside it."),
@@ -63,6 +73,7 @@ def test_what_does_not_fit_is_named_by_its_option(options, message):
     with pytest.raises(OptionError) as caught:
         settings_from({"model": "m", **options}, {})
     assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500 and len(caught.value.as_setting) < 500
 
 
 def test_an_option_is_compared_as_it_is_kept(tmp_path, monkeypatch):

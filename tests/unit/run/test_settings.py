@@ -64,7 +64,7 @@ def test_a_folder_that_is_called_like_a_word_is_the_word(name, tmp_path, monkeyp
         ("model: m\ntask: {kind: tokens, flip: true}\nrecipe: {}\n", "unknown setting task.flip"),
         ("model: m\nrecipe: {}\n", "task is missing"),
         ("model: m\ntask: {}\ntraining: {clip: -1}\nrecipe: {}\n", "training.clip=-1: should be"),
-        ("model: [", "not the settings of a run"),
+        ("model: [", "not valid YAML"),
         ("3\n", "not the settings of a run"),
     ],
 )
@@ -72,7 +72,7 @@ def test_files_that_are_none_are_refused_in_a_sentence(text, message, tmp_path):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(ValueError, match=rf"run\.yaml: .*{message}") as caught:
         Settings.read(tmp_path / "run.yaml")
-    assert "\n" not in str(caught.value) or "[" in text
+    assert "\n" not in str(caught.value)
 
 
 def test_no_file(tmp_path):
