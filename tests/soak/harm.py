@@ -28,7 +28,7 @@ def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     dense = [] if world.small else [world.prune("auto", "--dense-epochs", "1")]
     for scenario in (whole, *dense):
         stopped = world.stopped(scenario, 0.75 if scenario is whole else 0.3)
-        for file, harm in _all(stopped, share, rng):
+        for file, harm in _all(stopped, share * (1.0 if scenario is whole else 0.4), rng):
             act = _harm(stopped, file, harm, other, rng.randrange(2**32))
             yield Trial(
                 STOPPED, f"{scenario.name}, {file}, {harm}", _resume(world, scenario, act, file)

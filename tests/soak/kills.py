@@ -53,7 +53,7 @@ def writing(world: World) -> list[tuple[Scenario, float]]:
         "augment": ("augment", *world.task[:4], "--copies", "1", "--out", "OUT/more.jsonl"),
         "compare": ("compare", *world.comparison, "--out", "OUT"),
     }
-    parts = {"compare": 0.15}
+    parts = {"compare": 0.1}
     more = [
         Scenario(
             name,
@@ -65,9 +65,9 @@ def writing(world: World) -> list[tuple[Scenario, float]]:
         for name, words in others.items()
     ]
     return [
-        (whole, 1.0),
-        (world.resumed(whole), 1.0),
-        (dense, 0.5),
+        (whole, 0.7),
+        (world.resumed(whole), 0.6),
+        (dense, 0.3),
         *((scenario, parts.get(scenario.name, 1.0)) for scenario in more),
     ]
 
