@@ -19,30 +19,33 @@ RANDOM = "kill -9 at random moments, several in a run"
 
 
 def at_writes(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
-    """One trial for each write of some commands, before it; and for each file, torn."""
-    for scenario, part in writing(world):
+    """Trials at the writes of commands: before one, with a file that it opens torn, by power."""
+    for scenario, every, most in writing(world):
         world.reference(scenario)
         writes = world.writes[scenario.name]
-        for number, write in enumerate(writes):
-            hows = [(AT_WRITES, "before")]
-            if write.kind == "open":
-                hows.append((TORN, "half" if number % 2 else "empty"))
-            if write.kind in ("fsync", "rename") or number % 3 == 0:
-                hows.append((POWER, "power"))
-            for group, how in hows:
-                if rng.random() < share * part:
-                    name = f"{scenario.name}, {number} of {len(writes)}: {write.kind} {write.path}"
-                    yield Trial(group, f"{name}, {how}", _kill(world, scenario, number, how), 1)
+        before = [(AT_WRITES, number, "before") for number in range(len(writes))]
+        others = [(POWER, number, "power") for number in range(len(writes))]
+        others += [
+            (TORN, number, "half" if number % 2 else "empty")
+            for number, write in enumerate(writes)
+            if write.kind == "open"
+        ]
+        chosen, pool = (before, others) if every else ([], before + others)
+        chosen = chosen + rng.sample(pool, min(most, len(pool)))
+        for group, number, how in rng.sample(chosen, round(len(chosen) * share)):
+            write = writes[number]
+            name = f"{scenario.name}, {number} of {len(writes)}: {write.kind} {write.path}, {how}"
+            yield Trial(group, name, _kill(world, scenario, number, how), 1)
 
 
-def writing(world: World) -> list[tuple[Scenario, float]]:
-    """Commands that write, and which part of their writes is enough.
+def writing(world: World) -> list[tuple[Scenario, bool, int]]:
+    """Commands that write; whether to kill before every write; how many other kills are enough.
 
     Runs from their beginning, one resumed, one after a dense one, and what else fills folders.
     """
     whole = world.prune("platon")
     if world.small:
-        return [(whole, 1.0), (world.resumed(whole), 1.0)]
+        return [(whole, True, 100), (world.resumed(whole), False, 100)]
     dense = world.prune("auto", "--dense-epochs", "1")
     run = world.reference(whole)
     timed = ("--engine", "torch", "--length", "8", "--batch", "1", "--rounds", "1")
@@ -53,7 +56,6 @@ def writing(world: World) -> list[tuple[Scenario, float]]:
         "augment": ("augment", *world.task[:4], "--copies", "1", "--out", "OUT/more.jsonl"),
         "compare": ("compare", *world.comparison, "--out", "OUT"),
     }
-    parts = {"compare": 0.1}
     more = [
         Scenario(
             name,
@@ -65,10 +67,10 @@ def writing(world: World) -> list[tuple[Scenario, float]]:
         for name, words in others.items()
     ]
     return [
-        (whole, 0.7),
-        (world.resumed(whole), 0.6),
-        (dense, 0.3),
-        *((scenario, parts.get(scenario.name, 1.0)) for scenario in more),
+        (whole, True, 120),
+        (world.resumed(whole), False, 90),
+        (dense, False, 90),
+        *((scenario, False, 16) for scenario in more),
     ]
 
 
