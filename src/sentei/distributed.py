@@ -14,6 +14,11 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def processes() -> int:
+    """How many processes train together, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def anywhere(flag: bool, device: torch.device) -> bool:
     """Whether a flag is up in any of the processes that train together.
 
