@@ -21,7 +21,6 @@ from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import Score
 from sentei.tensors import count_zeros
 
-
 MOST_STEPS: Final = 10**8
 """Of one training: years, on whatever machine."""
 
