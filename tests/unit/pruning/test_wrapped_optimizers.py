@@ -284,7 +284,7 @@ class Zeroing(SGD):
 
 
 def test_scores_that_are_all_zero_are_said_at_the_first_decision():
-    said = r"at step 6 every score is 0 .*score\.iterate='old'"
+    said = r"at step 6 every score is 0.*score\.iterate='old'"
     training = train(PLATON, lambda model: Zeroing(model.parameters(), 1e-2), steps=0)
     with pytest.warns(sentei.SenteiWarning, match=said) as warned:
         for training.count in range(12):
