@@ -15,6 +15,7 @@ from sentei.cli.options import make_settings, with_settings
 @verb
 @with_settings(
     "model",
+    "trust_remote_code",
     "task",
     "train",
     "text_column",

@@ -96,6 +96,7 @@ def bench(
         threads=threads,
         rounds=rounds,
         score=score,
+        trust_remote_code=options.get("trust_remote_code", False),
     )
     with _telling(json) as tell:
         report = bench(str(model), plan, settings, tell)
@@ -106,7 +107,7 @@ def bench(
 def _settings(model: Path, run: Path, options: Mapping[str, Any]) -> Settings | None:
     """The evaluation data's, of the run or as typed; None where neither names any."""
     begun = of_run(run, options) if run.is_file() else {}
-    if not begun and not options:
+    if not begun and not options.keys() - {"trust_remote_code"}:
         return None
     return make_settings({**begun, **options, "model": str(model)})
 

@@ -8,6 +8,8 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from sentei.models.pretrained import opening
+
 
 def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
     """Write a tokenizer beside its model's config, and see that it is the one that loads.
@@ -16,7 +18,8 @@ def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
         ValueError: Another comes back: Transformers builds some classes anew from their vocabulary.
     """
     tokenizer.save_pretrained(folder)
-    loaded = AutoTokenizer.from_pretrained(folder)
+    with opening(folder, "tokenizer"):
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not same_tokenizer(loaded, tokenizer):
         raise ValueError(
             f"{described(tokenizer)} is not what Transformers loads from what it writes, so that "
@@ -25,7 +28,9 @@ def write_tokenizer(tokenizer: TokenizersBackend, folder: Path) -> None:
         )
 
 
-def load_plainly(folder: str, end: int) -> PreTrainedTokenizerBase:
+def load_plainly(
+    folder: str, end: int, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """A tokenizer that takes the words of special tokens in a text, such as ``</s>``, for text.
 
     It is saved so, and loads so with transformers, but for classes that are built anew from their
@@ -34,12 +39,13 @@ def load_plainly(folder: str, end: int) -> PreTrainedTokenizerBase:
     Args:
         folder: Of its model, or its name on the hub.
         end: Number of the token that no text may hold but at its end.
+        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
         OSError, ValueError, KeyError, ImportError: It cannot be loaded.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, split_special_tokens=True
+        folder, split_special_tokens=True, trust_remote_code=trust_remote_code
     )
     token = tokenizer.convert_ids_to_tokens(end)
     if isinstance(token, str) and end in tokenizer(token, add_special_tokens=False)["input_ids"]:

@@ -178,7 +178,8 @@ def _train_dense(prepared: Prepared, folder: Path, watch: Sequence[TrainerCallba
 
 def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:
     """A model that the run has written."""
-    model, _ = load_model(str(folder), prepared.corpus.head)
+    trust = prepared.settings.trust_remote_code
+    model, _ = load_model(str(folder), prepared.corpus.head, trust_remote_code=trust)
     return model
 
 

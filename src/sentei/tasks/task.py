@@ -298,8 +298,12 @@ class Task(CorpusSource, Generic[E]):
         }
 
     @abstractmethod
-    def load_processor(self, folder: str) -> Any:
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
         """What makes a model's input: its tokenizer, or an image processor.
+
+        Args:
+            folder: Of the model, or its name on the hub.
+            trust_remote_code: Whether code that comes with the model may be run.
 
         Raises:
             OSError, ValueError, KeyError, ImportError: It cannot be loaded.
