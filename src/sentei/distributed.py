@@ -15,8 +15,16 @@ def is_main() -> bool:
 
 
 def processes() -> int:
-    """How many processes train together, this one among them."""
+    """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait_for_all() -> None:
+    """Go on when all processes that train together have come here."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
 
 
 def anywhere(flag: bool, device: torch.device) -> bool:

@@ -24,7 +24,9 @@ DATA = tuple(name for name in EVALUATION if name not in ("model", "batch_size"))
 
 BatchOption = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Sequences in a batch; say it again for more [default: 1, 8]."),
+    typer.Option(
+        min=1, max=100_000, help="Sequences in a batch; say it again for more [default: 1, 8]."
+    ),
 ]
 LengthOption = Annotated[
     list[str] | None,
@@ -59,9 +61,12 @@ def bench(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
     batch: BatchOption = None,
     length: LengthOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of every engine.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=4096, help="Of every engine.")] = 1,
     rounds: Annotated[
-        int, typer.Option(min=1, help="How often each engine runs each size; medians are shown.")
+        int,
+        typer.Option(
+            min=1, max=100_000, help="How often each engine runs each size; medians are shown."
+        ),
     ] = 15,
     engine: EngineOption = None,
     precision: PrecisionOption = None,

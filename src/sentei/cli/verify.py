@@ -21,8 +21,10 @@ def verify(
     sparsity: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=1,
             help="Also demand at least this sparsity, in [0, 1): of the prunable weights, or where "
-            "no report says which those are, of all parameters."
+            "no report says which those are, of all parameters.",
         ),
     ] = None,
     json: JsonOption = False,

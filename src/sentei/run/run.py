@@ -67,7 +67,7 @@ def prune(
     started = time.perf_counter()
     start = _start(prepared, out, watch, before)
     checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
-    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
+    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint, manifest=False)
     journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
         prepared,
