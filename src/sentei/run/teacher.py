@@ -273,6 +273,11 @@ def load_teacher(
             raise ValueError(f"--teacher-cache {cache}: this run has no teacher; {choice.untaught}")
         return None
     model = _load(choice.model, settings, corpus, processor) if choice.model else None
+    if model is not None:
+        try:
+            corpus.task.check_model(model, train)
+        except ValueError as error:
+            raise ValueError(f"--teacher {choice.model}: {error}") from None
     like = student if model is None else model
     layers = match(student, like, distill)
     notes, cached = layers.notes, 0

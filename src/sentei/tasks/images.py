@@ -99,6 +99,8 @@ class Images(Labelled[Pictures]):
             for row, cell in enumerate(cells):
                 if cell is None or cell == -1:
                     fail(row, "there is no label; take the row out.")
+                if cell not in range(len(names)):
+                    fail(row, f"the label {cell} is none of the {len(names)} declared.")
         else:
             found = read_names(cells, fail, "A class is a whole number or a name.")
             names = tuple(sorted(set(found)))
