@@ -95,6 +95,7 @@ class World:
         """The options of a comparison of two methods."""
         methods = ("--method", "magnitude", "--method", "movement", "--set", "schedule.every=2")
         fast = ("--batch-size", "16", "--epochs", "2", "--precision", "fp32", "--checkpoints", "2")
+        fast += ("--patience", "10")
         return (*self.task, *methods, *fast)
 
     def prune(self, method: str, *more: str) -> Scenario:
