@@ -30,6 +30,7 @@ from sentei.records import RunReport
 from sentei.run.callbacks import SECONDS, Journal, read_seconds
 from sentei.run.card import write_run_card
 from sentei.run.evaluate import evaluate
+from sentei.run.precision import round_
 from sentei.run.prepare import Prepared
 from sentei.run.reporting import describe_run
 from sentei.run.saving import explained, last_checkpoint, save_model
@@ -81,6 +82,8 @@ def prune(
     seconds = {**start.seconds, "train": journal.seconds}
     assert pruning.report is not None
 
+    assert trainer.model is not None
+    round_(trainer.model, prepared.dtype)
     save_model(trainer, out / "model")
     evaluating = time.perf_counter()
     sparse = _metrics(prepared, _load(prepared, out / "model"))
