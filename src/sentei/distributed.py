@@ -14,6 +14,19 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait_for_all() -> None:
+    """Go on when all processes that train together have come here."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
 def anywhere(flag: bool, device: torch.device) -> bool:
     """Whether a flag is up in any of the processes that train together.
 

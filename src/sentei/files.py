@@ -27,9 +27,12 @@ _UNFINISHED: Final = (".*.unfinished", ".*.replaced")
 """What a process that was killed may leave beside what it was writing."""
 
 
-def whole_path(path: str | Path) -> Path:
-    """A path as a shell would have it: absolute, with the home folder where a ``~`` begins it."""
-    return Path(os.path.abspath(os.path.expanduser(path)))
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder where a ``~`` begins it, as a shell would have it.
+
+    A shell leaves that to us in ``--out=~/runs``, and Python everywhere.
+    """
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager
@@ -121,6 +124,23 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file in UTF-8, whole or not at all.
+
+    Raises:
+        OSError: It could not be written; what was there is as it was.
+    """
+    data = f"{line}\n".encode()
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def write_once(path: Path, text: str) -> bool:

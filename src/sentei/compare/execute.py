@@ -21,6 +21,7 @@ from sentei.distributed import is_main
 from sentei.records import RunReport
 from sentei.run.inspect import check_disk
 from sentei.run.prepare import Prepared, prepare
+from sentei.run.result import finish
 from sentei.run.run import prune
 from sentei.run.settings import Settings
 
@@ -66,7 +67,7 @@ def run_here(
         check()
         if is_main():
             with suppress(ModuleNotFoundError):  # the page: report.json needs no extra
-                reports.write(report, folder, page=page)
+                finish(report, folder, page=page)
     finally:
         gc.collect()  # a Trainer refers to itself, and would keep its model for the next run
         if torch.cuda.is_available():
