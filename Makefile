@@ -5,13 +5,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs bench tables clean
+.PHONY: demo test soak check docs bench tables clean
 
 demo: $(READY)  ## prune a real model on real data, and print what came out
 	$(BIN)/sentei demo --out $(or $(OUT),sentei-demo)
 
 test: $(READY)  ## the tests
 	$(BIN)/python -m pytest
+
+soak: $(READY)  ## kills, full disks, harmed files, bad input: 25 minutes on two cores
+	$(BIN)/python -m tests.soak --write
 
 check: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ same results give the same bytes, and a test holds the pages to it. The names:
     engine MODEL  the CPU engine beside all others: mini or base, and a number of threads
     break_even    from which sparsity on it is faster than dense engines
     kernels SIZE  its kernels against the roof of the machine
+    soak          what `make soak` tried, and what came of it
     result NAME   the first table of results/NAME.md
 """
 
@@ -31,6 +32,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks import engine_tables, machine
 from benchmarks.log import Log
@@ -312,6 +314,23 @@ def latency() -> str:
     return markdown(["taken out of every layer", "loaded by", "operations", *head], rows)
 
 
+def soak() -> str:
+    """What was tried, by groups, and what came of it."""
+    return of_trials(json.loads((machine.RESULTS / "soak.json").read_text("utf-8"))["groups"])
+
+
+def of_trials(groups: Sequence[dict[str, Any]]) -> str:
+    """Groups of trials: how many there were, how many were good, the faults by their kind."""
+    rows = []
+    for group in groups:
+        faults = ", ".join(f"{count} {kind}" for kind, count in group["faults"].items())
+        counts = [f"{group[key]:,}" for key in ("tried", "kills", "good")]
+        rows.append([group["group"], *counts, faults or "none"])
+    tried, kills, good = (sum(one[key] for one in groups) for key in ("tried", "kills", "good"))
+    rows.append(["all", f"{tried:,}", f"{kills:,}", f"{good:,}", f"{tried - good:,}"])
+    return markdown(["what", "trials", "kills", "as it should be", "faults"], rows)
+
+
 def result(name: str) -> str:
     """The first table of a file."""
     text = (machine.RESULTS / f"{name}.md").read_text(encoding="utf-8")
@@ -340,6 +359,7 @@ TABLES: dict[str, Callable[..., str]] = {
         engine_tables.engine,
         engine_tables.break_even,
         engine_tables.kernels,
+        soak,
         result,
     )
 }

@@ -5,7 +5,6 @@ Sparsity is always stated twice: over the prunable weights (the scope) and over 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -21,25 +20,17 @@ class Record(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _counts(cls, value: Any) -> Any:
-        for number in _whole_numbers(value):
-            if not 0 <= number < 2**63:
-                raise ValueError("should be a count from 0 to 2^63")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and not 0 <= number < 2**63 for number in numbers):
+            raise ValueError("should be a count from 0 to 2^63")
         return value
-
-
-def _whole_numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, tuple):
-        for one in value:
-            yield from _whole_numbers(one)
 
 
 class SiteRecord(Record):
     """One pruned tensor.
 
-    ``layer`` is the number of the block it belongs to (None outside numbered blocks), ``role``
-    what its family calls it (``query``, ``ffn_in``, ...; the module's own name if unknown).
+    ``layer`` is the number of its block, if any, ``role`` what its family calls it (``query``,
+    ``ffn_in``, ...; the module's own name if unknown).
     """
 
     name: str
@@ -349,8 +340,7 @@ class Difference(Record):
     """A recipe against the baseline over all tasks and seeds that both have.
 
     Where ``sparsity`` is None, differences are averaged over sparsities within each task and seed
-    first; ``count`` counts tasks and seeds. ``low`` and ``high`` are the ends of a 95 % t interval,
-    None for one.
+    first; ``count`` counts tasks and seeds. ``low`` to ``high`` is a 95 % t interval, None for one.
     """
 
     recipe: str
