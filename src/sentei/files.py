@@ -218,11 +218,8 @@ class FolderLock:
         Raises:
             OSError: The folder cannot be made or written to.
         """
-        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._made += missing
         while True:
-            number = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            number = self._open()
             try:
                 free = self._lock(number)
                 if free and self._is_there(number):
@@ -249,6 +246,18 @@ class FolderLock:
             with suppress(OSError):
                 folder.rmdir()
         self._made = []
+
+    def _open(self) -> int:
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._made += missing
+            return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise OSError(
+                f"{self.folder}: cannot be written to ({error.strerror}); make it writable, or "
+                "name another folder"
+            ) from error
 
     def _sign(self) -> None:
         assert self._number is not None

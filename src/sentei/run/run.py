@@ -46,7 +46,7 @@ from sentei.run.evaluate import evaluate
 from sentei.run.prepare import Prepared
 from sentei.run.reporting import describe_run
 from sentei.run.saving import explained, save_model
-from sentei.run.settings import Settings
+from sentei.run.settings import is_written
 from sentei.run.training import train
 
 
@@ -165,18 +165,10 @@ def _begin(prepared: Prepared, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if is_main():
             sweep(out)
-            if not _says(out / "run.yaml", prepared.settings):
+            if not is_written(prepared.settings, out / "run.yaml"):
                 prepared.settings.write(out / "run.yaml")
             if not (out / "recipe.yaml").is_file():
                 write_text(out / "recipe.yaml", serialization.dump(prepared.recipe))
-
-
-def _says(path: Path, settings: Settings) -> bool:
-    """Whether a file holds these settings: what is whole is not written again."""
-    try:
-        return Settings.read(path) == settings
-    except ValueError:
-        return False
 
 
 class _Dense(NamedTuple):

@@ -127,6 +127,14 @@ class Settings(Part):
         write_text(path, yaml.safe_dump(data, sort_keys=False))
 
 
+def is_written(settings: Settings, path: Path) -> bool:
+    """Whether a file holds these settings: what is whole is not written again."""
+    try:
+        return Settings.read(path) == settings
+    except ValueError:
+        return False
+
+
 def check_output(folder: Path) -> None:
     """Refuse a folder that a run would overwrite or cannot write to.
 
