@@ -137,7 +137,7 @@ class Variant:
 
             def step() -> None:
                 if pruner.recipe.mask.stochastic:
-                    pruner._before_forward(self.model, ())  # as every forward pass does
+                    pruner._steps.before_forward(self.model, ())  # as every forward pass does
                 optimizer.step()
 
             self.step = step

@@ -47,6 +47,16 @@ def score_dtype(weight: Tensor) -> torch.dtype:
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of it."""
+    if not torch.distributed.is_available():
+        return False
+    # Imported here because it takes half as long as torch itself.
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
 @torch.no_grad()
 def count_zeros(tensor: Tensor) -> int:
     """How many entries are exactly zero."""

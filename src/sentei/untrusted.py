@@ -41,6 +41,9 @@ def reason(error: BaseException) -> str:
         mark = error.problem_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         said = f"{error.problem}{place}"
+    elif isinstance(error, json.JSONDecodeError):
+        line = f"line {error.lineno}, " if "\n" in error.doc else ""
+        said = f"{error.msg} in {line}column {error.colno}"
     elif isinstance(error, RecursionError):
         said = "nested too deeply"
     elif isinstance(error, MemoryError):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sentei.models.inputs import positions
+from sentei.models.beginnings import all_beginnings
+from sentei.models.inputs import positions, tables
 
 CHUNK = 1024
 """Examples that a tokenizer takes at once."""
@@ -30,6 +31,11 @@ class Features(Dataset[dict[str, Any]], ABC):
     def lengths(self) -> NDArray[np.int64] | None:
         """Tokens of each, special tokens included; None for what has none."""
         return None
+
+    @property
+    def largest(self) -> Mapping[str, int]:
+        """The largest of the numbers that a model looks up, by the name of its input."""
+        return {}
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -100,6 +106,11 @@ class Ragged:
         """Numbers in each row."""
         return np.diff(np.asarray(self._ends))
 
+    @property
+    def largest(self) -> int:
+        """The largest number of all rows; -1 where there is none."""
+        return max((int(chunk.max(initial=-1)) for chunk in self._chunks), default=-1)
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 
@@ -111,10 +122,20 @@ class Ragged:
 
 
 class Tokens(Features):
-    """Tokenised examples without padding, for a collator that pads; columns are by name."""
+    """Tokenised examples without padding, for a collator that pads.
 
-    def __init__(self, columns: Mapping[str, Ragged | Sequence[int] | Sequence[float]]) -> None:
+    Args:
+        columns: By name.
+        padding: Number of the token that they are padded with.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Ragged | Sequence[int] | Sequence[float]],
+        padding: int | None = None,
+    ) -> None:
         self.columns = columns
+        self._padding = -1 if padding is None else padding
         ids = columns["input_ids"]
         assert isinstance(ids, Ragged)
         self._ids = ids
@@ -123,6 +144,13 @@ class Tokens(Features):
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example, special tokens included."""
         return self._ids.lengths
+
+    @property
+    def largest(self) -> Mapping[str, int]:
+        """The largest number of a token, padding included, and of a part of a pair."""
+        parts = self.columns.get("token_type_ids")
+        largest = {"input_ids": max(self._ids.largest, self._padding)}
+        return largest | ({"token_type_ids": parts.largest} if isinstance(parts, Ragged) else {})
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -160,10 +188,11 @@ def tokenise(examples: TextExamples, tokenizer: PreTrainedTokenizerBase, max_len
     columns: dict[str, Ragged] = {}
     for chunk in chunks(len(examples.texts)):
         pairs = examples.pairs[chunk] if examples.pairs is not None else None
-        rows = tokenizer(examples.texts[chunk], pairs, truncation=True, max_length=max_length)
+        texts, pairs = all_beginnings(examples.texts[chunk], pairs, max_length, tokenizer)
+        rows = tokenizer(texts, pairs, truncation=True, max_length=max_length)
         for name, values in rows.items():
             columns.setdefault(name, Ragged()).extend(values)
-    return Tokens({**columns, "labels": examples.labels})
+    return Tokens({**columns, "labels": examples.labels}, tokenizer.pad_token_id)
 
 
 def chunks(count: int) -> Iterator[slice]:
@@ -187,12 +216,17 @@ def check_length(
         )
 
 
-def check_positions(features: Features, model: PreTrainedModel) -> None:
-    """Refuse texts longer than the model has positions for: not every tokenizer knows.
+def check_inputs(features: Features, model: PreTrainedModel) -> None:
+    """Refuse what a model has no place for: positions of a text, tokens, parts of a pair.
+
+    Not every tokenizer knows its model's limits.
 
     Raises:
-        ValueError: One is.
+        ValueError: There is such an example.
     """
+    for name, places in tables(model).items():
+        if (largest := features.largest.get(name, -1)) >= places:
+            raise ValueError(f"{_NO_PLACE[name].format(number=largest, places=places)}")
     limit = positions(model)
     if limit is None or features.lengths is None:
         return
@@ -201,3 +235,17 @@ def check_positions(features: Features, model: PreTrainedModel) -> None:
             f"a text of {longest} tokens is longer than the model's {limit} positions: use "
             f"--max-length {limit}"
         )
+
+
+_NO_PLACE: Final = {
+    "input_ids": (
+        "the tokenizer makes the token number {number}, and the model has embeddings for {places}: "
+        "tokens were added to the tokenizer alone. Call "
+        "model.resize_token_embeddings(len(tokenizer)) and save both, or use the tokenizer that "
+        "the model came with"
+    ),
+    "token_type_ids": (
+        "the tokenizer gives parts of a pair numbers up to {number}, and the model knows {places}: "
+        "use the tokenizer that the model came with"
+    ),
+}

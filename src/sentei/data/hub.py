@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentei.data.formats import KNOWN, suffix
+from sentei.untrusted import reason
 
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?")
 
@@ -48,14 +49,13 @@ def load_all(path: str, config: str | None, revision: str | None = None) -> Any:
     where = {"revision": revision} if revision else {}
     try:
         return datasets.load_dataset(path, config, **where)
-    except (OSError, ValueError) as error:  # of huggingface_hub and the network; of datasets
+    except Exception as error:  # of huggingface_hub, the network, datasets and what it reads with
         reached = not isinstance(error, ConnectionError)
-        reason = "could not be loaded" if reached else "the Hugging Face hub cannot be reached"
-        detail = str(error).strip().partition("\n")[0]
+        what = "could not be loaded" if reached else "the Hugging Face hub cannot be reached"
         raise ValueError(
-            f"the dataset {spelled(path, config)} of the hub is needed and {reason} "
-            f"({type(error).__name__}: {detail}). With the same data in files or in a folder made "
-            f"by save_to_disk: --train FILE --eval FILE."
+            f"the dataset {spelled(path, config)} of the hub is needed and {what} "
+            f"({type(error).__name__}: {reason(error)}). With the same data in files or in a "
+            f"folder made by save_to_disk: --train FILE --eval FILE."
         ) from error
 
 

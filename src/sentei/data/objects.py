@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Literal
 
-from sentei.data.table import Sheet
+from sentei.data import formats
+from sentei.data.table import Gathered, Sheet
 from sentei.messages import short
+from sentei.untrusted import parse_json
 
 
 def read_lines(name: str, text: str) -> Sheet:
     """The objects of a text with one a line.
 
     Raises:
-        ValueError: A line is not one; names it.
+        ValueError: A line is not one, or names a key twice; names the line.
     """
     records, numbers = list[object](), list[int]()
-    # not splitlines(), which also splits at U+2028, U+0085 and others inside a text
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{name}, line {number}: not valid JSON ({error.msg} at column {error.colno}). "
-                f"Each line must be one object."
-            ) from None
-        numbers.append(number)
+    for number, line in enumerate(formats.lines(text), start=1):
+        if line.strip():
+            records.append(parse_json(line, f"{name}, line {number}"))
+            numbers.append(number)
     return _sheet(name, records, numbers, "line")
 
 
@@ -39,15 +32,10 @@ def read_list(name: str, text: str) -> Sheet:
         ValueError: It is none, or an item is not an object; names the place.
     """
     try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        fix = (
-            "with one object a line, name it .jsonl" if error.msg == "Extra data" else "correct it"
-        )
-        raise ValueError(
-            f"{name}, line {error.lineno}: not valid JSON ({error.msg} at column {error.colno}); "
-            f"{fix}."
-        ) from None
+        records = parse_json(text, name)
+    except ValueError as error:
+        fix = "; with one object a line, name it .jsonl" if "Extra data" in str(error) else ""
+        raise ValueError(f"{error}{fix}") from error
     if not isinstance(records, list) or not records:
         raise ValueError(f"{name} must hold a list of objects with at least one in it.")
     return _sheet(name, records, range(1, len(records) + 1), "item")
@@ -65,4 +53,4 @@ def _sheet(
             )
         rows.append(record)
     keys = dict.fromkeys(key for row in rows for key in row)
-    return Sheet(name, {key: [row.get(key) for row in rows] for key in keys}, numbers, unit)
+    return Sheet(name, Gathered(keys, lambda key, _: [row.get(key) for row in rows]), numbers, unit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +19,19 @@ import pyarrow.parquet
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS
 
 from sentei.data import hub, objects, separated
-from sentei.data.formats import ARROW, COMPRESSED, KNOWN, TEXT, Format, read_text, suffix
-from sentei.data.table import Sheet, Table
-from sentei.messages import counted, listing
+from sentei.data.formats import (
+    ARROW,
+    COMPRESSED,
+    KNOWN,
+    TEXT,
+    Format,
+    check_plain,
+    read_text,
+    suffix,
+)
+from sentei.data.table import Gathered, Sheet, Table
+from sentei.messages import counted, listing, short
+from sentei.untrusted import reading
 
 Source = str | Path
 """A file, a pattern of files such as ``data/*.csv``, a folder, or ``user/name`` of the hub."""
@@ -113,7 +124,10 @@ def _open(source: Source) -> Any:
     """A dataset or a list of files, or a mapping of such by split."""
     path = Path(source)
     if path.is_dir():
-        return datasets.load_from_disk(str(path)) if is_saved(path) else _folder(path)
+        if not is_saved(path):
+            return _folder(path)
+        with reading(path, "it is damaged, or was not made by save_to_disk"):
+            return datasets.load_from_disk(str(path))
     if path.exists():
         return [path]
     if glob.has_magic(str(source)):
@@ -184,18 +198,26 @@ def _read_file(path: Path, form: Format) -> Sheet:
 
 def _columns(path: Path) -> Any:
     """A Parquet or Arrow file as a ``datasets.Dataset``, without a copy in the library's cache."""
-    try:
+    check_plain(path)
+    with reading(path, f"it is damaged, or no {suffix(path)} file"):
         if suffix(path) == ".parquet":
+            _check_names(path, pyarrow.parquet.read_schema(path).names)
             # no partitioning: `label=1` in a folder's name is no column
             return datasets.Dataset(pyarrow.parquet.read_table(path, partitioning=None))
         mapped = pyarrow.memory_map(str(path))
         try:
-            return datasets.Dataset(pyarrow.ipc.open_stream(mapped).read_all())
+            columns = pyarrow.ipc.open_stream(mapped).read_all()
         except pyarrow.ArrowInvalid:  # two formats share the name
-            return datasets.Dataset(pyarrow.ipc.open_file(mapped).read_all())
-    except (pyarrow.ArrowException, OSError) as error:
-        detail = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} is damaged, or no {suffix(path)} file ({detail}).") from error
+            columns = pyarrow.ipc.open_file(mapped).read_all()
+        _check_names(path, columns.column_names)
+        return datasets.Dataset(columns)
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"{path} has more than one column {short(repeated[0])}: give each its own name."
+        )
 
 
 def _sheet(dataset: Any, name: str) -> Sheet:
@@ -207,5 +229,11 @@ def _sheet(dataset: Any, name: str) -> Sheet:
             feature = feature.feature
         if isinstance(feature, datasets.ClassLabel):
             classes[column] = tuple(feature.names)
-    columns = {column: dataset[column] for column in dataset.column_names}
+    columns = Gathered(dataset.column_names, lambda column, _: _cells(dataset, column, name))
     return Sheet(name, columns, range(1, len(dataset) + 1), "row", classes=classes)
+
+
+def _cells(dataset: Any, column: str, name: str) -> list[Any]:
+    with reading(name, f"its column {short(column)} is damaged"):
+        cells: list[Any] = dataset[column][:]
+        return cells

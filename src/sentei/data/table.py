@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
+from sentei.data.formats import HALF
 from sentei.messages import did_you_mean, listing, short
+
+
+class Gathered(Mapping[str, list[Any]]):
+    """Columns gathered from rows when they are asked for: there may be as many as cells.
+
+    Args:
+        names: Of the columns, in their order.
+        gather: The cells of the column of that name and place.
+    """
+
+    def __init__(self, names: Iterable[str], gather: Callable[[str, int], list[Any]]) -> None:
+        self._places: dict[str, int] = {}
+        for place, name in enumerate(names):
+            self._places.setdefault(name, place)
+        self._gather = gather
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return self._gather(name, self._places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 @dataclass(frozen=True)
@@ -32,15 +57,24 @@ class Sheet:
         """The cells of a column; ``option`` is what would choose another.
 
         Raises:
-            ValueError: There is no such column, or there are several.
+            ValueError: There is no such column, or there are several, or a cell cannot be text.
         """
         if name not in self.columns:
             raise ValueError(no_column(self.name, name, self.columns, option) + self.hint)
         if name in self.repeated:
             raise ValueError(
-                f"{self.name}: the header names the column {name!r} {self.repeated[name]} times."
+                f"{self.name}: the header names the column {short(name)} {self.repeated[name]} "
+                f"times, and it is not clear which is meant: give each its own name."
             )
-        return [*self.columns[name][:]]
+        cells = [*self.columns[name][:]]
+        for number, cell in zip(self.numbers, cells, strict=True):
+            if _halved(cell):
+                raise ValueError(
+                    f"{self.name}, {self.unit} {number}: column {short(name)} holds half of a "
+                    f"character (a surrogate without the other), where a text was cut: "
+                    f"{short(cell)}; correct it or take the row out."
+                )
+        return cells
 
 
 @dataclass(frozen=True)
@@ -131,3 +165,12 @@ def _named(label: Any, names: tuple[str, ...]) -> Any:
         return [_named(one, names) for one in label]
     # -1 stands for a label that is withheld, as in GLUE's test splits
     return None if label is None or label < 0 else names[label]
+
+
+def _halved(cell: object) -> bool:
+    """Whether half of a character stands alone: JSON can write what no text holds."""
+    if isinstance(cell, str):
+        return not cell.isascii() and HALF.search(cell) is not None
+    if isinstance(cell, Mapping):
+        return any(map(_halved, cell.values()))
+    return isinstance(cell, list) and any(map(_halved, cell))

@@ -50,3 +50,15 @@ def positions(model: PreTrainedModel) -> int | None:
             skipped = 0 if table.padding_idx is None else table.padding_idx + 1
             return table.num_embeddings - int(getattr(table, "offset", skipped))
     return None
+
+
+def tables(model: PreTrainedModel) -> dict[str, int]:
+    """How many rows a model's tables of embeddings have, by the input that is looked up in each."""
+    rows = dict[str, int]()
+    for name, table in model.named_modules():
+        if isinstance(table, nn.Embedding) and name.endswith("token_type_embeddings"):
+            rows["token_type_ids"] = table.num_embeddings
+    embeddings = model.get_input_embeddings()
+    if isinstance(embeddings, nn.Embedding):
+        rows["input_ids"] = embeddings.num_embeddings
+    return rows

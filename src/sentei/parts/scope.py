@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import nn
 
 from sentei import families
@@ -22,6 +21,7 @@ from sentei.messages import nearest
 from sentei.modules import WRAPPERS, plain_name
 from sentei.parts.part import Part
 from sentei.parts.site import Site
+from sentei.tensors import is_sharded
 
 
 @dataclass(frozen=True)
@@ -372,20 +372,11 @@ def _check_prunable(entries: Sequence[_Entry]) -> None:
             )
 
 
-def _is_sharded(parameter: nn.Parameter) -> bool:
-    if not torch.distributed.is_available():
-        return False
-    # Imported here because it takes half as long as torch itself.
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(parameter, DTensor)
-
-
 _UNPRUNABLE: tuple[tuple[str, str, Callable[[nn.Parameter], bool]], ...] = (
     (
         "sharded (DTensor), which is not supported yet",
         "Prune the model unsharded, or leave out what is sharded",
-        _is_sharded,
+        is_sharded,
     ),
     (
         "on the meta device, without values",

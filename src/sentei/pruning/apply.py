@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
 from sentei.parts.progress import Progress
-from sentei.pruning.state import PruningState
+from sentei.pruning.hooks import Hook
+from sentei.pruning.ownership import Places
+from sentei.pruning.state import PruningState, SiteState
 
 
 class Weights:
@@ -15,20 +23,32 @@ class Weights:
 
     Args:
         state: Of the pruning.
+        places: Where the model holds them.
     """
 
-    def __init__(self, state: PruningState) -> None:
+    def __init__(self, state: PruningState, places: Places) -> None:
         self._state = state
+        self._places = places
         self._swapped = False
         self._sampled = False
         self._versions: list[int] = []
         self.sampled_forward = False
         """Whether the gradients of the step under way come from a sample."""
 
-    def attach(self) -> None:
-        """Know the weights again from here on: whoever writes to them now is not the optimizer."""
+    def attach(self) -> list[RemovableHandle]:
+        """Know the weights again from here on: whoever writes to them now is not the optimizer.
+
+        Return the hooks by which modules save, and are loaded into, at rest.
+        """
         if not self._versions:
             self._remember()
+        handles = []
+        for owner, leaf, site in self._places.owners if self._state.recipe.mask.latent else ():
+            saving = Hook(_Saving(self, leaf, site))
+            loading = Hook(lambda *args: self.rest())
+            handles.append(owner.register_state_dict_post_hook(saving))
+            handles.append(owner.register_load_state_dict_pre_hook(loading))
+        return handles
 
     def swap(self) -> None:
         """Exchange sparse and dense weights, where the mask keeps the dense ones aside."""
@@ -43,14 +63,18 @@ class Weights:
         if not (updated or mask.holds(progress)):
             return
         for site_state in state.sites.values():
-            for piece in state.pieces(site_state):
-                weight = piece.of(site_state.weight)
-                if progress.step:
-                    mask.write_(weight, piece.dense, piece.keep, piece.memory)
-                else:  # nothing has been decided yet
-                    weight.copy_(piece.dense)
+            self._write(site_state, site_state.weight, progress)
         self._sampled = False
         state.draw(progress.step)
+
+    def _write(self, site_state: SiteState, out: Tensor, progress: Progress) -> None:
+        """Write the deterministic weights of a site into ``out``."""
+        for piece in self._state.pieces(site_state):
+            weight = piece.of(out)
+            if progress.step:
+                self._state.recipe.mask.write_(weight, piece.dense, piece.keep, piece.memory)
+            else:  # nothing has been decided yet
+                weight.copy_(piece.dense)
 
     def sample(self) -> None:
         """Write a sample of the weights, for a forward pass in training."""
@@ -61,19 +85,51 @@ class Weights:
             for piece in state.pieces(site_state):
                 mask.sample_(piece.of(site_state.weight), piece.dense, piece.keep, piece.memory)
         self._sampled = self.sampled_forward = True
+        self._invalidate()
 
-    def restore(self, progress: Progress) -> None:
+    def restore(self) -> None:
         """Give the modules their sparse weights after a step of the optimizer that broke off."""
         if self._swapped:
             self.swap()
-            self.write(progress, updated=False)
+            self.write(self._now, updated=False)
             self._remember()
 
-    def rest(self, progress: Progress) -> None:
-        """Leave the deterministic sparse weights in the modules, whatever was broken off."""
-        self.restore(progress)
-        if self._sampled:
-            self.write(progress, updated=False)
+    @torch.no_grad()
+    def rest(self) -> None:
+        """Leave the deterministic sparse weights in the modules, whatever was broken off.
+
+        What somebody else has written over a sample stays.
+        """
+        self.restore()
+        if self._sampled and not self.written_to:
+            self.write(self._now, updated=False)
+            self._invalidate()
+        self._sampled = False
+
+    @torch.no_grad()
+    def at_rest(self, site: Any) -> Tensor | None:
+        """The deterministic weights of a site, as a copy; None where the module holds them."""
+        site_state = self._state.sites.get(site)
+        if site_state is None or site_state.latent is None:
+            return None
+        if self._swapped:
+            return site_state.latent.clone()
+        if not self._sampled or self.written_to:
+            return None
+        out = torch.empty_like(site_state.weight)
+        self._write(site_state, out, self._now)
+        return out
+
+    @property
+    def as_written(self) -> bool:
+        """Whether the modules hold, bit for bit, what a latent mask makes of the dense weights."""
+        for site_state in self._state.sites.values():
+            if site_state.latent is not None:
+                out = torch.empty_like(site_state.weight)
+                self._write(site_state, out, self._now)
+                if not torch.equal(out, site_state.weight):
+                    return False
+        return True
 
     def step_done(self) -> None:
         """The weights of a step are written: no sample is under way."""
@@ -84,27 +140,81 @@ class Weights:
         """Other weights are loaded, with their state."""
         self._versions, self._sampled, self.sampled_forward = [], False, False
 
-    def check_untouched(self) -> None:
-        """Refuse weights that moved to another device, or that somebody wrote to.
+    def check_form(self) -> None:
+        """Refuse weights of another device, precision or shape than the masks were made for.
 
         Raises:
             ValueError: Names the first.
         """
         for site, site_state in self._state.sites.items():
-            if site_state.keep.device != site_state.weight.device:
+            weight, keep = site.parameter, site_state.keep
+            for was, now, change in (
+                (keep.device, weight.device, "move"),
+                (site_state.dtype, weight.dtype, "cast"),
+                (tuple(keep.shape), tuple(weight.shape), "resize"),
+            ):
+                if was != now:
+                    raise ValueError(
+                        f"{site.name} is {_on(now)}, and was {_on(was)} when the pruner was "
+                        f"attached: {change} the model first, then attach; or after finish()"
+                    )
+            if not weight.is_contiguous():
                 raise ValueError(
-                    f"{site.name} is on {site_state.weight.device}, and was on "
-                    f"{site_state.keep.device} when the pruner was attached: move the model "
-                    "first, then attach"
-                )
-        for site, version in zip(self._state.selected, self._versions, strict=False):
-            if site.parameter._version != version:
-                raise ValueError(
-                    f"{site.name} was written to between two steps of the optimizer, and this "
-                    "recipe would undo it, because it keeps the dense weights aside: load weights "
-                    "before pruner.attach, or with pruner.load_state_dict"
+                    f"{site.name} is no longer contiguous in memory, as it was when the pruner was "
+                    "attached: set parameter.data = parameter.data.contiguous()"
                 )
 
+    def check_untouched(self) -> None:
+        """Refuse weights that somebody wrote to while the dense ones are kept aside.
+
+        Raises:
+            ValueError: Names the first.
+        """
+        if self._state.recipe.mask.latent and (name := self.written_to):
+            raise ValueError(
+                f"{name} was written to between two steps of the optimizer, and this recipe would "
+                "undo it, because it keeps the dense weights aside: load weights before "
+                "pruner.attach, or with pruner.load_state_dict; write averages into a copy of the "
+                "model, and mask that with pruner.mask_"
+            )
+
+    @property
+    def written_to(self) -> str | None:
+        """The first site that somebody else has written to since the last step, as torch counts
+        it: not through ``parameter.data``.
+        """
+        for site, version in zip(self._state.selected, self._versions, strict=False):
+            if site.parameter._version != version:
+                return site.name
+        return None
+
+    @property
+    def _now(self) -> Progress:
+        return self._state.progress(self._state.step)
+
+    def _invalidate(self) -> None:
+        """Tell autograd that weights have changed which a backward pass may still have to read."""
+        torch.autograd.graph.increment_version(site.parameter for site in self._state.sites)
+        self._remember()
+
     def _remember(self) -> None:
-        if self._state.recipe.mask.latent:
-            self._versions = [site.parameter._version for site in self._state.selected]
+        self._versions = [site.parameter._version for site in self._state.selected]
+
+
+class _Saving:
+    """Puts the weights at rest into a state dict, where the module holds others.
+
+    It does not write to the module: a backward pass may still have to read what that holds.
+    """
+
+    def __init__(self, weights: Weights, leaf: str, site: Any) -> None:
+        self._weights, self._leaf, self._site = weights, leaf, site
+
+    def __call__(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        weight, key = self._weights.at_rest(self._site), prefix + self._leaf
+        if weight is not None and key in state:
+            state[key] = weight
+
+
+def _on(what: object) -> str:
+    return f"on {what}" if isinstance(what, torch.device) else str(what)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sentei.files import replacing
+from sentei.messages import short
+from sentei.untrusted import parse_json, reading
 
 State = dict[str, Any]
 
@@ -34,7 +38,9 @@ def write(state: Mapping[str, Any], path: str | Path) -> None:
             plain[key] = value
     try:
         with replacing(Path(path)) as unfinished:
-            save_file(tensors, unfinished, metadata={"sentei": json.dumps(plain)})
+            text = json.dumps(plain)
+            metadata = {"sentei": text, "checksum": _checksum(text, tensors)}
+            save_file(tensors, unfinished, metadata=metadata)
     except SafetensorError as error:
         raise OSError(f"{path}: cannot write the pruner's state: {error}") from error
 
@@ -45,31 +51,34 @@ def read(path: str | Path) -> State:
     Raises:
         ValueError: The file is missing, damaged or not a pruner's state.
     """
-    try:
+    with reading(path, "it is no pruner's state, or damaged"):
+        if not Path(path).is_file():
+            raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
-            state: State = json.loads((file.metadata() or {})["sentei"])
-            if not isinstance(state, dict):
-                raise KeyError("sentei")
-            for key in file.keys():
-                *above, last = key.split(":")
-                place = state
-                for name in above:
-                    place = place.setdefault(name, {})
-                place[last] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a readable pruner state: {error}") from error
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        state: State = parse_json(metadata["sentei"], "its plain values")
+        if "checksum" not in metadata:
+            raise ValueError(f"it has no checksum; its format is {short(state.get('format'))}")
+        if metadata["checksum"] != _checksum(metadata["sentei"], tensors):
+            raise ValueError("its bytes have changed since it was written: the checksum differs")
+        for key, tensor in tensors.items():
+            *above, last = key.split(":")
+            place = state
+            for name in above:
+                place = place.setdefault(name, {})
+            place[last] = tensor
     return state
 
 
-def first_difference(old: Any, new: Any, path: str) -> str | None:
-    """The first place where two plain values differ, in words."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(k for k in new if k not in old)]:
-            difference = first_difference(old.get(key), new.get(key), f"{path}.{key}")
-            if difference:
-                return difference
-        return None
-    return None if old == new else f"{path} was {old!r}, is {new!r}"
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of all that a file holds."""
+    checksum = zlib.crc32(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        kind = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        checksum = zlib.crc32(content.numpy().data, zlib.crc32(kind.encode(), checksum))
+    return f"{checksum:08x}"
 
 
 def _flatten(name: str, value: Any) -> list[tuple[str, Tensor]]:

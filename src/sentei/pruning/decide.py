@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sentei.messages import SenteiWarning
+from sentei.messages import SenteiWarning, counted
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import protect_
 from sentei.parts.progress import Progress
@@ -38,6 +38,7 @@ def decide(state: PruningState, progress: Progress, step: int) -> None:
     if settled and not state.settled and budget.emergent:
         _check_near(progress)
     state.settled = settled
+    _check_learned(state, step)
     quotas = _quotas(state, progress)
     before, flips = state.pruned, 0
     threshold = state.updates[-1].threshold if state.updates else None
@@ -70,16 +71,33 @@ def decide(state: PruningState, progress: Progress, step: int) -> None:
     )
 
 
-def decide_last(state: PruningState) -> bool:
-    """Decide at the final sparsity, where the last step has not; say whether it was so."""
+def is_due(state: PruningState) -> bool:
+    """Whether the last step has not decided at the final sparsity."""
     end = state.progress(state.total_steps)
     settled = state.recipe.budget.settled(end)
     last = state.updates[-1] if state.updates else None
-    if last and (last.step, last.target, last.settled) == (state.step, end.final, settled):
-        return False
-    state.recipe.score.check(state.step)
-    decide(state, end, state.step)
-    return True
+    return last is None or (last.step, last.target, last.settled) != (
+        state.step,
+        end.final,
+        settled,
+    )
+
+
+def decide_last(state: PruningState) -> None:
+    """Decide at the final sparsity.
+
+    Raises:
+        ValueError: Too few steps were seen for the score to mean anything.
+    """
+    try:
+        state.recipe.score.check(state.step)
+    except ValueError as error:
+        raise ValueError(
+            f"only {counted(state.step, 'optimizer step')} of {state.total_steps} counted, too few "
+            f"to decide on ({error}): train longer, and where a loss scaler skips most steps, "
+            "lower its scale or the learning rate"
+        ) from error
+    decide(state, state.progress(state.total_steps), state.step)
 
 
 def warn_if_far(state: PruningState, *, stacklevel: int) -> None:
@@ -113,6 +131,13 @@ def _quotas(state: PruningState, progress: Progress) -> tuple[Quota, ...]:
     return tuple(quotas)
 
 
+def _check_learned(state: PruningState, step: int) -> None:
+    """Refuse learned ratios that are no numbers: no count comes of them."""
+    for name, tensor in state.budget.items():
+        if not torch.isfinite(tensor).all():
+            raise _diverged(state, step, f"the budget's {name} is NaN or infinite")
+
+
 def _check_near(progress: Progress) -> None:
     if abs(progress.reached - progress.sparsity) > NEAR:
         warnings.warn(
@@ -141,13 +166,7 @@ def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut
             cut = Cut(cut.threshold, cut.below, 0)
         flips = prune_([unit.keep for unit in units], scores, cut)
     except FloatingPointError as error:
-        dense = {site.name: site_state.dense for site, site_state in state.sites.items()}
-        bad = [name for name, weight in dense.items() if not torch.isfinite(weight).all()]
-        where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
-        raise FloatingPointError(
-            f"pruning cannot rank the weights at step {step}: {error} ({where}). Training "
-            "has probably diverged: lower the learning rate; the last checkpoint is untouched"
-        ) from error
+        raise _diverged(state, step, str(error)) from error
     for unit in units:
         for tiling in unit.group.tilings if unit.group.pooled else ():
             tiling.write_(state.sites[tiling.site].keep, unit.keep)
@@ -158,6 +177,16 @@ def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut
         return cut, pruned, flips
     weights = units[0].group.weights if units else 1
     return cut, (cut.below + cut.ties) * weights, flips * weights
+
+
+def _diverged(state: PruningState, step: int, problem: str) -> FloatingPointError:
+    dense = {site.name: site_state.dense for site, site_state in state.sites.items()}
+    bad = [name for name, weight in dense.items() if not torch.isfinite(weight).all()]
+    where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
+    return FloatingPointError(
+        f"pruning cannot rank the weights at step {step}: {problem} ({where}). Training has "
+        "probably diverged: lower the learning rate; the last checkpoint is untouched"
+    )
 
 
 def _candidates(state: PruningState, place: int) -> Scores:

@@ -16,19 +16,22 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import finalize, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sentei.messages import SenteiWarning
-from sentei.modules import taught, unwrapped
-from sentei.pruning import checkpoint, decide, observe, optimizers
+from sentei.modules import unwrapped
+from sentei.pruning import audit, checkpoint, decide, optimizers, ownership
 from sentei.pruning.apply import Weights
 from sentei.pruning.dropout import Dropout
 from sentei.pruning.hooks import Hook
 from sentei.pruning.state import PruningState
+from sentei.pruning.steps import Steps
 from sentei.pruning.summary import summarize
+from sentei.pruning.unseen import Unseen
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport, UpdateRecord
 from sentei.tensors import count_zeros
@@ -73,15 +76,16 @@ class Pruner:
     ) -> None:
         check_type(recipe)
         fitted = recipe.fit(model, total_steps, examples)
-        self._state = PruningState(fitted, total_steps)
-        self._weights = Weights(self._state)
         self._model = model
-        self._finished = False
-        self._skipping = False
-        self._expected_weights: int | None = None
-        self._lr: dict[int, float] = {}
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._state = PruningState(fitted, total_steps)
+        self._places = ownership.Places(model, self._state.selected)
+        self._weights = Weights(self._state, self._places)
+        self._steps = Steps(model, self._state, self._weights, self._places)
+        self._finished: PruningReport | None = None
+        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
+        self._optimizer: ref[Optimizer] | None = None
         self._dropout = Dropout(model)
+        finalize(self, self._dropout.restore).atexit = False
 
     @property
     def recipe(self) -> Recipe:
@@ -110,7 +114,12 @@ class Pruner:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of the prunable weights that are exactly zero now, counted (one pass)."""
+        """Fraction of the prunable weights that are exactly zero now, counted (one pass).
+
+        Raises:
+            ValueError: The model no longer holds them.
+        """
+        self._places.check()
         return sum(count_zeros(site.parameter) for site in self._state.selected) / self.prunable
 
     @property
@@ -134,35 +143,44 @@ class Pruner:
 
         Where several patterns share a place its pattern stands before the name.
         """
-        ratios, groups = self.recipe.budget.ratios(self._state.budget), self._state.groups
-        if ratios is None:
-            return {}
-        several = len({group.name for group in groups}) < len(groups)
-        names = [f"{group.pattern} {group.name}" if several else group.name for group in groups]
-        return dict(zip(names, ratios.tolist(), strict=True))
+        return self._state.ratios()
+
+    @property
+    def attached(self) -> bool:
+        """Whether it prunes at the steps of an optimizer now."""
+        return bool(self._hooks)
 
     def attach(self, optimizer: Optimizer) -> None:
         """Prune at every step of ``optimizer`` from now on. Nothing else in the loop changes.
 
         If the recipe asks for less dropout (``auto`` for none), the model has it from now on, until
-        the pruner finishes or is detached.
+        the pruner finishes or is detached. A pruner that was attached to some of the same weights
+        before, by a training that broke off, is detached, with a warning: one acts on a weight.
 
         Args:
-            optimizer: Any torch optimizer that holds the prunable weights, or Accelerate's wrapper
-                of one.
+            optimizer: Any torch optimizer that holds the prunable weights, or a wrapper of one:
+                Accelerate's, or one that contains optimizers.
 
         Raises:
             ValueError: It is no torch optimizer, it does not hold every prunable weight, it writes
-                to gradients that the score reads after it, or this pruner is attached already.
+                to gradients or weights that the recipe needs as they are, the model no longer holds
+                the weights, or this pruner is attached to another or has finished.
         """
-        if self._hooks:
-            raise ValueError("this pruner is attached to an optimizer already")
         if self._finished:
             raise ValueError("this pruner has finished: make another for another training")
-        optimizer = optimizers.innermost(optimizer)
-        optimizers.check_holds(optimizer, self._state.selected)
-        if self.recipe.score.observes_new:
-            optimizers.check_keeps_gradients(optimizer)
+        self._places.check()
+        optimizer = optimizers.stepping(optimizer, self._state.selected)
+        before = self._optimizer() if self._optimizer and self._hooks else None
+        if before is optimizer:
+            return
+        if before is not None:
+            raise ValueError(
+                "this pruner is attached to an optimizer already: pruner.detach() first, to go on "
+                "with another"
+            )
+        optimizers.check_fits(optimizer, self.recipe)
+        self.detach()  # from an optimizer that is gone
+        self._take_over()
         if not self._state.sites and self.recipe.for_weights(self._state.fitted.selection) != (
             self.recipe
         ):
@@ -171,23 +189,43 @@ class Pruner:
                 "recipe keeps: load the model's weights first, then make the pruner"
             )
         self._state.allocate()
-        if not self._idle:
-            self._weights.attach()
-            self._dropout.scale(self.recipe.dropout)
-        model, mask = unwrapped(self._model), self.recipe.mask
+        self._optimizer, self._steps.seen = ref(optimizer), False
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_pre_hook(self._steps.before),
+            optimizer.register_step_post_hook(self._steps.after),
+            Unseen(self._state.selected[0], lambda: self._steps.seen),
         ]
-        if mask.latent:
-            self._hooks.append(model.register_state_dict_pre_hook(Hook(self._before_saving)))
-        if mask.stochastic:
-            self._hooks.append(model.register_forward_pre_hook(Hook(self._before_forward)))
+        if self._steps.idle:
+            return
+        self._hooks += self._weights.attach()
+        if self.recipe.dropout != 1:
+            self._dropout.scale(self.recipe.dropout)
+        model = unwrapped(self._model)
+        if self.recipe.mask.latent:
+            resting = Hook(before_copying=self._weights.rest)
+            self._hooks.append(model.register_state_dict_pre_hook(resting))
+        if self.recipe.mask.stochastic:
+            sampling = Hook(self._steps.before_forward)
+            self._hooks.append(model.register_forward_pre_hook(sampling))
+
+    def _take_over(self) -> None:
+        """Be the one pruner of these weights."""
+        for other in ownership.claim(self, [site.parameter for site in self._state.selected]):
+            acted = other.attached and other._optimizer() is not None
+            other.detach()
+            if acted:
+                warnings.warn(
+                    f"another pruner ({other.recipe.method}, at step {other.step} of "
+                    f"{other.total_steps}) was attached to these weights and is detached: one acts "
+                    "on a weight, the last that is attached",
+                    SenteiWarning,
+                    stacklevel=3,
+                )
 
     def detach(self) -> None:
         """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
-        self._rest()
-        self._dropout.scale(1)
+        self._weights.rest()
+        self._dropout.restore()
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -195,22 +233,33 @@ class Pruner:
     def finish(self) -> PruningReport:
         """Make the last decision at the final sparsity, detach, drop the state, and report.
 
-        Where the last training step has decided already, no weight changes.
+        Where the last training step has decided already, and nobody has written to the weights
+        since, no weight changes. What was pruned and is not zero, because somebody has, is zeroed
+        again, with a warning; so is one given where more is zero than was decided.
 
         Returns:
             The report; every number in it is measured on the model's weights.
 
         Raises:
-            ValueError: No optimizer step was seen, or too few for the score to mean anything.
+            ValueError: No optimizer step was seen, or too few for the score to mean anything; the
+                model no longer holds the weights, another pruner has taken them over, or they were
+                written to where that cannot be joined with the last decision.
             FloatingPointError: A prunable weight is NaN or infinite.
         """
+        if self._finished:
+            raise ValueError("this pruner has finished already")
+        if not ownership.owns(self, [site.parameter for site in self._state.selected]):
+            raise ValueError(
+                "another pruner has been attached to these weights since, and acts on them: finish "
+                "that one"
+            )
         if self.step == 0:
             raise ValueError(
                 "pruning never ran: no step of an attached optimizer was seen. Call "
                 "pruner.attach(optimizer) before training, with the optimizer that is stepped"
             )
-        if self._finished:
-            raise ValueError("this pruner has finished already")
+        self._places.check()
+        self._weights.check_form()
         if self.target < self.recipe.schedule.sparsity:
             warnings.warn(
                 f"training stopped at step {self.step} of {self.total_steps}: pruning straight "
@@ -218,22 +267,50 @@ class Pruner:
                 SenteiWarning,
                 stacklevel=2,
             )
-        self._rest()
-        if not self._idle:
+        self._weights.rest()
+        if not self._steps.idle:
             self._decide_last()
         self.detach()
-        report = self._report()
+        self._finished = self._report()
         self._state.release()
-        self._finished = True
-        return report
+        return self._finished
 
     @torch.no_grad()
     def _decide_last(self) -> None:
-        if decide.decide_last(self._state):
+        if decide.is_due(self._state):
+            if not self._weights.as_written:
+                raise ValueError(
+                    f"the weights were written to after step {self.step}, by {audit.WRITERS}, and "
+                    "the last decision, still to be made, would undo it, because this recipe keeps "
+                    "the dense weights aside: finish first, then average or load into a copy of "
+                    "the model and mask that with pruner.mask_"
+                )
+            decide.decide_last(self._state)
             self._weights.write(self._state.progress(self.total_steps), updated=True)
             # Torch counts no changes of parameter.data, and no step of an optimizer tells of these.
             torch.autograd.graph.increment_version(site.parameter for site in self._state.sites)
+        audit.check_finite(self._state)
+        audit.enforce_(self._state, stacklevel=3)
         decide.warn_if_far(self._state, stacklevel=4)
+
+    def mask_(self, copy: nn.Module | Mapping[str, Tensor]) -> float:
+        """Zero in a copy of the model what is pruned in the model: in averaged weights (EMA, SWA).
+
+        An average over training is dense where weights were pruned on the way. Call it after
+        :meth:`finish`, with the copy that is to be kept, or in training before the copy is
+        evaluated.
+
+        Args:
+            copy: A copy of the model, wrapped or not (``AveragedModel``), or its state dict.
+
+        Returns:
+            The fraction of its prunable weights that are zero now.
+
+        Raises:
+            ValueError: It is no copy of this model; nothing has been attached yet; or somebody has
+                written to the model since :meth:`finish`.
+        """
+        return audit.mask_copy_(self._state, copy, self._finished)
 
     @torch.no_grad()
     def _report(self) -> PruningReport:
@@ -245,8 +322,8 @@ class Pruner:
         Pass it to :meth:`load_state_dict` of a pruner with the same model, recipe and steps; the
         run then continues bit for bit.
         """
-        self._rest()
-        return self._state.to_dict()
+        self._weights.restore()
+        return self._state.to_dict(self._weights.at_rest)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken. The weights are loaded by their owner.
@@ -258,7 +335,7 @@ class Pruner:
         """
         self._state.load_dict(state)
         self._weights.forget()
-        self._expected_weights = state["weights"]
+        self._steps.expected_weights = state["weights"]
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`state_dict` as one safetensors file; an earlier file there stays whole
@@ -281,110 +358,3 @@ class Pruner:
         except ValueError as error:
             message = str(error)
             raise ValueError(message if str(path) in message else f"{path}: {message}") from error
-
-    # At the hooks.
-
-    @property
-    def _idle(self) -> bool:
-        """At sparsity 0 training is left alone: no score, no penalty, no mask."""
-        return self.recipe.schedule.sparsity == 0
-
-    @torch.no_grad()
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._skipping = optimizers.overflowed(optimizer)
-        if self._skipping:
-            self._rest()
-            self._weights.sampled_forward = False
-        else:
-            self._weights.restore(self._state.progress(self.step))
-        if self._skipping or self._idle:
-            return
-        if self.step == 0:
-            self._check_teacher()
-        self._check_weights()
-        optimizers.unscale_(optimizer)
-        if observe.reads_gradient(self.recipe):
-            if next(iter(args[1:]), kwargs.get("closure")) is not None:
-                raise ValueError(
-                    "this recipe reads or changes gradients before the optimizer's step, but a "
-                    "closure computes them inside: step without a closure, or (where the score is "
-                    "why) use score.iterate='new'"
-                )
-            progress = self._state.progress(self.step + 1, decision=self.step)
-            observe.before_step(self._state, progress, sampled=self._weights.sampled_forward)
-        if observe.shrinks(self.recipe):
-            self._lr = optimizers.learning_rates(optimizer)
-        self._weights.swap()
-
-    @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._skipping:
-            return
-        self._state.step += 1
-        if self.step == self.total_steps + 1:
-            warnings.warn(
-                f"training goes on past total_steps={self.total_steps}: the sparsity stays at "
-                f"{self.recipe.schedule.sparsity:g}",
-                SenteiWarning,
-                stacklevel=2,
-            )
-        if self._idle:
-            return
-        state, weights, progress = self._state, self._weights, self._state.progress(self.step)
-        weights.swap()
-        if observe.shrinks(self.recipe):
-            observe.shrink(state, self._lr, progress)
-        if self.recipe.score.observes_new:
-            observe.after_step(state, self.step)
-        state.scores_changed |= self.recipe.score.changes_at(self.step)
-        updated = self.recipe.schedule.is_update(self.step, self.total_steps)
-        if updated:
-            if not self.recipe.mask.latent:
-                weights.write(progress, updated=False)  # a held weight is zero when it is ranked
-            decide.decide(state, progress, self.step)
-        weights.write(progress, updated=updated)
-        weights.step_done()
-
-    @torch.no_grad()
-    def _before_forward(self, module: nn.Module, args: Any) -> None:
-        """Write a sample of stochastic weights in training, the deterministic ones otherwise."""
-        if getattr(module, "_is_replica", False):
-            raise ValueError(
-                "stochastic gates cannot be drawn under DataParallel, which has copied the weights "
-                "by then: use one process a GPU (torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
-            )
-        if module.training and not self._idle:
-            self._check_weights()
-            self._weights.sample()
-        else:
-            self._rest()
-
-    def _before_saving(self, module: nn.Module, prefix: str, keep_vars: bool) -> None:
-        self._rest()
-
-    @torch.no_grad()
-    def _rest(self) -> None:
-        """Leave the deterministic weights in the modules."""
-        self._weights.rest(self._state.progress(self.step))
-
-    def _check_teacher(self) -> None:
-        """The pruner prunes; somebody else must bring the teacher that a recipe asks for."""
-        distill = self.recipe.distill
-        if distill and distill.required and not taught(self._model):
-            warnings.warn(
-                f"the recipe {self.recipe.method} learns from a teacher, and none is attached: use "
-                "sentei.Distiller(model, teacher, recipe.distill).attach(), or say that there is "
-                "none with the recipe's distill=None",
-                SenteiWarning,
-                stacklevel=3,
-            )
-
-    def _check_weights(self) -> None:
-        """Refuse weights that somebody else has exchanged since the last step."""
-        if self._expected_weights is not None and self._expected_weights != self._state.checksum():
-            raise ValueError(
-                f"cannot resume at step {self.step}: the prunable weights are not what they were "
-                "when the pruner's state was saved; load the model's weights of the same checkpoint"
-            )
-        self._expected_weights = None
-        self._weights.check_untouched()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,26 +11,29 @@ import torch
 from torch import Tensor
 
 from sentei import serialization
+from sentei.distributed import processes
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
-from sentei.pruning.checkpoint import first_difference
 from sentei.pruning.cut import Bracket
+from sentei.pruning.saved import (
+    copy_,
+    first_difference,
+    miscounted,
+    other_length,
+    other_tensors,
+    parse,
+)
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
 
-FORMAT = 5
+FORMAT = 6
 """Of :meth:`PruningState.to_dict`."""
 
 CHECKED = 4096
 """Weights of every site by which a checkpoint is known again."""
-
-_KEYS = frozenset(
-    "recipe total_steps step pruned settled weights brackets updates masks memory units "
-    "budget".split()
-)
 
 
 @dataclass
@@ -45,6 +48,9 @@ class SiteState:
     keep: Tensor
     memory: dict[str, Tensor]
     latent: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.dtype = self.weight.dtype
 
     @property
     def weight(self) -> Tensor:
@@ -149,6 +155,17 @@ class PruningState:
             ramp=schedule.ramp(step, total),
         )
 
+    def ratios(self) -> dict[str, float]:
+        """Kept ratio by name of a place, where they are learned; by its pattern too, where several
+        share one.
+        """
+        ratios, groups = self.recipe.budget.ratios(self.budget), self.groups
+        if ratios is None:
+            return {}
+        several = len({group.name for group in groups}) < len(groups)
+        names = [f"{group.pattern} {group.name}" if several else group.name for group in groups]
+        return dict(zip(names, ratios.tolist(), strict=True))
+
     # Memory.
 
     def allocate(self) -> None:
@@ -242,116 +259,86 @@ class PruningState:
 
     # Saved and loaded.
 
-    def to_dict(self) -> dict[str, Any]:
-        """What resuming needs besides the weights: plain values and tensors, no copies."""
+    def to_dict(self, at_rest: Callable[[Site], Tensor | None]) -> dict[str, Any]:
+        """What resuming needs besides the weights: plain values and tensors, no copies.
+
+        ``at_rest`` gives the weights of a site that are saved, where the module holds others.
+        """
         self.allocate()
         return {
             "format": FORMAT,
             "recipe": serialization.to_dict(self.recipe),
             "total_steps": self.total_steps,
+            "processes": processes(),
             "step": self.step,
             "pruned": self.pruned,
             "settled": self.settled,
-            "weights": self.checksum(),
-            "brackets": {
-                str(number): [bracket.low, bracket.high, bracket.threshold]
-                for number, bracket in self.brackets.items()
-            },
+            "weights": self.checksum(at_rest),
             "updates": [update.model_dump() for update in self.updates],
-            "masks": {state.site.name: state.keep for state in self.sites.values()},
-            "memory": {state.site.name: state.tensors for state in self.sites.values()},
-            "units": self._unit_tensors(),
-            "budget": self.budget,
-        }
-
-    def _unit_tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {
-            f"{unit.group.pattern} {unit.group.name}": {"keep": unit.keep, **unit.memory}
-            for unit in self.units
-            if unit.group.pooled
+            **self._tensors(),
         }
 
     def load_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_dict` gave, copied.
 
         Raises:
-            ValueError: It is of another format, recipe, number of steps or scope; nothing has
-                changed then.
+            ValueError: It is damaged, or of another format, recipe, number of steps or scope;
+                nothing has changed then.
         """
-        if saved.get("format") != FORMAT:
-            raise ValueError(
-                f"pruner state of format {saved.get('format')}; this version reads {FORMAT}"
-            )
-        if missing := sorted(_KEYS - saved.keys()):
-            raise ValueError(f"not a whole pruner state: it has no {missing[0]!r}")
-        recipe = self._recipe_of(saved)
-        new = serialization.to_dict(recipe)
-        difference = first_difference(saved["recipe"], new, "recipe")
-        if difference is None and saved["total_steps"] != self.total_steps:
-            difference = f"total_steps was {saved['total_steps']}, is {self.total_steps}"
-        difference = difference or self._difference(saved)
+        state, allocated = parse(saved, FORMAT), bool(self.sites)
+        recipe = self._recipe_of(state.recipe)
+        difference = first_difference(state.recipe, serialization.to_dict(recipe), "recipe")
+        difference = difference or other_length(state, self.total_steps, processes())
+        if difference is None:
+            self.allocate()
+            difference = other_tensors(state, self._tensors()) or miscounted(state)
         if difference:
+            if not allocated:  # what stands aside is of the weights when training begins
+                self.release()
             raise ValueError(f"cannot resume: {difference}")
         self.recipe = recipe
-        self.allocate()
-        for state in self.sites.values():
-            state.keep.copy_(saved["masks"][state.site.name])
-            for name, tensor in state.tensors.items():
-                tensor.copy_(saved["memory"][state.site.name][name])
-        for unit, tensors in self._unit_tensors().items():
-            for name, tensor in tensors.items():
-                tensor.copy_(saved["units"][unit][name])
-        for name, tensor in self.budget.items():
-            tensor.copy_(saved["budget"][name])
-        self.step, self.pruned, self.settled = saved["step"], saved["pruned"], saved["settled"]
-        self.brackets = {int(i): Bracket(*ends) for i, ends in saved["brackets"].items()}
-        self.updates = [UpdateRecord(**update) for update in saved["updates"]]
-        self.quotas, self.scores_changed = (), True
+        copy_(self._tensors(), dict(state))
+        self.step, self.pruned, self.settled = state.step, state.pruned, state.settled
+        self.updates = state.records
+        self.brackets, self.quotas, self.scores_changed = {}, (), True
+
+    def _tensors(self) -> dict[str, Any]:
+        """All that it keeps, by part and name."""
+        return {
+            "masks": {state.site.name: state.keep for state in self.sites.values()},
+            "memory": {state.site.name: state.tensors for state in self.sites.values()},
+            "units": {
+                f"{unit.group.pattern} {unit.group.name}": {"keep": unit.keep, **unit.memory}
+                for unit in self.units
+                if unit.group.pooled
+            },
+            "budget": self.budget,
+        }
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
         """The recipe, with the sparsity that was in the model when the saved pruning began.
 
         Weights that are kept may have come to zero since.
         """
-        schedule, then = self.recipe.schedule, saved["recipe"]["schedule"]
-        if not schedule.from_model or then["kind"] != schedule.label:
+        schedule, then = self.recipe.schedule, saved.get("schedule")
+        if not schedule.from_model or not isinstance(then, Mapping):
             return self.recipe
-        schedule = schedule.model_copy(update={"sparsity": then["sparsity"]})
+        sparsity = then.get("sparsity")
+        plausible = isinstance(sparsity, float) and 0 <= sparsity < 1
+        if then.get("kind") != schedule.label or not plausible:
+            return self.recipe
+        schedule = schedule.model_copy(update={"sparsity": sparsity})
         return self.recipe.model_copy(update={"schedule": schedule})
 
-    def _difference(self, saved: Mapping[str, Any]) -> str | None:
-        """Why saved tensors do not fit, naming the first site; None if they do."""
-        shapes = {site.name: tuple(site.parameter.shape) for site in self.selected}
-        for name, mask in saved["masks"].items():
-            if name not in shapes:
-                return f"{name} was pruned and is not in the scope now"
-            if tuple(mask.shape) != shapes[name]:
-                return f"{name} was {tuple(mask.shape)} and is {shapes[name]} now"
-        for name in shapes:
-            if name not in saved["masks"]:
-                return f"{name} is in the scope now and was not pruned"
-        for state in self.sites.values():
-            for name in state.tensors:
-                if name not in saved["memory"].get(state.site.name, {}):
-                    return f"the saved state has no {name} of {state.site.name}"
-        for unit, tensors in self._unit_tensors().items():
-            for name, ours in tensors.items():
-                theirs = saved["units"].get(unit, {}).get(name)
-                if theirs is None:
-                    return f"the saved state has no {name} of the units {unit}"
-                if theirs.shape != ours.shape:
-                    return f"{unit} had {theirs.numel()} units and has {ours.numel()} now"
-        return next(
-            (f"the saved state has no {n}" for n in self.budget if n not in saved["budget"]), None
-        )
-
-    def checksum(self) -> int:
+    def checksum(self, at_rest: Callable[[Site], Tensor | None] = lambda site: None) -> int:
         """Of some of every site's bytes: tells one checkpoint's weights from another's.
 
         Of every site, because one may be wholly zero.
         """
         checksum = 0
         for site in self.selected:
-            some = site.parameter.detach().view(-1)[:CHECKED].cpu()
+            weight = at_rest(site)
+            weight = site.parameter.detach() if weight is None else weight
+            some = weight.reshape(-1)[:CHECKED].cpu()
             checksum = zlib.crc32(some.view(torch.uint8).numpy().data, checksum)
         return checksum

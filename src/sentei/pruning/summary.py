@@ -93,14 +93,7 @@ def _histogram(
 
 
 def summarize(state: PruningState, model: nn.Module) -> PruningReport:
-    """The report of a pruning that has come to its end; every number is counted in the weights.
-
-    Raises:
-        FloatingPointError: A prunable weight is NaN or infinite.
-    """
-    for site in state.selected:
-        if not torch.isfinite(site.parameter.data).all():
-            raise FloatingPointError(f"{site.name} holds NaN or infinite weights")
+    """The report of a pruning that has come to its end; every number is counted in the weights."""
     zeros = [count_zeros(site.parameter) for site in state.selected]
     parameters = list(model.parameters())
     weights, scores = histograms(

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedTokenizerBas
 
 from sentei.distill.augment import Word, augment
 from sentei.files import replacing
+from sentei.models.beginnings import beginning
 from sentei.models.inputs import positions
 from sentei.models.loading import is_a, load_pretrained, load_tokenizer, locate_model
 from sentei.run.settings import Settings
@@ -69,6 +70,7 @@ class MaskedLM:
             raise ValueError(f"--lm {name}: its tokenizer has no mask token; name a masked LM")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = _load(AutoModelForMaskedLM, folder, "lm").to(self.device)
+        self.limit = min(self.tokenizer.model_max_length, 512, positions(self.model) or 512)
         self.words = whole_words(self.tokenizer)
         vocabulary = self.model.config.vocab_size
         self.allowed = torch.tensor([i in self.words for i in range(vocabulary)])
@@ -87,26 +89,27 @@ class MaskedLM:
         mask = str(self.tokenizer.mask_token)
         if mask in text:
             return [[] for _ in words]
+        text = beginning(text, self.limit, self.tokenizer)
+        seen_words = [word for word in words if word.end <= len(text)]
         candidates = []
-        for start in range(0, len(words), LM_BATCH):
-            part = words[start : start + LM_BATCH]
+        for start in range(0, len(seen_words), LM_BATCH):
+            part = seen_words[start : start + LM_BATCH]
             masked = [text[: word.start] + mask + text[word.end :] for word in part]
             scores, whole = self._scores(masked, text)
             best = scores.topk(min(self.count + 1, int(self.allowed.sum()))).indices.tolist()
             for word, order, seen in zip(part, best, whole, strict=True):
                 likely = [self.words[i] for i in order] if seen else []
                 candidates.append(_others(word.text, likely, self.count))
-        return candidates
+        return candidates + [list[str]() for _ in words[len(seen_words) :]]
 
     @torch.no_grad()
     def _scores(self, masked: list[str], text: str) -> tuple[Tensor, list[bool]]:
         """Scores of whole words at each mask, and whether it was not cut off."""
-        limit = min(self.tokenizer.model_max_length, 512, positions(self.model) or 512)
         batch = self.tokenizer(
             masked,
             [text] * len(masked),
             truncation=True,
-            max_length=limit,
+            max_length=self.limit,
             padding=True,
             return_tensors="pt",
         ).to(self.device)

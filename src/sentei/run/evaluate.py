@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from sentei.data.features import Features, check_positions
+from sentei.data.features import Features, check_inputs
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
 from sentei.run.settings import Settings
 from sentei.tasks.corpus import Corpus, load_evaluation
@@ -78,7 +78,7 @@ def evaluate(
     Raises:
         ValueError: The model's output is not finite, or texts are longer than it takes.
     """
-    check_positions(features, model)
+    check_inputs(features, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     return metrics_of(model, processor, corpus, features, batch_size)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from sentei.data.formats import read_text, suffix
+from sentei.data.formats import lines, read_text, suffix
 from sentei.data.sources import read
 from sentei.run.settings import Settings
 from sentei.tasks.classification import Classification
@@ -43,8 +43,7 @@ def read_texts(path: Path, task: Classification) -> Texts:
         ValueError: It is missing, empty or damaged, or has no such column; names the place.
     """
     if path.is_file() and suffix(path) == ".txt" and task.text_column is None:
-        # not splitlines(), which also splits at U+2028, U+0085 and others inside a text
-        return [line for line in read_text(path, task.encoding).split("\n") if line.strip()]
+        return [line for line in lines(read_text(path, task.encoding)) if line.strip()]
     return _joined(*task.texts(read(path, task.format(), ("train",))))
 
 

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from sentei.messages import listing
+from sentei.models.beginnings import all_beginnings
 from sentei.models.loading import is_a
 from sentei.runtime.encoder import Array
 
@@ -46,6 +47,7 @@ def _encode(texts: Sequence[Text], tokenizer: Any, longest: int, **options: Any)
     first = [text if isinstance(text, str) else text[0] for text in texts]
     second = None if isinstance(texts[0], str) else [text[1] for text in texts]
     limit = min(longest, tokenizer.model_max_length)
+    first, second = all_beginnings(first, second, limit, tokenizer)
     return tokenizer(first, second, truncation=True, max_length=limit, **options)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from sentei.data.features import Features, check_length
+from sentei.data.features import Features, check_inputs, check_length
 from sentei.messages import counted
 
 _PIECE: Final = 1 << 16
@@ -30,6 +30,11 @@ class Blocks(Features):
     def lengths(self) -> NDArray[np.int64]:
         """The same for all."""
         return np.full(len(self._ids), self._ids.shape[1])
+
+    @property
+    def largest(self) -> Mapping[str, int]:
+        """The largest number of a token."""
+        return {"input_ids": int(self._ids.max())}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -67,6 +72,7 @@ def check_causal(model: PreTrainedModel, blocks: Features) -> None:
     Raises:
         ValueError: It is or does.
     """
+    check_inputs(blocks, model)
     ids = torch.from_numpy(blocks[0]["input_ids"])
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and len(ids) > limit:

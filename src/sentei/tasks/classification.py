@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from pydantic import model_validator
 
+from sentei.data.labels import in_order, parses, read_names
 from sentei.data.table import Table
 from sentei.messages import counted, listing, short
 from sentei.models.demo import DEMO
@@ -16,11 +18,15 @@ from sentei.tasks.labelled_texts import LabelledTexts
 from sentei.tasks.text import TextColumn
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from sentei.data.features import Features
     from sentei.tasks.task import Collator
 
 MAX_CLASSES: Final = 1000
 """More distinct whole numbers than this in a label column are taken for values, not classes."""
+
+_NUMBERS: Final = "To predict a number use --regression; for classes write whole numbers or names."
 
 _OBVIOUS: Final[tuple[tuple[str, str | None], ...]] = (
     ("text", None),
@@ -123,8 +129,17 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         if self.regression:
             cells = table.column(label_column, "--label-column")
             return LabelledTexts(texts, pairs, _values(table, cells), (), source)
-        labels = _labels(table, table.labels(label_column, "--label-column"))
-        names = table.classes(label_column) or _class_names(table, labels)
+        cells, names = table.labels(label_column, "--label-column"), table.classes(label_column)
+        if names is None:
+            labels = read_names(cells, table.fail, _NUMBERS)
+            names = in_order(labels, table.name)
+            if len(names) > MAX_CLASSES and all(parses(int, name) for name in names):
+                raise ValueError(
+                    f"{table.name}: the labels are {len(names):,} different numbers, too many for "
+                    f"classes (at most {MAX_CLASSES:,}). To predict a number use --regression."
+                )
+        else:
+            labels = [_declared(cell, partial(table.fail, row)) for row, cell in enumerate(cells)]
         index = {name: i for i, name in enumerate(names)}
         return LabelledTexts(texts, pairs, [index[label] for label in labels], names, source)
 
@@ -170,8 +185,8 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         if examples.label_names and len(set(examples.labels)) == 1:
             only = examples.label_names[int(examples.labels[0])]
             raise ValueError(
-                f"{examples.source}: every example has the label {only!r}. There is nothing to "
-                f"learn from one class; is --label-column the right one?"
+                f"{examples.source}: every example has the label {short(only)}. There is nothing "
+                f"to learn from one class; is --label-column the right one?"
             )
 
     # ------------------------------------------------------------------ model and features
@@ -181,6 +196,36 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
         if not examples.label_names:
             return {"num_labels": 1, "problem_type": "regression"}
         return super().head(examples) | {"problem_type": "single_label_classification"}
+
+    def load_processor(self, folder: str) -> Any:
+        """The tokenizer; for an encoder-decoder one that leaves texts texts.
+
+        Its head reads the state at the end token, of which every text must have as many: where
+        ``</s>`` is written out in a text, it is that token to ``pipeline``, but no text's end. The
+        tokenizer is saved so, and ``pipeline`` reads texts as training did.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        if not AutoConfig.from_pretrained(folder).is_encoder_decoder:
+            return super().load_processor(folder)
+        return self.padded(AutoTokenizer.from_pretrained(folder, split_special_tokens=True))
+
+    def check_model(self, model: PreTrainedModel, features: Features) -> None:
+        """Refuse a model that finds no place, or not as many in every text, to read an answer at.
+
+        Raises:
+            ValueError: It does.
+        """
+        super().check_model(model, features)
+        end = model.config.eos_token_id
+        if model.config.is_encoder_decoder and isinstance(end, int):
+            ends = {features[i]["input_ids"].count(end) for i in range(len(features))}
+            if len(ends) > 1 or 0 in ends:
+                raise ValueError(
+                    f"--model: a {model.config.model_type} model classifies by its end token, "
+                    f"number {end}, and the tokenizer puts {listing(map(str, sorted(ends)))} of it "
+                    f"into a text: use the tokenizer that the model came with"
+                )
 
     def features(
         self, examples: LabelledTexts, processor: Any, *, seed: int | None = None
@@ -200,39 +245,9 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
 # ------------------------------------------------------------------------------ labels
 
 
-def _labels(table: Table, cells: list[object]) -> list[str]:
-    labels = list[str]()
-    for row, cell in enumerate(cells):
-        if isinstance(cell, bool):
-            cell = str(cell).lower()
-        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-            cell = ""
-        if not isinstance(cell, str | int | float):
-            table.fail(row, f"the label is {short(cell)}; a label is a name or a whole number.")
-        label = str(cell).strip()
-        if not label:
-            table.fail(row, "there is no label; add it or take the row out.")
-        labels.append(label)
-    return labels
-
-
-def _class_names(table: Table, labels: list[str]) -> tuple[str, ...]:
-    distinct = set(labels)
-    if all(_parses(int, label) for label in distinct):
-        if len(distinct) > MAX_CLASSES:
-            raise ValueError(
-                f"{table.name}: the labels are {len(distinct):,} different numbers, too many for "
-                f"classes (at most {MAX_CLASSES:,}). To predict a number use --regression."
-            )
-        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
-    if all(_parses(float, label) for label in distinct):
-        row = next(row for row, label in enumerate(labels) if not _parses(int, label))
-        table.fail(
-            row,
-            f"the label {labels[row]!r} is a decimal number. To predict a number use "
-            f"--regression; for classes write whole numbers or names.",
-        )
-    return tuple(sorted(distinct))
+def _declared(cell: object, fail: Callable[[str], NoReturn]) -> str:
+    """The name of a class out of a column that declares its classes."""
+    return cell if isinstance(cell, str) else fail("there is no label; take the row out.")
 
 
 def _values(table: Table, cells: list[object]) -> list[float]:
@@ -240,18 +255,10 @@ def _values(table: Table, cells: list[object]) -> list[float]:
     for row, cell in enumerate(cells):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             table.fail(row, "there is no label; add a number or take the row out.")
-        if not isinstance(cell, str | int | float) or not _parses(float, cell):
+        if not isinstance(cell, str | int | float) or not parses(float, cell):
             table.fail(row, f"the label {short(cell)} is not a number; regression needs numbers.")
         value = float(cell)
         if not math.isfinite(value):
             table.fail(row, f"the label is {value}; regression needs finite numbers.")
         values.append(value)
     return values
-
-
-def _parses(kind: type[int] | type[float], value: str | int | float) -> bool:
-    try:
-        kind(value)
-    except (ValueError, OverflowError):
-        return False
-    return True

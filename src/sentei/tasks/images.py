@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
 from sentei.data.formats import ARROW, suffix
+from sentei.data.labels import read_names, warn_of_likes
 from sentei.data.table import no_column
-from sentei.messages import counted
+from sentei.messages import counted, short
 from sentei.tasks.labelled import Labelled
 from sentei.tasks.options import Option
 from sentei.tasks.pictures import Pictures, read_folder, subfolders
+from sentei.untrusted import reading
 
 if TYPE_CHECKING:
     from sentei.data.features import Features
@@ -79,24 +81,33 @@ class Images(Labelled[Pictures]):
         Raises:
             ValueError: A column is missing or holds something else.
         """
-        from datasets import ClassLabel
+        from datasets import ClassLabel, Image
 
         usual = [one for one in ("image", "img") if one in dataset.column_names] or ["image"]
         image, label = self.image_column or usual[0], self.label_column or "label"
         for column, option in ((image, "--image-column"), (label, "--label-column")):
             if column not in dataset.column_names:
                 raise ValueError(no_column(name, column, dataset.column_names, option))
-        cells, feature = list(dataset[label]), dataset.features[label]
-        for row, cell in enumerate(cells, start=1):
-            if cell is None or cell == -1:
-                raise ValueError(f"{name}, row {row}: there is no label; take the row out.")
+
+        def fail(row: int, reason: str) -> NoReturn:
+            raise ValueError(f"{name}, row {row + 1}: {reason}")
+
+        with reading(name, f"its column {short(label)} is damaged"):
+            cells, feature = list(dataset[label]), dataset.features[label]
         if isinstance(feature, ClassLabel):
             names, labels = tuple(feature.names), cells
+            for row, cell in enumerate(cells):
+                if cell is None or cell == -1:
+                    fail(row, "there is no label; take the row out.")
         else:
-            names = tuple(sorted({str(cell) for cell in cells}))
+            found = read_names(cells, fail, "A class is a whole number or a name.")
+            names = tuple(sorted(set(found)))
+            warn_of_likes(names, name)
             index = {name: number for number, name in enumerate(names)}
-            labels = [index[str(cell)] for cell in cells]
+            labels = [index[one] for one in found]
         source = f"{name} ({image} -> {label}, {counted(len(labels), 'image')})"
+        if isinstance(dataset.features[image], Image):
+            dataset = dataset.cast_column(image, Image(decode=False))
         return Pictures(dataset[image], list(range(len(labels))), labels, names, source)
 
     def check_training(self, examples: Pictures) -> None:
@@ -107,7 +118,8 @@ class Images(Labelled[Pictures]):
         """
         if len(set(examples.labels)) == 1:
             raise ValueError(
-                f"{examples.source}: every image is of the class {examples.label_names[0]!r}. "
+                f"{examples.source}: every image is of the class "
+                f"{short(examples.label_names[examples.labels[0]])}. "
                 f"There is nothing to learn from one class."
             )
 

@@ -27,14 +27,16 @@ class Pixels(Features):
         self.flip = flip
         self.epoch = 0
         mean = np.atleast_1d(np.asarray(getattr(processor, "image_mean", None) or [0.5] * 3))
-        self._mode = "L" if len(mean) == 1 else "RGB"
+        self._grey = len(mean) == 1
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         i = range(len(self))[index]
-        image = self.pictures.open(i).convert(self._mode)
+        image = self.pictures.open(i)
+        if self._grey:
+            image = image.convert("L")
         if self.flip is not None and self._mirrored(i):
             from PIL import ImageOps
 

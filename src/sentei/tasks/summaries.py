@@ -103,25 +103,29 @@ class Summaries(TextColumn[SummaryPairs]):
     ) -> Features:
         """A pair each: the text cut at ``max_length``, the target at ``max_new_tokens``."""
         from sentei.data.features import Ragged, Tokens, check_length, chunks
+        from sentei.models.beginnings import beginning
 
         length, columns = self.length(processor), dict[str, Ragged]()
         check_length(length, processor)
         prefix = self.prefix or ""
         for chunk in chunks(len(examples)):
             texts = processor(
-                [prefix + text for text in examples.texts[chunk]],
+                [beginning(prefix + text, length, processor) for text in examples.texts[chunk]],
                 truncation=True,
                 max_length=length,
             )
             targets = processor(
-                text_target=examples.targets[chunk],
+                text_target=[
+                    beginning(text, self.max_new_tokens, processor)
+                    for text in examples.targets[chunk]
+                ],
                 truncation=True,
                 max_length=self.max_new_tokens,
             )
             inputs = {name: texts[name] for name in ("input_ids", "attention_mask")}
             for name, values in (*inputs.items(), ("labels", targets["input_ids"])):
                 columns.setdefault(name, Ragged()).extend(values)
-        return Tokens(columns)
+        return Tokens(columns, processor.pad_token_id)
 
     def collator(self, processor: Any) -> Collator:
         """Padding of both sides to the longest of a batch."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from sentei.data.holdout import set_aside
-from sentei.data.labels import renumber
+from sentei.data.labels import as_name, renumber, warn_of_likes
 from sentei.messages import counted, listing, short
 
 OUTSIDE: Final = "O"
@@ -44,7 +44,9 @@ class TaggedSentences:
             ValueError: There is no tag but O.
         """
         if names is None:
+            tags = [[as_name(tag) for tag in row] for row in tags]
             entities = sorted({tag[2:] for row in tags for tag in row if tag != OUTSIDE})
+            warn_of_likes(entities, source)
             names = (OUTSIDE, *(f"{prefix}-{entity}" for entity in entities for prefix in "BI"))
         if len(names) < 2:
             raise ValueError(

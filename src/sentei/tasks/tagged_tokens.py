@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from sentei.data.features import Ragged, Tokens, check_length, chunks
+from sentei.models.beginnings import first_words
 from sentei.tasks.tagged_sentences import TaggedSentences
 
 IGNORED: Final = -100
@@ -15,8 +16,8 @@ IGNORED: Final = -100
 class TaggedTokens(Tokens):
     """Tokenised sentences; ``words`` are the places of the words whose first piece has a label."""
 
-    def __init__(self, columns: dict[str, Ragged], words: Ragged) -> None:
-        super().__init__(columns)
+    def __init__(self, columns: dict[str, Ragged], words: Ragged, padding: int | None) -> None:
+        super().__init__(columns, padding)
         self.words = words
 
 
@@ -31,7 +32,7 @@ def tokenise(examples: TaggedSentences, tokenizer: Any, max_length: int) -> Tagg
     places = Ragged()
     for chunk in chunks(len(examples)):
         rows = tokenizer(
-            examples.sentences[chunk],
+            [first_words(words, max_length, tokenizer) for words in examples.sentences[chunk]],
             is_split_into_words=True,
             truncation=True,
             max_length=max_length,
@@ -44,7 +45,7 @@ def tokenise(examples: TaggedSentences, tokenizer: Any, max_length: int) -> Tagg
         for name, values in (*rows.items(), ("labels", labels)):
             columns.setdefault(name, Ragged()).extend(values)
         places.extend(words)
-    return TaggedTokens(columns, places)
+    return TaggedTokens(columns, places, tokenizer.pad_token_id)
 
 
 def _first_pieces(words: Iterable[int | None]) -> list[int | None]:

@@ -7,11 +7,12 @@ an I- that continues nothing begins a span.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from sentei.data.formats import ARROW, read_text, suffix
+from sentei.data.formats import ARROW, lines, read_text, suffix
 from sentei.data.table import Table
 from sentei.messages import counted, short
 from sentei.tasks.tagged_sentences import OUTSIDE, TaggedSentences, fault
@@ -74,19 +75,21 @@ class Tagging(TextTask[TaggedSentences]):
             _place("--tags-column", self.tags_column, -1),
         )
         sentences, tags, inside = list[list[str]](), list[list[str]](), False
-        text = read_text(path, self.encoding)
-        for number, line in enumerate(text.split("\n"), start=1):
+        text = read_text(path, self.format().encoding)
+        for number, line in enumerate(lines(text), start=1):
             cells = self._cells(line)
-            if not any(cells) or cells[0] == "-DOCSTART-":
+            if not line.strip() or not any(cells) or cells[0] == "-DOCSTART-":
                 inside = False
                 continue
+            if not inside and line.startswith("#") and fault("#", cells[-1]):
+                continue  # a comment before a sentence, as in CoNLL-U: no tag ends it
             if max(places) >= len(cells) or len(cells) < 2:
                 raise ValueError(
                     f"{path}, line {number}: {short(line)} has {counted(len(cells), 'column')}; a "
                     f"line is a token and its tag. See --tokens-column, --tags-column and "
                     f"--delimiter."
                 )
-            word, tag = (cells[place].strip() for place in places)
+            word, tag = (cells[place] for place in places)
             if reason := fault(word, tag):
                 raise ValueError(f"{path}, line {number}: {reason}")
             if not inside:
@@ -99,10 +102,10 @@ class Tagging(TextTask[TaggedSentences]):
 
     def _cells(self, line: str) -> list[str]:
         separator = (self.delimiter or "\t").replace("\\t", "\t")
-        line = line.removesuffix("\r")
         if self.delimiter or separator in line:
-            return line.split(separator)
-        return line.split()
+            return [cell.strip(" \t") for cell in line.split(separator)]
+        # not at every blank of Unicode: U+00A0 and U+3000 stand inside words, and are some
+        return re.split("[ \t]+", line.strip(" \t"))
 
     def from_table(self, table: Table) -> TaggedSentences:
         """The sentences of a table with a list of tokens and a list of tags in each row.

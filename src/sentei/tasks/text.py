@@ -107,14 +107,14 @@ class TextTask(Task[E]):
         return self.max_length or min(self.usual_length, tokenizer.model_max_length)
 
     def check_model(self, model: PreTrainedModel, features: Features) -> None:
-        """Refuse a model with fewer positions than the longest text has tokens.
+        """Refuse a model with fewer positions or tokens than the texts have.
 
         Raises:
             ValueError: It has.
         """
-        from sentei.data.features import check_positions
+        from sentei.data.features import check_inputs
 
-        check_positions(features, model)
+        check_inputs(features, model)
 
     def truncated(self, features: Features, processor: Any) -> float | None:
         """Fraction of the texts cut at the length limit."""

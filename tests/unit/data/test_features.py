@@ -15,7 +15,7 @@ from transformers import (
     RobertaModel,
 )
 
-from sentei.data.features import Ragged, Tokens, check_positions, tokenise
+from sentei.data.features import Ragged, Tokens, check_inputs, tokenise
 from sentei.tasks.labelled_texts import LabelledTexts
 
 
@@ -111,7 +111,7 @@ def test_texts_longer_than_the_models_positions(model, limit):
     def fits(length):
         ids = Ragged()
         ids.extend([[5] * 3, [5] * length])
-        check_positions(Tokens({"input_ids": ids}), built)
+        check_inputs(Tokens({"input_ids": ids}), built)
         built(torch.full((1, length), 5))
 
     fits(limit or 40)

@@ -51,7 +51,7 @@ def test_a_step_that_was_broken_off_leaves_no_dense_weights(recipe, then):
     elif then != "save":
         getattr(training.pruner, then)()
     weights = training.model.state_dict()
-    zeros = sum(int((block.weight == 0).sum()) for block in training.model.blocks)
+    zeros = sum(int((weights[f"blocks.{i}.weight"] == 0).sum()) for i in range(4))
     assert 0.69 < zeros / training.pruner.prunable < 0.71
     if then != "finish":  # which drops the masks
         masks = training.pruner.state_dict()["masks"]

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from helpers.pruning import projected, same, snapshot, stopped, unchanged
 from sentei.methods import known
 from sentei.pruning import checkpoint
+from sentei.pruning.saved import first_difference
 from sentei.serialization import override, to_dict
 from sentei.testing import STEPS, Training
 
@@ -52,7 +53,7 @@ def test_nested_tensors_and_plain_values(tmp_path):
     ],
 )
 def test_first_difference(old, new, difference):
-    assert checkpoint.first_difference(old, new, "r") == difference
+    assert first_difference(old, new, "r") == difference
 
 
 @METHODS

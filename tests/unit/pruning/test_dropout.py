@@ -35,7 +35,7 @@ def test_scaling_is_of_what_was_found_and_can_be_taken_back():
     found.scale(0.5)
     found.scale(0.5)
     assert model.probabilities == (0.05, 0.1, 0.15)
-    found.scale(1)
+    found.restore()
     assert model.probabilities == (0.1, 0.2, 0.3)
     assert (model.attention.dropout_rate, model.attention.scale) == (0.0, 0.5)
 
@@ -95,7 +95,7 @@ def test_without_dropout_training_is_the_same_twice(model):
     assert differs()
     found.scale(0)
     assert not differs()
-    found.scale(1)
+    found.restore()
     assert differs()
 
 

@@ -11,9 +11,9 @@ import sentei
 from helpers.pruning import MAGNITUDE, MOVEMENT, PLATON, same
 from sentei.pruning.optimizers import (
     check_keeps_gradients,
-    innermost,
     learning_rates,
     overflowed,
+    stepping,
     unscale_,
 )
 from sentei.testing import STEPS, Training
@@ -116,9 +116,11 @@ def parameters():
     return [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
 
 
-def test_the_innermost_optimizer_is_the_one_that_steps():
+def test_the_optimizer_in_plain_wrappers_is_the_one_that_steps():
     optimizer = torch.optim.SGD(parameters())
-    assert innermost(Wrapped(Wrapped(optimizer))) is innermost(optimizer) is optimizer
+    with pytest.warns(sentei.SenteiWarning, match="attached to the SGD in Wrapped"):
+        assert stepping(Wrapped(Wrapped(optimizer)), []) is optimizer
+    assert stepping(optimizer, []) is optimizer
 
 
 @pytest.mark.parametrize(

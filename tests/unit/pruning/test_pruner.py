@@ -17,11 +17,16 @@ from sentei.parts.distillation import Distillation
 from sentei.testing import STEPS, Training
 
 
-def test_attach_twice():
-    training = Training(PLATON)
-    for optimizer in (training.optimizer, torch.optim.SGD(training.model.parameters())):
-        with pytest.raises(ValueError, match="attached to an optimizer already"):
-            training.pruner.attach(optimizer)
+def test_attach_twice_is_once_and_to_another_is_refused():
+    training = Training(PLATON).run(3)
+    training.pruner.attach(training.optimizer)
+    training.step()
+    assert training.pruner.step == 4
+    other = torch.optim.SGD(training.model.parameters())
+    with pytest.raises(ValueError, match=r"attached to an optimizer already: pruner\.detach\(\)"):
+        training.pruner.attach(other)
+    training.pruner.detach()
+    training.pruner.attach(other)
 
 
 def test_detach_stops_pruning():

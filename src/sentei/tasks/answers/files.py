@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sentei.messages import short
+from sentei.data.formats import HALF
+from sentei.messages import printable, short
+from sentei.untrusted import parse_json
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,10 @@ def read(path: Path, text: str) -> list[Question]:
     Raises:
         ValueError: It is not in this format, or an answer is not in its context.
     """
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg} at column {error.colno}); "
-            f"correct it."
-        ) from None
+    whole = parse_json(text, path)
     try:
         questions = list(_questions(path, whole["data"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"{path}: not in SQuAD's format ({missing}): data, in it paragraphs, in them a context "
@@ -70,7 +66,8 @@ def _questions(path: Path, articles: Any) -> Iterator[Question]:
                     tuple(Answer(one["text"], one["answer_start"]) for one in answers),
                 )
                 if reason := fault(question):
-                    raise ValueError(f"{path}, question {entry['id']}: {reason}")
+                    name = printable(str(entry["id"])[:60])
+                    raise ValueError(f"{path}, question {name}: {reason}")
                 yield question
 
 
@@ -79,6 +76,8 @@ def fault(question: Question) -> str:
     for what, text in (("question", question.question), ("context", question.context)):
         if not isinstance(text, str) or not text.strip():
             return f"the {what} is {short(text)}, not a text; take it out."
+        if HALF.search(text):
+            return f"the {what} holds half of a character, where it was cut: {short(text)}."
     for answer in question.answers:
         start, text = answer.start, answer.text
         if not isinstance(text, str) or not text.strip() or not isinstance(start, int):
@@ -95,7 +94,7 @@ def fault(question: Question) -> str:
 
 
 def from_cells(cell: object, fail: Callable[[str], NoReturn]) -> tuple[Answer, ...]:
-    """The answers in a cell of a table: the hub's two lists, SQuAD's list of objects, or as JSON.
+    """The answers in a cell of a table: the hub's two lists, SQuAD's list of objects, or as text.
 
     Args:
         cell: What the table holds.
@@ -103,9 +102,9 @@ def from_cells(cell: object, fail: Callable[[str], NoReturn]) -> tuple[Answer, .
     """
     if isinstance(cell, str):
         try:
-            cell = json.loads(cell) if cell.strip() else []
-        except json.JSONDecodeError:
-            fail(f"the answers are {short(cell)}, which is not JSON.")
+            cell = _written(cell) if cell.strip() else []
+        except Exception:  # of two parsers, on whatever a cell holds
+            fail(f"the answers are {short(cell)}, which is neither JSON nor written by Python.")
     if isinstance(cell, Mapping):
         texts, starts = cell.get("text"), cell.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -117,3 +116,21 @@ def from_cells(cell: object, fail: Callable[[str], NoReturn]) -> tuple[Answer, .
         f'the answers are {short(cell)}; write {{"text": ["..."], "answer_start": [0]}}, with '
         f"empty lists where there is none."
     )
+
+
+def _written(cell: str) -> Any:
+    """The value of a cell in JSON, or as Python and pandas write it."""
+    try:
+        return parse_json(cell, "the cell")
+    except ValueError as error:
+        if not cell.lstrip().startswith(("{'", "[{'")):
+            raise error
+    return ast.literal_eval(_WithoutArrays().visit(ast.parse(cell.strip(), mode="eval")))
+
+
+class _WithoutArrays(ast.NodeTransformer):
+    """``array(['1889'], dtype=object)``, as numpy writes a list, becomes the list."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        known = isinstance(node.func, ast.Name) and node.func.id == "array" and node.args
+        return self.visit(node.args[0]) if known else node

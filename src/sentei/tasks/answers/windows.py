@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sentei.data.features import Ragged, Tokens, check_length, chunks
 from sentei.messages import counted, short
+from sentei.models.beginnings import beginning
 from sentei.tasks.answers.files import Answer, Question
 
 Offsets = NDArray[np.int64]
@@ -32,8 +33,9 @@ class Windows(Tokens):
         question: list[int],
         begins: Ragged,
         ends: Ragged,
+        padding: int | None = None,
     ) -> None:
-        super().__init__(columns)
+        super().__init__(columns, padding)
         self.nowhere = nowhere
         self.question = question
         self._begins, self._ends = begins, ends
@@ -80,8 +82,9 @@ def windows(
             _of_context(pairs, rows.sequence_ids(i))
             for i, pairs in enumerate(rows.pop("offset_mapping"))
         ]
-        for ids, places, number in zip(rows["input_ids"], offsets, owner, strict=True):
-            none = ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
+        for window, (places, number) in enumerate(zip(offsets, owner, strict=True)):
+            ids, parts = rows["input_ids"][window], rows.sequence_ids(window)
+            none = _place_of_none(ids, parts, tokenizer.cls_token_id)
             start, stop = token_span(some[number].answers, places) or (none, none)
             starts.append(start)
             stops.append(stop)
@@ -97,6 +100,7 @@ def windows(
         question=owners,
         begins=begins,
         ends=ends,
+        padding=tokenizer.pad_token_id,
     )
 
 
@@ -104,15 +108,23 @@ def _check_room(
     questions: Sequence[Question], tokenizer: Any, max_length: int, overlap: int
 ) -> None:
     special = tokenizer.num_special_tokens_to_add(pair=True)
-    rows = tokenizer([one.question.strip() for one in questions], add_special_tokens=False)
-    for question, ids in zip(questions, rows["input_ids"], strict=True):
+    texts = [beginning(one.question.strip(), max_length, tokenizer) for one in questions]
+    rows = tokenizer(texts, add_special_tokens=False, verbose=False)
+    for question, text, ids in zip(questions, texts, rows["input_ids"], strict=True):
         room = max_length - special - len(ids)
         if room <= overlap:
+            more = " or more" if len(text) < len(question.question.strip()) else ""
             raise ValueError(
-                f"the question {short(question.question)} has {counted(len(ids), 'token')}, which "
-                f"leaves {max(room, 0)} of --max-length {max_length} for its context, and windows "
-                f"share {overlap}: raise --max-length, lower --doc-stride, or shorten it."
+                f"the question {short(question.question)} has {counted(len(ids), 'token')}{more}, "
+                f"which leaves {max(room, 0)} of --max-length {max_length} for its context, and "
+                f"windows share {overlap}: raise --max-length, lower --doc-stride, or shorten it."
             )
+
+
+def _place_of_none(ids: Sequence[int], parts: Sequence[int | None], token: int | None) -> int:
+    """Where the token before the texts is, or behind them; not one that a text writes out."""
+    both = zip(ids, parts, strict=True)
+    return next((i for i, (one, part) in enumerate(both) if part is None and one == token), 0)
 
 
 def _of_context(pairs: Sequence[tuple[int, int]], parts: Sequence[int | None]) -> Offsets:

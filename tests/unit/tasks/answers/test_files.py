@@ -75,7 +75,7 @@ def test_tables(write, answers):
         ({"data": []}, ("holds no question",)),
         ({"rows": []}, ("SQuAD's format", "'data'", "paragraphs")),
         (article({"id": "q1", "question": "When?"}), ("it lacks 'answers'",)),
-        ('{"data": [}', ("line 1", "not valid JSON")),
+        ('{"data": [}', ("column 11", "not valid JSON")),
         ('[{"question": "When?", "context": "x"}]', ("no column 'answers'", "--answers-column")),
         (
             '[{"question": "When?", "context": "x", "answers": 7}]',
@@ -114,6 +114,6 @@ def test_nothing_to_learn(write):
 
 
 def test_no_csv_answers_that_are_not_json():
-    with pytest.raises(ValueError, match="which is not JSON"):
+    with pytest.raises(ValueError, match="neither JSON nor written by Python"):
         files.from_cells("in 1889", lambda reason: (_ for _ in ()).throw(ValueError(reason)))
     assert files.from_cells(" ", lambda reason: pytest.fail(reason)) == ()
