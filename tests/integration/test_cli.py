@@ -394,7 +394,7 @@ def test_files_that_a_failure_cut_short_do_not_keep_a_run_from_going_on(finished
     (out / "report.json").unlink()
     with (out / "metrics.jsonl").open("a") as journal:
         journal.write('{"step": 1, "lo')
-    before, newest = sorted(
+    newest = max(
         out.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
     )
     state = newest / "trainer_state.json"

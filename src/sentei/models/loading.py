@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     """
     if name == demo.DEMO:
         return str(demo.demo_model_path()), demo.NAME
+    name = os.path.expanduser(name)
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
         inside = path / "model"
