@@ -18,11 +18,16 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Compiled kernels go to a folder of the session's, which its workers share."""
+    """Compiled kernels go to a folder of the session's, which its workers share.
+
+    So does the code of models that bring their own.
+    """
     base = tmp_path_factory.getbasetemp()
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SENTEI_CACHE", str(folder / "sentei-cache"))
+        patch.setenv("HF_MODULES_CACHE", str(base / "modules"))
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(base / "modules"))
         yield
 
 

@@ -80,7 +80,7 @@ class Histogram(Record):
     zero, or below, have no logarithm and are counted in ``zeros``.
     """
 
-    edges: tuple[float, ...]
+    edges: tuple[Annotated[float, Field(ge=float("-inf"))], ...]  # no NaN
     kept: tuple[int, ...]
     pruned: tuple[int, ...]
     log10: bool = False

@@ -7,8 +7,10 @@ Small files of keys and values are read here whole; readers of anything else wor
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,8 @@ def reason(error: BaseException) -> str:
         said = "nested too deeply"
     elif isinstance(error, MemoryError):
         said = "it needs more memory than there is"
+    elif isinstance(error, pickle.UnpicklingError):
+        said = "a pickle that is cut short, or of more than plain data, which is never run"
     elif isinstance(error, EOFError):
         said = "it ends too early"
     elif isinstance(error, OSError) and error.strerror:
@@ -61,7 +65,9 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def reading(what: object, fix: str = "it is damaged or of another kind") -> Iterator[None]:
+def reading(
+    what: object, fix: str = "it is damaged or of another kind", failed: str = "cannot be read"
+) -> Iterator[None]:
     """Around whatever reads a foreign file with the code of others, which may raise anything.
 
     A ModuleNotFoundError tells of a missing package, and a ValueError whose message begins with
@@ -70,6 +76,7 @@ def reading(what: object, fix: str = "it is damaged or of another kind") -> Iter
     Args:
         what: The file, as the message is to call it.
         fix: What to do, or what it means.
+        failed: What did not succeed.
 
     Raises:
         ValueError: Something went wrong.
@@ -78,10 +85,16 @@ def reading(what: object, fix: str = "it is damaged or of another kind") -> Iter
         yield
     except ModuleNotFoundError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         if isinstance(error, ValueError) and str(error).startswith(str(what)):
             raise
-        raise ValueError(f"{what}: cannot be read ({reason(error)}); {fix}") from error
+        raise ValueError(f"{what}: {failed} ({reason(error)}); {fix}") from error
+
+
+_PANIC = "PanicException"
+"""What code in Rust raises, such as tokenizers': no Exception, and a class without a home."""
 
 
 def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
@@ -154,8 +167,7 @@ def read_yaml(path: str | Path) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"an object has the key {short(twice)} twice")
     return found
 

@@ -15,6 +15,7 @@ from sentei.cli.options import make_settings, with_settings
 @verb
 @with_settings(
     "model",
+    "trust_remote_code",
     "task",
     "train",
     "text_column",
@@ -35,11 +36,11 @@ def augment(
         str | None,
         typer.Option(help="Masked language model for the candidates of words it has whole."),
     ] = None,
-    copies: Annotated[int, typer.Option(min=1, help="Copies of each example.")] = 20,
+    copies: Annotated[int, typer.Option(min=1, max=10_000, help="Copies of each example.")] = 20,
     replace: Annotated[
         float, typer.Option(min=0, max=1, help="Probability that a word is replaced.")
     ] = 0.4,
-    candidates: Annotated[int, typer.Option(min=1, help="Candidates of a word.")] = 15,
+    candidates: Annotated[int, typer.Option(min=1, max=10_000, help="Candidates of a word.")] = 15,
     json: JsonOption = False,
 ) -> None:
     """Write more training texts: words replaced by likely others, labels kept.

@@ -25,7 +25,9 @@ DATA = tuple(name for name in EVALUATION if name not in ("model", "batch_size"))
 
 BatchOption = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Sequences in a batch; say it again for more [default: 1, 8]."),
+    typer.Option(
+        min=1, max=100_000, help="Sequences in a batch; say it again for more [default: 1, 8]."
+    ),
 ]
 LengthOption = Annotated[
     list[str] | None,
@@ -60,9 +62,12 @@ def bench(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
     batch: BatchOption = None,
     length: LengthOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of every engine.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=4096, help="Of every engine.")] = 1,
     rounds: Annotated[
-        int, typer.Option(min=1, help="How often each engine runs each size; medians are shown.")
+        int,
+        typer.Option(
+            min=1, max=100_000, help="How often each engine runs each size; medians are shown."
+        ),
     ] = 15,
     engine: EngineOption = None,
     precision: PrecisionOption = None,
@@ -97,6 +102,7 @@ def bench(
         threads=threads,
         rounds=rounds,
         score=score,
+        trust_remote_code=options.get("trust_remote_code", False),
     )
     with _telling(json) as tell:
         report = bench(str(model), plan, settings, tell)
@@ -107,7 +113,7 @@ def bench(
 def _settings(model: Path, run: Path, options: Mapping[str, Any]) -> Settings | None:
     """The evaluation data's, of the run or as typed; None where neither names any."""
     begun = of_run(run, options) if run.is_file() else {}
-    if not begun and not options:
+    if not begun and not options.keys() - {"trust_remote_code"}:
         return None
     return make_settings({**begun, **options, "model": str(model)})
 

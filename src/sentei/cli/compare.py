@@ -47,7 +47,7 @@ LaunchOption = Annotated[
     typer.Option(help="Start every run with this, such as 'accelerate launch --multi_gpu'."),
 ]
 PatienceOption = Annotated[
-    float, typer.Option(min=1, help="Seconds of silence after which a run is taken over.")
+    float, typer.Option(min=1, max=1e9, help="Seconds of silence after which a run is taken over.")
 ]
 WaitOption = Annotated[
     bool,

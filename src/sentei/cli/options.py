@@ -122,6 +122,7 @@ def of_run(run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: The file is not the settings of a run.
     """
     settings = flat(Settings.read(run).model_dump())
+    del settings["trust_remote_code"]  # the folder may be anybody's: whoever runs code says so
     sources = names_of(CorpusSource)
     typed = [sources.index(name) for name in options if name in sources]
     stale = {*sources[min(typed) :]} if typed else set[str]()

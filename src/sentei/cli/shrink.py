@@ -38,7 +38,9 @@ VocabularyOption = Annotated[
 
 
 @verb
-@with_settings("text_column", "pair_column", "encoding", "quoting", "delimiter", "header")
+@with_settings(
+    "trust_remote_code", "text_column", "pair_column", "encoding", "quoting", "delimiter", "header"
+)
 def shrink(
     options: dict[str, Any],
     *,
@@ -70,6 +72,7 @@ def shrink(
     from sentei.run.shrink import locate, shrink_folder
 
     quiet_transformers()
+    trust = options.pop("trust_remote_code", False)
     source = locate(folder)
     if out:
         check_free(out)
@@ -81,6 +84,7 @@ def shrink(
         batch=batch if measure else None,
         texts=_read(options, vocabulary or [], least, source),
         least=least,
+        trust_remote_code=trust,
     )
     if json:
         show_json(facts_of(smaller))

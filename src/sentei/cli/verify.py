@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from sentei.cli.app import FAILURE, JsonOption, output, show_json, verb
+from sentei.cli.options import with_settings
 
 
 @verb
+@with_settings("trust_remote_code")
 def verify(
+    options: dict[str, Any],
+    *,
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
     sparsity: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=1,
             help="Also demand at least this sparsity, in [0, 1): of the prunable weights, or where "
-            "no report says which those are, of all parameters."
+            "no report says which those are, of all parameters.",
         ),
     ] = None,
     json: JsonOption = False,
@@ -34,7 +40,7 @@ def verify(
     of_run = folder.absolute().parent if folder.absolute().name == "model" else folder
     reported = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
     claims = reports.read(reported).pruning if reported else None
-    checks = check(folder, claims, sparsity)
+    checks = check(folder, claims, sparsity, **options)
     if json:
         show_json([one.model_dump() for one in checks])
     else:

@@ -61,7 +61,10 @@ class Values(Declaration):
             data = {"values": data}
         if not isinstance(data, Mapping):
             raise ValueError("say a list of values, or {low: ..., high: ...}")
-        return {**data, "values": tuple(map(_number, data.get("values") or ()))}
+        values = data.get("values") or ()
+        if isinstance(values, list | tuple):
+            values = tuple(map(_number, values))
+        return {**data, "values": values}
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Values:

@@ -81,7 +81,7 @@ def _error(run: Run) -> str | None:
     """The sentence that a failed run left, above its traceback."""
     if not run.error_file.is_file():
         return None
-    return run.error_file.read_text("utf-8").partition("\n")[0]
+    return run.error_file.read_text("utf-8", errors="replace").partition("\n")[0][:1000]
 
 
 def _chosen(runs: Runs, name: str) -> dict[str, object]:

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
 from sentei.data import hub
-from sentei.messages import did_you_mean, explain, short
+from sentei.messages import cut, did_you_mean, explain, short
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
 from sentei.records import REFERENCES
@@ -202,8 +202,8 @@ def load(source: Path | Mapping[str, Any]) -> Plan:
         return Plan.model_validate(_complete(data, folder))
     except ValidationError as error:
         raise ValueError(f"{origin}: {explain(error, _keys)}") from None
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{origin}: {cut(str(error), 1000)}") from None
 
 
 def _complete(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:

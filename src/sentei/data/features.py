@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import Any, Final, Protocol
 
@@ -126,16 +126,16 @@ class Tokens(Features):
 
     Args:
         columns: By name.
-        padding: Number of the token that they are padded with.
+        others: Numbers of the tokens that a model gets besides, such as padding.
     """
 
     def __init__(
         self,
         columns: Mapping[str, Ragged | Sequence[int] | Sequence[float]],
-        padding: int | None = None,
+        others: Iterable[int | None] = (),
     ) -> None:
         self.columns = columns
-        self._padding = -1 if padding is None else padding
+        self._others = [number for number in others if number is not None]
         ids = columns["input_ids"]
         assert isinstance(ids, Ragged)
         self._ids = ids
@@ -147,9 +147,9 @@ class Tokens(Features):
 
     @property
     def largest(self) -> Mapping[str, int]:
-        """The largest number of a token, padding included, and of a part of a pair."""
+        """The largest number of a token and of a part of a pair."""
         parts = self.columns.get("token_type_ids")
-        largest = {"input_ids": max(self._ids.largest, self._padding)}
+        largest = {"input_ids": max([self._ids.largest, *self._others])}
         return largest | ({"token_type_ids": parts.largest} if isinstance(parts, Ragged) else {})
 
     def __len__(self) -> int:
@@ -192,7 +192,7 @@ def tokenise(examples: TextExamples, tokenizer: PreTrainedTokenizerBase, max_len
         rows = tokenizer(texts, pairs, truncation=True, max_length=max_length)
         for name, values in rows.items():
             columns.setdefault(name, Ragged()).extend(values)
-    return Tokens({**columns, "labels": examples.labels}, tokenizer.pad_token_id)
+    return Tokens({**columns, "labels": examples.labels}, [tokenizer.pad_token_id])
 
 
 def chunks(count: int) -> Iterator[slice]:

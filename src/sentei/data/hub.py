@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ def parse(source: str | Path) -> tuple[str, str | None] | None:
     """
     path = Path(source)
     match = _NAME.fullmatch(path.as_posix())
-    local = path.exists() or suffix(path) in KNOWN
+    local = os.path.exists(path) or suffix(path) in KNOWN
     return (match[1], match[2]) if match and not local else None
 
 

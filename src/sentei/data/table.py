@@ -121,11 +121,16 @@ class Table:
         """The cells of a column, the names of classes in place of their numbers; None for -1.
 
         Raises:
-            ValueError: A sheet has no such column.
+            ValueError: A sheet has no such column, or a number has no name.
         """
         names = self.classes(name)
         cells = self.column(name, option)
-        return cells if names is None else [_named(cell, names) for cell in cells]
+        if names is None:
+            return cells
+        for row, cell in enumerate(cells):
+            if not _has_names(cell, names):
+                self.fail(row, f"the label {short(cell)} is none of the {len(names)} declared.")
+        return [_named(cell, names) for cell in cells]
 
     def classes(self, name: str) -> tuple[str, ...] | None:
         """The names of the classes that a column declares, in their order; None without any.
@@ -158,6 +163,12 @@ def no_column(place: str, name: str, columns: Iterable[str], option: str) -> str
         f"{place} has no column {name!r}{did_you_mean(name, columns) or '.'} "
         f"Its columns are {listing(map(short, columns))}; choose with {option}."
     )
+
+
+def _has_names(label: Any, names: tuple[str, ...]) -> bool:
+    if isinstance(label, list):
+        return all(_has_names(one, names) for one in label)
+    return label is None or label < len(names)
 
 
 def _named(label: Any, names: tuple[str, ...]) -> Any:

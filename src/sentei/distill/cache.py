@@ -136,7 +136,7 @@ class TeacherCache:
             "format": "was written by another version of Sentei",
             "teacher": "holds the answers of another teacher",
             "layers": "holds other layers",
-            "dtype": f"holds {json.loads(header.get('dtype', 'null'))} numbers",
+            "dtype": f"holds {str(header.get('dtype'))[:40].strip(chr(34))} numbers",
         }
         for name, reason in reasons.items():
             if header and header.get(name) != self._header[name]:
@@ -199,17 +199,23 @@ class TeacherCache:
         tensors = {}
         for example in examples:
             for crc, *columns in self._database.execute(_READ, (example.key,)).fetchall():
-                if _checksum(columns) != crc:
+                try:
+                    tensors[example.key] = self._tensors(example, crc, columns)
+                except (TypeError, ValueError):
                     self._database.execute("DELETE FROM outputs WHERE key = ?", (example.key,))
-                    continue
-                tensors[example.key] = {
-                    name: np.frombuffer(column, self.dtype).reshape(
-                        example.shape(name, self._layers.get(name, 1))
-                    )
-                    for name, column in zip(AXES, columns, strict=True)
-                    if column is not None
-                }
         return tensors
+
+    def _tensors(self, example: Example, crc: int, columns: Sequence[bytes | None]) -> Tensors:
+        """Raises TypeError or ValueError where they are not what was written."""
+        if _checksum(columns) != crc:
+            raise ValueError
+        return {
+            name: np.frombuffer(column, self.dtype).reshape(
+                example.shape(name, self._layers.get(name, 1))
+            )
+            for name, column in zip(AXES, columns, strict=True)
+            if column is not None
+        }
 
     def _add(self, tensors: Mapping[bytes, Tensors]) -> None:
         """Keep examples' tensors, by key, but for those that another process has kept by now."""

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from sentei.messages import did_you_mean
+from sentei.messages import did_you_mean, short
 from sentei.methods.method import Card, Method
 
 __all__ = ["Card", "Method", "cards", "find", "known"]
@@ -95,8 +95,8 @@ def find(name: str) -> Method:
     Raises:
         ValueError: There is none; names the nearest.
     """
-    methods = _all()
+    methods, name = _all(), str(name)[:60]  # a file may say anything
     if name not in methods:
         hint = did_you_mean(name, methods)
-        raise ValueError(f"no method {name!r}{hint} (known: {', '.join(sorted(methods))})")
+        raise ValueError(f"no method {short(name)}{hint} (known: {', '.join(sorted(methods))})")
     return methods[name]

@@ -68,6 +68,7 @@ def loading(folder: Path, model_class: str = "AutoModel") -> str:
         folder: The model's.
         model_class: The class of transformers for it, unless it is shrunk.
     """
+    trust = ", trust_remote_code=True" if any(folder.glob("*.py")) else ""
     processors = [name for file, name in PROCESSORS.items() if (folder / file).is_file()]
     if is_shrunk(folder):
         intro = "`sentei.shrink.load` loads it: no config can say its shapes."
@@ -77,11 +78,11 @@ def loading(folder: Path, model_class: str = "AutoModel") -> str:
     else:
         intro = "Plain transformers load it."
         imports, where = [], 'folder = "NAME"  # on the hub, or the folder of this file'
-        load, classes = f"{model_class}.from_pretrained(folder)", [model_class, *processors]
+        load, classes = f"{model_class}.from_pretrained(folder{trust})", [model_class, *processors]
     if classes:
         imports.append(f"from transformers import {', '.join(classes)}")
     inputs = [
-        f"{name.removeprefix('Auto').lower()} = {name}.from_pretrained(folder)"
+        f"{name.removeprefix('Auto').lower()} = {name}.from_pretrained(folder{trust})"
         for name in processors
     ]
     code = "\n".join([*imports, "", where, f"model = {load}", *inputs])

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import transformers
-from pydantic import ValidationError
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from sentei._version import VERSION
 from sentei.families import Family
 from sentei.files import replacing
-from sentei.messages import explain, listing
+from sentei.messages import listing
+from sentei.models.pretrained import check_size, class_named, load_config, opening
 from sentei.models.stock import is_stock
 from sentei.models.structures import divide, family_of, keep_, make_stock
 from sentei.models.tokenizer import write_tokenizer
 from sentei.records import Record
+from sentei.untrusted import read_json, read_text, reading
 
 MANIFEST = "shrink.json"
 """Name of the file beside weights whose shapes the config cannot say."""
@@ -105,7 +105,13 @@ def save(
             _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
 
 
-def load(folder: str | Path, *, family: Family | None = None, **options: Any) -> PreTrainedModel:
+def load(
+    folder: str | Path,
+    *,
+    family: Family | None = None,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> PreTrainedModel:
     """Load a model that :func:`save` wrote, or any other from a folder.
 
     The stock model of ``config.json`` is built without weights, its heads and neurons are cut to
@@ -115,6 +121,7 @@ def load(folder: str | Path, *, family: Family | None = None, **options: Any) ->
     Args:
         folder: The model's folder.
         family: What its architecture calls its parts, where that is not known.
+        trust_remote_code: Whether code that comes with the model may be run.
         options: For ``from_pretrained``: ``dtype``, ``device_map``, ``attn_implementation``, ...
 
     Returns:
@@ -124,18 +131,38 @@ def load(folder: str | Path, *, family: Family | None = None, **options: Any) ->
         ValueError: The folder holds no model, or its files do not fit together.
     """
     path = Path(folder)
-    manifest = read_manifest(path)
-    architecture = _class(path, manifest)
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{path} holds no config.json: name a model's folder")
+    with opening(path, "model"):
+        manifest = read_manifest(path)
+        config = load_config(path, trust_remote_code=trust_remote_code)
+        names = [manifest.model] if manifest else [*(config.architectures or ("none",))]
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        architecture = class_named(path, config, names[0], **trust)
+        if issubclass(architecture, PreTrainedModel):
+            return _load(path, architecture, manifest, family, options)
+        own: PreTrainedModel = architecture.from_pretrained(path, **trust, **options)
+        return own  # of a class of its own, which one of AutoModel... finds
 
+
+def _load(
+    path: Path,
+    architecture: type[PreTrainedModel],
+    manifest: Manifest | None,
+    family: Family | None,
+    options: dict[str, Any],
+) -> PreTrainedModel:
     class Shrunk(architecture):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *arguments: Any, **keywords: Any) -> None:
             super().__init__(config, *arguments, **keywords)
             if manifest is not None:
                 _cut_(self, family or family_of(self), manifest, path)
+            check_size(self, path)
 
     # Transformers looks classes up by name: to it this one is the architecture itself.
     for attribute in ("__name__", "__qualname__", "__module__"):
         setattr(Shrunk, attribute, getattr(architecture, attribute))
+    options.setdefault("attn_implementation", None)
     try:
         model, info = Shrunk.from_pretrained(path, output_loading_info=True, **options)
     except RuntimeError as error:
@@ -189,12 +216,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / MANIFEST
     if not file.is_file():
         return None
-    try:
-        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise ValueError(
-            f"{file}: {explain(error)}; it is damaged or of another version of Sentei"
-        ) from None
+    with reading(file, "it is damaged or of another version of Sentei"):
+        return Manifest.model_validate_json(read_text(file))
 
 
 def is_shrunk(folder: str | Path) -> bool:
@@ -241,18 +264,6 @@ def _check_loads(model: PreTrainedModel, family: Family, manifest: Manifest, fol
             )
 
 
-def _class(folder: Path, manifest: Manifest | None) -> type[PreTrainedModel]:
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no config.json: name a model's folder")
-    config = AutoConfig.from_pretrained(folder)
-    names = [manifest.model] if manifest else [*(config.architectures or ())]
-    model_class = getattr(transformers, names[0], None) if names else None
-    if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
-        name = names[0] if names else "none"
-        raise ValueError(f"{folder}: its class, {name}, is not in transformers")
-    return model_class
-
-
 def _cut_(model: PreTrainedModel, family: Family, manifest: Manifest, folder: Path) -> None:
     remaining = {(entry.unit, entry.name): entry for entry in manifest.structures}
     for at in divide(model, family):
@@ -277,28 +288,54 @@ def _kept(entry: Remaining | None) -> Sequence[int]:
     return range(entry.units) if entry.columns is None else entry.columns
 
 
+def copy_around(source: Path, target: Path) -> None:
+    """Copy what lies around a model in a folder of sentence-transformers, but not the model."""
+    _copy(source, target, _WEIGHTS)
+
+
 def _copy(source: Path, target: Path, except_: tuple[str, ...]) -> None:
     """Copy what is not there yet: tokenizer, model card, whatever else but some patterns."""
     written = {path.name for path in target.iterdir()} | {MANIFEST}
     modules = _module_folders(source)
     for path in sorted(source.iterdir()):
+        if path.name in written:
+            continue
         if path.is_dir() and path.name in modules:
             shutil.copytree(path, target / path.name)
-        elif path.is_file() and path.name not in written:
+        elif path.is_file():
             if not any(path.match(pattern) for pattern in except_):
                 shutil.copy2(path, target / path.name)
 
 
+def transformer_folder(folder: Path) -> Path:
+    """Where a folder of sentence-transformers has its model: older ones have it in 0_Transformer.
+
+    Raises:
+        ValueError: Its modules are not listed as they should be.
+    """
+    if (folder / "config.json").is_file() or not (folder / "modules.json").is_file():
+        return folder
+    return folder / next((path for path in _modules(folder) if _holds_config(folder, path)), "")
+
+
+def _holds_config(folder: Path, path: str) -> bool:
+    file = folder / path / "config.json"
+    inside = ".." not in Path(path).parts and not Path(path).is_absolute()
+    return inside and file.is_file() and "model_type" in read_json(file)
+
+
 def _module_folders(folder: Path) -> set[str]:
     """Folders of what follows the model in sentence-transformers, such as 1_Pooling."""
+    return {path.partition("/")[0] for path in _modules(folder)}
+
+
+def _modules(folder: Path) -> list[str]:
+    """The paths of a folder's modules of sentence-transformers; none where it lists none."""
     file = folder / "modules.json"
     if not file.is_file():
-        return set()
-    try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
-        return {str(module["path"]).partition("/")[0] for module in modules}
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(
-            f"{file} lists no modules of sentence-transformers, each with its path: it is damaged; "
-            "mend it or take it away"
-        ) from None
+        return []
+    modules = read_json(file)
+    with reading(
+        file, "mend it or take it away", "it lists no modules of sentence-transformers with paths"
+    ):
+        return [str(module["path"]) for module in modules]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from sentei.messages import listing
 from sentei.models import demo
 from sentei.models.classes import placeholders, same_names
-from sentei.models.folder import is_shrunk, load
+from sentei.models.folder import is_shrunk, load, transformer_folder
+from sentei.models.pretrained import (
+    check_size,
+    class_named,
+    load_config,
+    make_empty,
+    opening,
+)
 from sentei.models.quiet import errors_only
 
 FRESH: Final = ("missing_keys", "mismatched_keys")
@@ -52,22 +62,40 @@ def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     if name == demo.DEMO:
         return str(demo.demo_model_path()), demo.NAME
     name = os.path.expanduser(name)
-    path = Path(name)
-    if path.is_dir() and not (path / "config.json").is_file():
-        inside = path / "model"
-        if (inside / "config.json").is_file():
-            return str(inside), str(inside)
-        hint = ""
-        if (path / "adapter_config.json").is_file():
-            hint = ", but an adapter of peft: merge it into its model with sentei.merge_adapter"
-        raise ValueError(f"--{option} {name}: the folder holds no config.json{hint}")
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
-        raise ValueError(f"--{option} {name}: no such folder")
+    where, path = f"--{option} {name}", Path(name)
+    if not name.strip():
+        raise ValueError(f"{where}: it is empty; give a name on the hub, a folder, or demo")
+    if path.is_dir():
+        for inside in (path, path / "model"):
+            found = transformer_folder(inside)
+            if (found / "config.json").is_file():
+                return (name, name) if found == path else (str(found), str(found))
+        raise ValueError(f"{where}: the folder holds no config.json{_instead(path)}")
+    if path.is_file():
+        raise ValueError(f"{where}: a file; name the folder that it is in")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+        url = re.match(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)", name)
+        raise ValueError(f"{where}: no such folder" + (f"; name {url[1]}" if url else ""))
     return name, name
 
 
+def _instead(folder: Path) -> str:
+    """What may have been meant by a folder that is no model's."""
+    if (folder / "adapter_config.json").is_file():
+        return ", but an adapter of peft: merge it into its model with sentei.merge_adapter"
+    below = sorted(file.parent.name for file in folder.glob("*/config.json"))
+    return f"; there are models in {listing(below, 3)} below it: name one" if below else ""
+
+
 def load_pretrained(
-    folder: str | Path, model_class: Any, *, head: Any = None, **options: Any
+    folder: str | Path,
+    model_class: Any,
+    *,
+    option: str = "",
+    config: PreTrainedConfig | None = None,
+    head: PreTrainedConfig | None = None,
+    trust_remote_code: bool = False,
+    **options: Any,
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     """A model, plain or shrunk: the one place that asks which.
 
@@ -75,8 +103,11 @@ def load_pretrained(
         folder: Of the model, or its name on the hub.
         model_class: The class of transformers to load it as; ``AutoModel`` is the body alone. A
             shrunk model comes as what it is.
+        option: The option that named it, if one did.
+        config: What to take for the config of its files; None reads it.
         head: The config of the head it is to have, drawn anew where its files have none that fits.
             A shrunk model comes with its own.
+        trust_remote_code: Whether code that comes with the model may be run.
         options: For ``from_pretrained``.
 
     Returns:
@@ -84,17 +115,56 @@ def load_pretrained(
         nothing for a shrunk model, which loads whole or not at all.
 
     Raises:
-        OSError, ValueError, KeyError, ImportError, RuntimeError: It cannot be loaded.
+        ValueError: It cannot be loaded.
     """
-    with errors_only():  # a new head is expected, not worth a warning
-        if is_shrunk(folder):
-            shrunk = load(folder, **options)
-            body: Any = shrunk.base_model
-            return (body if model_class is AutoModel else shrunk), {}
-        if head is not None:
-            options |= {"config": head, "ignore_mismatched_sizes": True}
-        model, info = model_class.from_pretrained(folder, output_loading_info=True, **options)
+    # A config may name code on the hub to compute attentions: what is used is chosen here.
+    options.setdefault("attn_implementation", None)
+    if is_shrunk(folder):
+        with errors_only():
+            shrunk = load(folder, trust_remote_code=trust_remote_code, **options)
+        body: Any = shrunk.base_model
+        return (body if model_class is AutoModel else shrunk), {}
+    if config is None:
+        config = head or load_config(folder, option, trust_remote_code=trust_remote_code)
+    with errors_only(), opening(folder, "model", option):  # a new head is expected
+        check_size(make_empty(model_class, config, trust_remote_code=trust_remote_code), folder)
+        model, info = model_class.from_pretrained(
+            folder,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=head is not None,
+            trust_remote_code=trust_remote_code,
+            **options,
+        )
     return model, info
+
+
+def load_named(
+    folder: str | Path,
+    option: str = "",
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """A model of the class that its config names, or a body where it names none.
+
+    Args:
+        folder: Of the model, or its name on the hub.
+        option: The option that named it, if one did.
+        dtype: Its precision; None is that of its files.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Returns:
+        As of :func:`load_pretrained`.
+
+    Raises:
+        ValueError: It cannot be loaded.
+    """
+    trust: Any = {"trust_remote_code": trust_remote_code}
+    config = load_config(folder, option, **trust)
+    name = next(iter(config.architectures or ()), None)
+    model_class = class_named(folder, config, name, **trust) if name else AutoModel
+    return load_pretrained(folder, model_class, option=option, dtype=dtype, **trust)
 
 
 def is_a(model: PreTrainedModel, model_class: Any) -> bool:
@@ -105,31 +175,38 @@ def is_a(model: PreTrainedModel, model_class: Any) -> bool:
     )
 
 
-def load_model(folder: str, head: Head, option: str = "model") -> tuple[PreTrainedModel, bool]:
+def load_model(
+    folder: str, head: Head, option: str = "model", *, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, bool]:
     """The model with a head; whether all its weights came from the checkpoint.
 
     Raises:
-        ValueError: It cannot be loaded, or has and keeps a head for something else.
+        ValueError: It cannot be loaded, holds what is not finite, or has and keeps a head for
+            something else.
     """
     # On a CPU, SDPA with attention dropout falls back to a path that makes a training step half as
     # long again as plain attention does.
     attention = None if torch.cuda.is_available() else "eager"
-    try:
-        model, info = load_pretrained(
-            folder,
-            head.model_class,
-            head=AutoConfig.from_pretrained(folder, **head.config),
-            dtype=torch.float32,
-            attn_implementation=attention,
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(_cannot_load(folder, "model", error, option)) from error
-    _check_head(model, head, f"--{option} {folder}")
+    trust: Any = {"trust_remote_code": trust_remote_code}
+    model, info = load_pretrained(
+        folder,
+        head.model_class,
+        option=option,
+        head=load_config(folder, option, **trust, **head.config),
+        dtype=torch.float32,
+        attn_implementation=attention,
+        **trust,
+    )
+    where = f"--{option} {folder}"
+    if is_shrunk(folder):
+        _check_head(model, head, where)
     model.config.update(dict(head.config))
     drawn = [key for name in FRESH for key in info.get(name, ())]
     fresh = [key if isinstance(key, str) else key[0] for key in drawn]
-    _check_body(fresh, model, f"--{option} {folder}")
-    return model, not fresh and _same_classes(saved_labels(folder, option), head.labels)
+    _check_body(fresh, model, where)
+    _check_finite(model, where)
+    names = saved_labels(folder, option, **trust)
+    return model, not fresh and _same_classes(names, head.labels)
 
 
 def _check_head(model: PreTrainedModel, head: Head, where: str) -> None:
@@ -160,20 +237,31 @@ def _check_body(fresh: Sequence[str], model: PreTrainedModel, where: str) -> Non
         )
 
 
+def _check_finite(model: PreTrainedModel, where: str) -> None:
+    """Refuse weights that nothing can be computed with."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
+            raise ValueError(
+                f"{where}: its weight {name} holds NaN or infinity: it is of a training that "
+                "diverged, or damaged; take an earlier checkpoint, or get it again"
+            )
+
+
 def _same_classes(names: Sequence[str], labels: Sequence[str]) -> bool:
     """Whether the classes that a model names are the data's: of other tasks a head may fit too."""
     return not labels or names == placeholders(len(names)) or same_names(names, labels)
 
 
-def load_tokenizer(folder: str, option: str = "model") -> Tokenizer:
+def load_tokenizer(
+    folder: str, option: str = "model", *, trust_remote_code: bool = False
+) -> Tokenizer:
     """The model's tokenizer.
 
     Raises:
-        ValueError: It cannot be loaded.
+        ValueError: It cannot be loaded, or cannot read a text.
     """
-    tokenizer: Tokenizer = load_processor(
-        AutoTokenizer.from_pretrained, folder, "tokenizer", option
-    )
+    load = partial(AutoTokenizer.from_pretrained, trust_remote_code=trust_remote_code)
+    tokenizer: Tokenizer = load_processor(load, folder, "tokenizer", option)
     return tokenizer
 
 
@@ -189,12 +277,17 @@ def load_processor(
         option: The option that named the model.
 
     Raises:
-        ValueError: It cannot be loaded.
+        ValueError: It cannot be loaded, or cannot read a text.
     """
-    try:
-        return load(folder)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(_cannot_load(folder, what, error, option)) from error
+    with opening(folder, what, option):
+        processor = load(folder)
+        if isinstance(processor, Tokenizer):
+            processor(_ANY_TEXT)  # damage may show only there
+    return processor
+
+
+_ANY_TEXT: Final = "One text, 1 \u0378"
+"""With a character that no script has, for which a tokenizer needs its unknown token."""
 
 
 def share_padding(model: PreTrainedModel, processor: Any) -> None:
@@ -207,29 +300,18 @@ def share_padding(model: PreTrainedModel, processor: Any) -> None:
         model.config.pad_token_id = pad
 
 
-def saved_labels(folder: str, option: str = "model") -> tuple[str, ...]:
+def saved_labels(
+    folder: str, option: str = "model", *, trust_remote_code: bool = False
+) -> tuple[str, ...]:
     """The class names that a fine-tuned model's config carries, in its order.
 
     Raises:
         ValueError: The config cannot be loaded.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(_cannot_load(folder, "config", error, option)) from error
-    return tuple(config.id2label[i] for i in range(config.num_labels))
+    config: Any = load_config(folder, option, trust_remote_code=trust_remote_code)
+    return tuple(str(config.id2label[i]) for i in range(config.num_labels))
 
 
 def parameter_bytes(model: torch.nn.Module) -> int:
     """Bytes of all parameters, tied ones once."""
     return sum(parameter.nbytes for parameter in model.parameters())
-
-
-def _cannot_load(folder: str, what: str, error: Exception, option: str) -> str:
-    reason = str(error).strip().partition("\n")[0]
-    fix = (
-        "the files in this folder are damaged or of another kind"
-        if Path(folder).is_dir()
-        else "check the name; without a network only folders and models in the cache load"
-    )
-    return f"--{option} {folder}: its {what} cannot be loaded ({reason}); {fix}"

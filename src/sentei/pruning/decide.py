@@ -162,6 +162,8 @@ def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut
         cut = cut_at(scores, quota.threshold) if quota.threshold is not None else None
         if cut is None or cut.below + cut.ties > count:
             cut, state.brackets[number] = find_cut(scores, count, state.brackets.get(number))
+        if count and cut.threshold == 0 and state.recipe.score.observes:
+            _check_scores(state, scores, step)
         if quota.strict:
             cut = Cut(cut.threshold, cut.below, 0)
         flips = prune_([unit.keep for unit in units], scores, cut)
@@ -177,6 +179,20 @@ def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut
         return cut, pruned, flips
     weights = units[0].group.weights if units else 1
     return cut, (cut.below + cut.ties) * weights, flips * weights
+
+
+def _check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
+    """Warn where the first decision would be by the order of the weights alone."""
+    decided = any(update.pruned for update in state.updates)
+    pieces = (piece for one in scores for _, _, piece in one.pieces())
+    if not decided and not any(bool((piece.isfinite() & (piece != 0)).any()) for piece in pieces):
+        warnings.warn(
+            f"at step {step} every score is 0, so what is pruned says nothing: no gradient was "
+            "seen. If the optimizer sets gradients to zero inside its step, use "
+            "score.iterate='old'; else see that the loss reaches the weights",
+            SenteiWarning,
+            stacklevel=2,
+        )
 
 
 def _diverged(state: PruningState, step: int, problem: str) -> FloatingPointError:

@@ -150,6 +150,11 @@ class Pruner:
         """Whether it prunes at the steps of an optimizer now."""
         return bool(self._hooks)
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the optimizer has stepped, or skipped a step, since :meth:`attach`."""
+        return self._steps.seen
+
     def attach(self, optimizer: Optimizer) -> None:
         """Prune at every step of ``optimizer`` from now on. Nothing else in the loop changes.
 

@@ -29,10 +29,11 @@ class Neighbours:
     A word of several pieces is the mean of theirs. TinyBERT takes GloVe vectors here.
     """
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, count: int, *, trust_remote_code: bool = False) -> None:
         folder, _ = locate_model(name)
-        self.tokenizer, self.count = load_tokenizer(folder), count
-        model = _load(AutoModel, folder, "model")
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        self.tokenizer, self.count = load_tokenizer(folder, **trust), count
+        model = _load(AutoModel, folder, "model", **trust)
         matrix = model.get_input_embeddings().weight.detach().float()
         self.matrix = torch.nn.functional.normalize(matrix, dim=-1)
         self.words = whole_words(self.tokenizer)
@@ -63,13 +64,14 @@ class MaskedLM:
     It reads the text with the word masked, then the whole text, as in TinyBERT's code.
     """
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, count: int, *, trust_remote_code: bool = False) -> None:
         folder, _ = locate_model(name, "lm")
-        self.tokenizer, self.count = load_tokenizer(folder, "lm"), count
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        self.tokenizer, self.count = load_tokenizer(folder, "lm", **trust), count
         if self.tokenizer.mask_token is None:
             raise ValueError(f"--lm {name}: its tokenizer has no mask token; name a masked LM")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = _load(AutoModelForMaskedLM, folder, "lm").to(self.device)
+        self.model = _load(AutoModelForMaskedLM, folder, "lm", **trust).to(self.device)
         self.limit = min(self.tokenizer.model_max_length, 512, positions(self.model) or 512)
         self.words = whole_words(self.tokenizer)
         vocabulary = self.model.config.vocab_size
@@ -175,8 +177,9 @@ def write(
     columns = task.columns(examples)
     if not columns:
         raise ValueError(f"--kind {task.label}: only labelled texts and pairs are augmented")
-    near = Neighbours(settings.model, count)
-    choose = candidates(MaskedLM(lm, count) if lm else None, near)
+    trust: Any = {"trust_remote_code": settings.trust_remote_code}
+    near = Neighbours(settings.model, count, **trust)
+    choose = candidates(MaskedLM(lm, count, **trust) if lm else None, near)
     pairs = examples.pairs
     rows = list(zip(examples.texts, pairs, strict=True) if pairs else zip(examples.texts))
     seed = settings.training.seed
@@ -212,12 +215,10 @@ def _others(word: str, candidates: Sequence[str], count: int) -> list[str]:
     return list(other)[:count]
 
 
-def _load(model_class: Any, folder: str, option: str) -> Any:
-    try:
-        model, info = load_pretrained(folder, model_class)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"--{option} {folder}: cannot be loaded ({reason})") from error
+def _load(model_class: Any, folder: str, option: str, *, trust_remote_code: bool) -> Any:
+    model, info = load_pretrained(
+        folder, model_class, option=option, trust_remote_code=trust_remote_code
+    )
     if option == "lm" and not is_a(model, model_class):
         raise ValueError(
             f"--{option} {folder}: cannot be loaded (a shrunk {type(model).__name__} is no masked "

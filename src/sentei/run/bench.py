@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sentei import shrink
 from sentei._version import VERSION
 from sentei.data.features import Features
-from sentei.models.loading import is_a, load_pretrained, locate_model, saved_labels, share_padding
+from sentei.models.loading import is_a, load_named, locate_model, saved_labels, share_padding
 from sentei.models.structures import divide, family_of
 from sentei.records import EngineRecord, SpeedReport
 from sentei.report.speed import words
@@ -54,7 +53,8 @@ class Plan:
     ``batches`` are sequences in a batch, ``lengths`` tokens of each, ``data`` or ``sorted``, or
     empty for the usual ones. Every engine has ``threads`` and runs each workload in each of
     ``rounds``. ``score`` says that each engine's metrics are measured too, where there are
-    evaluation data; ``known`` are those of engines that have been, by label.
+    evaluation data; ``known`` are those of engines that have been, by label. Code that comes with
+    the model is run if ``trust_remote_code``.
     """
 
     engines: tuple[Engine, ...]
@@ -64,6 +64,7 @@ class Plan:
     rounds: int = 15
     score: bool = True
     known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
     """
     where, name = locate_model(folder)
     tell(f"Loading {name}")
-    module = load(where)
+    module = load(where, trust_remote_code=plan.trust_remote_code)
     data = evaluation_data(where, module, settings) if settings else None
     texts = data.texts if data else None
     sizes = workloads(module, texts, plan.batches, plan.lengths)
@@ -142,19 +143,13 @@ def _known(engine: Engine, plan: Plan) -> EngineRecord:
     return EngineRecord(engine=engine.name, precision=engine.precision, metrics=metrics)
 
 
-def load(folder: str) -> PreTrainedModel:
+def load(folder: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model as what its config says it is, in fp32.
 
     Raises:
         ValueError: It cannot be loaded.
     """
-    try:
-        names = AutoConfig.from_pretrained(folder).architectures or []
-        found = getattr(transformers, names[0], None) if names else None
-        model, _ = load_pretrained(folder, found or AutoModel, dtype=torch.float32)
-    except (OSError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"--model {folder}: the model cannot be loaded ({reason})") from error
+    model, _ = load_named(folder, "model", trust_remote_code=trust_remote_code)
     model.eval()
     return model
 
@@ -176,8 +171,9 @@ def evaluation_data(folder: str, model: PreTrainedModel, settings: Settings) -> 
             f"--model {folder}: a {type(model).__name__} has no head for --kind {task.label}; "
             "give a model fine-tuned on it, such as the model/ folder of a run"
         )
-    corpus = load_evaluation(task, saved_labels(folder), settings.training.seed)
-    processor = corpus.load_processor(folder)
+    trust: Any = {"trust_remote_code": settings.trust_remote_code}
+    corpus = load_evaluation(task, saved_labels(folder, **trust), settings.training.seed)
+    processor = corpus.load_processor(folder, **trust)
     share_padding(model, processor)
     features = corpus.evaluation_features(processor)
     task.check_model(model, features)

@@ -40,15 +40,16 @@ def evaluate_saved(settings: Settings) -> Evaluation:
         ValueError: The model or the data cannot be used, or it has no head for the task.
     """
     folder, name = locate_model(settings.model)
+    trust: Any = {"trust_remote_code": settings.trust_remote_code}
     training = settings.training
-    corpus = load_evaluation(settings.task, saved_labels(folder), training.seed)
-    model, trained = load_model(folder, corpus.head)
+    corpus = load_evaluation(settings.task, saved_labels(folder, **trust), training.seed)
+    model, trained = load_model(folder, corpus.head, **trust)
     if not trained:
         raise ValueError(
             f"--model {settings.model}: it has no trained head for this task, so there is nothing "
             "to measure; give a model fine-tuned on it, such as the model/ folder of a run"
         )
-    processor = corpus.load_processor(folder)
+    processor = corpus.load_processor(folder, **trust)
     share_padding(model, processor)
     features = corpus.evaluation_features(processor)
     return Evaluation(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from sentei import serialization
 from sentei.data.features import Features
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
+from sentei.models.pretrained import check_writable, load_config
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
 from sentei.run import teacher as teachers
@@ -51,7 +52,8 @@ class Prepared:
     def fresh_model(self) -> PreTrainedModel:
         """The model once more as it was before any training."""
         set_seed(self.settings.training.seed)  # its head is drawn
-        model, _ = load_model(self.folder, self.corpus.head)
+        trust = self.settings.trust_remote_code
+        model, _ = load_model(self.folder, self.corpus.head, trust_remote_code=trust)
         share_padding(model, self.processor)
         return model
 
@@ -66,22 +68,26 @@ def prepare(settings: Settings) -> Prepared:
     task.check_packages()
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
+    trust: Any = {"trust_remote_code": settings.trust_remote_code}
+    load_config(folder, "model", **trust)  # before the data, which may take long
     teachers.check_folders(choice, recipe, folder)
-    corpus, order = teachers.number_classes(load_corpus(task, training.seed), folder, choice)
+    corpus = load_corpus(task, training.seed)
+    corpus, order = teachers.number_classes(corpus, folder, choice, **trust)
     choice = teachers.unless_labels_suffice(choice, settings, recipe, corpus)
-    processor = corpus.load_processor(folder)
+    processor = corpus.load_processor(folder, **trust)
     train = corpus.training_features(processor, training.seed)
     evaluation = corpus.evaluation_features(processor)
     total = optimizer_steps(len(train), training.epochs, training)
     _check_steps(training, recipe.with_examples(len(train)), corpus, train, total)
     set_seed(training.seed)
-    model, trained_head = load_model(folder, corpus.head)
+    model, trained_head = load_model(folder, corpus.head, **trust)
+    check_writable(model, f"--model {settings.model}")
     share_padding(model, processor)
     for features in (train, evaluation):
         task.check_model(model, features)
     precision(training.precision)
     labels = corpus.train.label_names
-    names = saved_labels(folder) if labels else ()
+    names = saved_labels(folder, **trust) if labels else ()
     notes = teachers.assumed_names(settings.model, names, labels) if trained_head else ()
     if not trained_head:
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)

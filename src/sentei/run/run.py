@@ -87,7 +87,7 @@ def prune(
     started = time.perf_counter()
     checkpoint = _checkpoint(prepared, out / "checkpoints", tell) if resume else None
     start = _start(prepared, out, watch, before, tell)
-    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint)
+    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint, manifest=False)
     journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
         prepared,
@@ -227,7 +227,8 @@ def _is_done(dense: Path, tell: Tell) -> bool:
 
 def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:
     """A model that the run has written."""
-    model, _ = load_model(str(folder), prepared.corpus.head)
+    trust = prepared.settings.trust_remote_code
+    model, _ = load_model(str(folder), prepared.corpus.head, trust_remote_code=trust)
     return model
 
 

@@ -88,6 +88,9 @@ class Settings(Part):
     model: ModelName
     """Model: a name on the hub, or the folder of a model or of a run."""
 
+    trust_remote_code: bool = False
+    """Run the code that comes with the model, or with its teacher: read it before."""
+
     task: SerializeAsAny[Task[Any]]
     """What is learnt, from which data."""
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer
+import torch
+from transformers import PreTrainedModel
 
 from sentei import shrink
 from sentei._version import VERSION
+from sentei.files import replacing
 from sentei.messages import counted
 from sentei.models.card import mark_shrunk
-from sentei.models.folder import load, save
+from sentei.models.folder import check_free, copy_around, load, save, transformer_folder
+from sentei.models.loading import load_tokenizer
+from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.run.vocabulary import Texts
 from sentei.shrink import LatencyRecord, ShrinkReport, VocabularyReport
 
@@ -55,6 +60,7 @@ def shrink_folder(
     batch: int | None,
     texts: Texts | None,
     least: int,
+    trust_remote_code: bool = False,
 ) -> Smaller:
     """Take out of a model what contributes nothing; where that is nothing, write nothing.
 
@@ -66,16 +72,20 @@ def shrink_folder(
         batch: Sequences in a timed forward pass; None times nothing.
         texts: What the vocabulary is cut down to; None leaves it.
         least: How often a token must occur in them to stay.
+        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
         ValueError: The model cannot be loaded or shrunk.
     """
-    model = load(folder)
+    inside = transformer_folder(folder)
+    trust: Any = {"trust_remote_code": trust_remote_code}
+    model = load(inside, dtype=_dtype(inside, **trust), **trust)
+    check_writable(model, str(inside))
     smaller, report = shrink.shrink(model, stock=stock, length=length)
     tokenizer, vocabulary = None, None
     if texts is not None:
         smaller, tokenizer, vocabulary = shrink.shrink_vocabulary(
-            smaller, AutoTokenizer.from_pretrained(folder), texts, least=least
+            smaller, load_tokenizer(str(inside), "", **trust), texts, least=least
         )
         report = report.model_copy(update={"parameters_after": vocabulary.parameters_after})
     result = Smaller(report, vocabulary, None, None)
@@ -85,9 +95,26 @@ def shrink_folder(
     if batch is not None:
         latency = shrink.latency(model, smaller, batch=batch, length=length)
     if out:
-        save(smaller, out, files=folder, tokenizer=tokenizer)
+        _write(smaller, folder, inside, out, tokenizer)
         mark_shrunk(out, _account(report, vocabulary))
     return Smaller(report, vocabulary, latency, out)
+
+
+def _dtype(folder: Path, *, trust_remote_code: bool) -> torch.dtype:
+    """The precision of the files: that of the config may be another, and twice as large."""
+    return stored_dtype(folder, load_config(folder, trust_remote_code=trust_remote_code))
+
+
+def _write(smaller: PreTrainedModel, source: Path, inside: Path, out: Path, tokenizer: Any) -> None:
+    """Write a model where its place is in a folder like the one that it came from."""
+    if inside == source:
+        save(smaller, out, files=source, tokenizer=tokenizer)
+        return
+    check_free(out)
+    with replacing(out.resolve()) as unfinished:
+        unfinished.mkdir(parents=True)
+        save(smaller, unfinished / inside.relative_to(source), files=inside, tokenizer=tokenizer)
+        copy_around(source, unfinished)
 
 
 def _account(report: ShrinkReport, vocabulary: VocabularyReport | None) -> str:

@@ -166,7 +166,9 @@ def check_folders(choice: Choice, recipe: Recipe, folder: str) -> None:
             )
 
 
-def number_classes(corpus: Corpus, folder: str, choice: Choice) -> tuple[Corpus, tuple[str, ...]]:
+def number_classes(
+    corpus: Corpus, folder: str, choice: Choice, *, trust_remote_code: bool = False
+) -> tuple[Corpus, tuple[str, ...]]:
     """The corpus with its classes numbered as a model numbers them that is trained on them.
 
     A teacher that was named must know every class; the model being pruned decides only where it
@@ -178,7 +180,7 @@ def number_classes(corpus: Corpus, folder: str, choice: Choice) -> tuple[Corpus,
     option, place = "model", folder
     if choice.model:
         option, place = "teacher", locate_model(choice.model, "teacher")[0]
-    names = saved_labels(place, option)
+    names = saved_labels(place, option, trust_remote_code=trust_remote_code)
     if names == placeholders(len(names)) or names == labels:
         return corpus, assumed_names(choice.model, names, labels) if choice.model else ()
     if not choice.model and not same_names(names, labels):
@@ -270,7 +272,12 @@ def load_teacher(
         if choice.untaught and cache:
             raise ValueError(f"--teacher-cache {cache}: this run has no teacher; {choice.untaught}")
         return None
-    model = _load(choice.model, settings.model, corpus, processor) if choice.model else None
+    model = _load(choice.model, settings, corpus, processor) if choice.model else None
+    if model is not None:
+        try:
+            corpus.task.check_model(model, train)
+        except ValueError as error:
+            raise ValueError(f"--teacher {choice.model}: {error}") from None
     like = student if model is None else model
     layers = match(student, like, distill)
     notes, cached = layers.notes, 0
@@ -305,19 +312,20 @@ def cache_bytes(layers: Match, teacher: PreTrainedModel, train: Features) -> int
     )
 
 
-def _load(name: str, student: str, corpus: Corpus, processor: Any) -> PreTrainedModel:
+def _load(name: str, settings: Settings, corpus: Corpus, processor: Any) -> PreTrainedModel:
     folder, _ = locate_model(name, "teacher")
-    model, trained = load_model(folder, corpus.head, "teacher")
+    trust: Any = {"trust_remote_code": settings.trust_remote_code}
+    model, trained = load_model(folder, corpus.head, "teacher", **trust)
     if not trained:
         raise ValueError(
             f"--teacher {name}: it has no head trained for this task; fine-tune it first, or "
             "let --dense-epochs make a teacher"
         )
-    own = corpus.load_processor(folder, "teacher")
+    own = corpus.load_processor(folder, "teacher", **trust)
     if not corpus.task.same_input(processor, own):
         raise ValueError(
-            f"--teacher {name}: it reads other tokens than --model {student}, and both are given "
-            "the same ones; choose a teacher with the model's tokenizer"
+            f"--teacher {name}: it reads other tokens than --model {settings.model}, and both are "
+            "given the same ones; choose a teacher with the model's tokenizer"
         )
     share_padding(model, own)
     return model

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import transformers
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, PreTrainedModel
+from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from sentei import serialization
-from sentei.models.folder import is_shrunk
-from sentei.models.loading import load_pretrained
+from sentei.messages import listing
+from sentei.models.contents import weight_files
+from sentei.models.folder import is_shrunk, transformer_folder
+from sentei.models.loading import load_named
 from sentei.records import PruningReport, Record
 from sentei.tensors import count_zeros
+from sentei.untrusted import reading
 
 
 class Check(Record):
@@ -25,7 +27,11 @@ class Check(Record):
 
 
 def verify(
-    folder: Path, claims: PruningReport | None, sparsity: float | None = None
+    folder: Path,
+    claims: PruningReport | None,
+    sparsity: float | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> tuple[Check, ...]:
     """Check a run's folder, or a model's.
 
@@ -34,13 +40,16 @@ def verify(
         claims: The report that makes the claims, if there is one.
         sparsity: Least sparsity to find, over the report's sites, or over all matrices where there
             is no report.
+        trust_remote_code: Whether code that comes with the model may be run.
 
     Raises:
-        ValueError: There is no model to check.
+        ValueError: There is no model to check, or the report says what no model can be.
     """
-    model = folder / "model" if (folder / "model").is_dir() else folder
+    if sparsity is not None and not 0 <= sparsity < 1:
+        raise ValueError(f"--sparsity {sparsity}: it must be in [0, 1), such as 0.8")
+    model = transformer_folder(folder / "model" if (folder / "model").is_dir() else folder)
     zeros, sizes, broken = _count(model)
-    loaded, reloads = _reload(model, zeros)
+    loaded, reloads = _reload(model, zeros, trust_remote_code=trust_remote_code)
     if loaded is not None:
         for name, _ in loaded.named_buffers():  # no weights, though a file may hold them
             zeros.pop(name, None), sizes.pop(name, None)
@@ -59,10 +68,11 @@ def verify(
         zeros = {name: count_zeros(p) for name, p in named.items()} | zeros
         sizes = {name: p.numel() for name, p in named.items()} | sizes
     if claims is not None:
-        checks += _claims(claims, zeros, sizes, total)
+        with reading("report.json", "it is damaged", "it describes no model"):
+            checks += _claims(claims, zeros, sizes, total)
     if sparsity is not None:
         scope = [site.name for site in claims.sites] if claims else in_files
-        share = sum(zeros[n] for n in scope if n in zeros) / sum(sizes.get(n, 0) for n in scope)
+        share = _share(*(sum(of.get(name, 0) for name in scope) for of in (zeros, sizes)))
         over = "the scope" if claims else "all parameters"
         checks.append(
             Check(
@@ -74,22 +84,24 @@ def verify(
     return (*checks, reloads)
 
 
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
 def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    files = sorted(model.glob("*.safetensors"))
-    files = [file for file in files if file.name.startswith("model")]
+    """Zeros and entries of every tensor in the files that are loaded; names of broken ones."""
+    files = [file for file in weight_files(model) if file.suffix == ".safetensors"]
     if not files:
         raise ValueError(f"{model}: holds no model.safetensors to verify")
     zeros, sizes, broken = {}, {}, []
     for file in files:
-        try:
+        with reading(file, "it is damaged: get or write it again"):
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():
                     tensor = tensors.get_tensor(name)
                     zeros[name], sizes[name] = count_zeros(tensor), tensor.numel()
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         broken.append(name)
-        except SafetensorError as error:
-            raise ValueError(f"{file}: damaged, cannot be read ({error})") from error
     return zeros, sizes, broken
 
 
@@ -108,7 +120,7 @@ def _claims(
             claim=f"{claims.pruned:,} of {claims.prunable:,} prunable weights are zero "
             f"({claims.sparsity:.4%})",
             holds=pruned == claims.pruned,
-            evidence=f"{pruned:,} ({pruned / claims.prunable:.4%})",
+            evidence=f"{pruned:,} ({_share(pruned, claims.prunable):.4%})",
         ),
         Check(
             claim=f"zeros are where the report says, in each of {len(claims.sites)} matrices",
@@ -129,16 +141,16 @@ def _claims(
     ]
 
 
-def _reload(model: Path, zeros: dict[str, int]) -> tuple[PreTrainedModel | None, Check]:
+def _reload(
+    model: Path, zeros: dict[str, int], *, trust_remote_code: bool
+) -> tuple[PreTrainedModel | None, Check]:
     loader = "sentei.shrink.load" if is_shrunk(model) else "plain transformers"
     claim = f"{loader} loads it unchanged"
     try:
-        [architecture] = AutoConfig.from_pretrained(model).architectures
-        loaded, report = load_pretrained(model, getattr(transformers, architecture))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        return None, Check(claim=claim, holds=False, evidence=reason)
-    problems = [f"{kind}: {keys}" for kind, keys in report.items() if keys]
+        loaded, report = load_named(model, dtype=None, trust_remote_code=trust_remote_code)
+    except (ValueError, ModuleNotFoundError) as error:
+        return None, Check(claim=claim, holds=False, evidence=str(error))
+    problems = [f"{kind}: {listing(sorted(map(str, of)), 3)}" for kind, of in report.items() if of]
     counts = {name: count_zeros(p) for name, p in loaded.named_parameters()}
     moved = [name for name, count in counts.items() if count != zeros.get(name, count)]
     buffers = {name for name, _ in loaded.named_buffers()}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sentei.messages import listing
-from sentei.models.folder import read_manifest
-from sentei.models.loading import FRESH, load_pretrained, load_tokenizer, locate_model
+from sentei.models.loading import FRESH, load_named, load_tokenizer, locate_model
 from sentei.runtime.encoder import Array
 from sentei.runtime.forward import Built, Fallback, Forward, Options
 from sentei.runtime.reading import base_of, drop_blocks_, prefix_of
@@ -30,6 +28,7 @@ def compile(
     fallback: Fallback | None = None,
     *,
     tokenizer: Any = None,
+    trust_remote_code: bool = False,
 ) -> Engine:
     """Make an engine of a model.
 
@@ -43,6 +42,7 @@ def compile(
         fallback: ``torch`` to have torch run what the engine cannot: the model, with a warning, or
             single calls, such as with ``output_attentions=True``. None raises instead.
         tokenizer: For ``predict`` and ``embed``; by default the folder's.
+        trust_remote_code: Whether code that comes with the folder may be run.
 
     Raises:
         Unsupported: The engine cannot run the model on this machine, and ``fallback`` is None.
@@ -57,11 +57,21 @@ def compile(
             "the engine under it with sentei.runtime.installation"
         )
     folder, inside = _locate(str(model))
-    loaded = _load(inside)
-    engine = Engine(loaded, options, tokenizer, folder=folder, inside=inside)
+    loaded = _load(inside, trust_remote_code=trust_remote_code)
+    origin = _Origin(folder, inside, trust_remote_code)
+    engine = Engine(loaded, options, tokenizer, origin=origin)
     if fallback is None:
         engine._release()
     return engine
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where an engine's model is from: the folder as given, and what holds its config in it."""
+
+    folder: Path
+    inside: str
+    trust_remote_code: bool
 
 
 class Engine:
@@ -76,13 +86,12 @@ class Engine:
         options: Options,
         tokenizer: Any = None,
         *,
-        folder: Path | None = None,
-        inside: str = "",
+        origin: _Origin | None = None,
     ) -> None:
         self.model = model.eval()
         """Embeddings, pooler and head, with the encoder's place taken."""
 
-        self._folder, self._inside, self._tokenizer = folder, inside, tokenizer
+        self._origin, self._tokenizer = origin, tokenizer
         self._pooling: Pooling | None = None
         self._closed = False
         base: Any = model.base_model
@@ -132,7 +141,7 @@ class Engine:
         """
         self._check_open()
         if self._pooling is None:
-            self._pooling = Pooling() if self._folder is None else read_pooling(self._folder)
+            self._pooling = read_pooling(self._origin.folder) if self._origin else Pooling()
         base: Any = self.model.base_model
         pooling = self._pooling
         with torch.inference_mode():
@@ -165,8 +174,9 @@ class Engine:
     @property
     def tokenizer(self) -> Any:
         """Of the folder, or as given; None where there is none."""
-        if self._tokenizer is None and self._folder is not None:
-            self._tokenizer = load_tokenizer(self._inside)
+        if self._tokenizer is None and self._origin is not None:
+            trust = self._origin.trust_remote_code
+            self._tokenizer = load_tokenizer(self._origin.inside, trust_remote_code=trust)
         return self._tokenizer
 
     def close(self) -> None:
@@ -199,25 +209,13 @@ def _tensor(value: Any) -> Any:
 
 def _locate(name: str) -> tuple[Path, str]:
     """The folder as given, and what holds the model's config in it."""
-    modules = Path(name, "modules.json")
-    if modules.is_file() and not Path(name, "config.json").is_file():
-        first = json.loads(modules.read_text(encoding="utf-8"))[0]["path"]
-        return Path(name), str(Path(name, first))
     inside, _ = locate_model(name)
-    return Path(inside), inside
+    return Path(name if Path(name, "modules.json").is_file() else inside), inside
 
 
-def _load(folder: str) -> PreTrainedModel:
+def _load(folder: str, *, trust_remote_code: bool) -> PreTrainedModel:
     """The model of a folder, of the class that its config names, in float32."""
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        manifest = read_manifest(Path(folder))
-        names = [manifest.model] if manifest else list(config.architectures or ())
-        model_class = getattr(transformers, names[0], AutoModel) if names else AutoModel
-        model, info = load_pretrained(folder, model_class, dtype=torch.float32)
-    except (OSError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{folder}: its model cannot be loaded ({reason})") from error
+    model, info = load_named(folder, trust_remote_code=trust_remote_code)
     _check_whole(folder, info)
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sentei.messages import listing
+from sentei.messages import listing, short
 from sentei.models.beginnings import all_beginnings
 from sentei.models.loading import is_a
 from sentei.runtime.encoder import Array
+from sentei.untrusted import read_json, reading
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts that the model reads together."""
@@ -210,7 +210,12 @@ def read_pooling(folder: Path) -> Pooling:
     """
     if not (folder / "modules.json").is_file():
         return Pooling()
-    modules = _read(folder / "modules.json")
+    with reading(folder, "one of sentence-transformers' files is damaged; mend it"):
+        return _pooling(folder)
+
+
+def _pooling(folder: Path) -> Pooling:
+    modules = read_json(folder / "modules.json")
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
     if unknown or "Pooling" not in kinds:
@@ -220,20 +225,24 @@ def read_pooling(folder: Path) -> Pooling:
         )
     at = folder / modules[kinds.index("Pooling")]["path"] / "config.json"
     transformer = folder / modules[kinds.index("Transformer")]["path"]
-    settings = _read(transformer / "sentence_bert_config.json", {})
-    prompts = _read(folder / "config_sentence_transformers.json", {})
+    settings = _optional(transformer / "sentence_bert_config.json")
+    prompts = _optional(folder / "config_sentence_transformers.json")
     name = prompts.get("default_prompt_name")
+    longest = settings.get("max_seq_length")
+    prompt = prompts["prompts"][name] if name is not None else ""
+    if not (isinstance(prompt, str) and isinstance(longest, int | None)):
+        raise ValueError(f"max_seq_length={short(longest)}, a prompt {short(prompt)}")
     return Pooling(
         modes=_modes(at, prompt=name is not None),
         normalize="Normalize" in kinds,
-        longest=settings.get("max_seq_length"),
+        longest=longest,
         lower=bool(settings.get("do_lower_case", False)),
-        prompt=prompts["prompts"][name] if name is not None else "",
+        prompt=prompt,
     )
 
 
 def _modes(file: Path, *, prompt: bool) -> tuple[str, ...]:
-    config = _read(file)
+    config = read_json(file)
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for mode, key in _LEGACY.items() if config.get(key)]
@@ -253,10 +262,6 @@ def _modes(file: Path, *, prompt: bool) -> tuple[str, ...]:
     return tuple(modes)
 
 
-def _read(file: Path, default: Any = None) -> Any:
-    if default is not None and not file.is_file():
-        return default
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read ({error}): mend it or take it away") from None
+def _optional(file: Path) -> dict[str, Any]:
+    """What a file says that need not be there."""
+    return dict(read_json(file)) if file.is_file() else {}

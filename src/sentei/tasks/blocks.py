@@ -15,7 +15,10 @@ from sentei.data.features import Features, check_inputs, check_length
 from sentei.messages import counted
 
 _PIECE: Final = 1 << 16
-"""Characters that the tokenizer takes at once."""
+"""Characters that the tokenizer takes at once, and the rest of the line."""
+
+_LINE: Final = 1 << 20
+"""Characters that it takes at most."""
 
 
 class Blocks(Features):
@@ -101,16 +104,32 @@ def _looks_ahead(model: PreTrainedModel, ids: torch.Tensor) -> bool:
 
 def _ids(texts: Sequence[str], tokenizer: Any) -> Iterator[list[int]]:
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    skipped = _adds_blank(tokenizer)
     for text in filter(str.strip, texts):
-        for piece in _pieces(text):
-            yield tokenizer(piece, add_special_tokens=False)["input_ids"]
+        for piece in _pieces(text, skipped):
+            yield tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
         yield end
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """A text cut at line ends, into pieces that a tokenizer handles well."""
+def _adds_blank(tokenizer: Any) -> bool:
+    """Whether a word is the same with a blank before it and at the beginning of a text."""
+    whole, one, other = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a b", "a", "b")
+    )
+    return bool(whole == one + other)
+
+
+def _pieces(text: str, skipped: bool) -> Iterator[str]:
+    """A text cut into pieces that a tokenizer handles well.
+
+    At line ends; in a line that goes on, before a blank, which is left out where ``skipped``, so
+    that the tokens are those of the whole; at any place in one that has no blanks.
+    """
     start = 0
     while start < len(text):
-        stop = text.find("\n", start + _PIECE) + 1 or len(text)
+        stop = text.find("\n", start + _PIECE, start + _LINE) + 1
+        if not stop and start + _LINE < len(text):
+            stop = max(text.rfind(" ", start + _PIECE, start + _LINE), 0) or start + _LINE
+        stop = stop or len(text)
         yield text[start:stop]
-        start = stop
+        start = stop + (skipped and text[stop : stop + 1] == " ")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from sentei.data import hub
-from sentei.messages import did_you_mean
+from sentei.messages import did_you_mean, short
 from sentei.models.demo import DEMO
 
 CONVERTED: Final = "refs/convert/parquet"
@@ -187,11 +187,12 @@ def find(name: str) -> KnownDataset:
     Raises:
         ValueError: If no dataset has that name.
     """
+    name = str(name)[:60]  # a file may say anything
     plain = _plain(name)
     if plain not in DATASETS:
         names = [known.name for known in DATASETS.values()]
         raise ValueError(
-            f"there is no task {name!r}{did_you_mean(name, names) or '.'} "
+            f"there is no task {short(name)}{did_you_mean(name, names) or '.'} "
             f"The tasks are {', '.join(names)}; for your own data use --train and --eval."
         )
     return DATASETS[plain]

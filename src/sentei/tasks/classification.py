@@ -197,18 +197,19 @@ class Classification(Labelled[LabelledTexts], TextColumn[LabelledTexts]):
             return {"num_labels": 1, "problem_type": "regression"}
         return super().head(examples) | {"problem_type": "single_label_classification"}
 
-    def load_processor(self, folder: str) -> Any:
-        """The tokenizer; for an encoder-decoder one that leaves texts texts.
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
+        """The tokenizer; for an encoder-decoder one that takes ``</s>`` in a text for text.
 
-        Its head reads the state at the end token, of which every text must have as many: where
-        ``</s>`` is written out in a text, it is that token to ``pipeline``, but no text's end. The
-        tokenizer is saved so, and ``pipeline`` reads texts as training did.
+        Its head reads the state at the end token, of which every text must have as many.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from sentei.models.pretrained import load_config
+        from sentei.models.tokenizer import load_plainly
 
-        if not AutoConfig.from_pretrained(folder).is_encoder_decoder:
-            return super().load_processor(folder)
-        return self.padded(AutoTokenizer.from_pretrained(folder, split_special_tokens=True))
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        config = load_config(folder, **trust)
+        if not config.is_encoder_decoder or not isinstance(config.eos_token_id, int):
+            return super().load_processor(folder, **trust)
+        return self.padded(load_plainly(folder, config.eos_token_id, **trust))
 
     def check_model(self, model: PreTrainedModel, features: Features) -> None:
         """Refuse a model that finds no place, or not as many in every text, to read an answer at.

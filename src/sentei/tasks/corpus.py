@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sentei.data.features import Features
@@ -41,13 +42,16 @@ class Corpus:
         task = self.task
         return Head(task.model_class, task.head(self.train), f"--kind {task.label}")
 
-    def load_processor(self, folder: str, option: str = "model") -> Any:
+    def load_processor(
+        self, folder: str, option: str = "model", *, trust_remote_code: bool = False
+    ) -> Any:
         """What makes a model's input for these examples.
 
         Raises:
             ValueError: It cannot be loaded.
         """
-        return load_processor(self.task.load_processor, folder, self.task.processor_name, option)
+        load = partial(self.task.load_processor, trust_remote_code=trust_remote_code)
+        return load_processor(load, folder, self.task.processor_name, option)
 
     def training_features(self, processor: Any, seed: int) -> Features:
         """The training examples made ready for a model.

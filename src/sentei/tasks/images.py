@@ -99,6 +99,8 @@ class Images(Labelled[Pictures]):
             for row, cell in enumerate(cells):
                 if cell is None or cell == -1:
                     fail(row, "there is no label; take the row out.")
+                if cell not in range(len(names)):
+                    fail(row, f"the label {cell} is none of the {len(names)} declared.")
         else:
             found = read_names(cells, fail, "A class is a whole number or a name.")
             names = tuple(sorted(set(found)))
@@ -129,18 +131,23 @@ class Images(Labelled[Pictures]):
         """Classes."""
         return super().head(examples) | {"problem_type": "single_label_classification"}
 
-    def load_processor(self, folder: str) -> Any:
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
         """The checkpoint's image processor, or a simple one for its size of image."""
-        from transformers import AutoConfig, AutoImageProcessor
+        from transformers import AutoImageProcessor
+        from transformers.utils.hub import cached_file
 
-        try:
-            return AutoImageProcessor.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            config = AutoConfig.from_pretrained(folder)
-            size = getattr(config, "image_size", None)
-            if size is None:
-                raise ValueError(f"no image processor, and no image_size ({error})") from error
-            return _simple(size, getattr(config, "num_channels", 3))
+        from sentei.models.pretrained import load_config
+
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        there: Any = {"_raise_exceptions_for_missing_entries": False}
+        names = ("preprocessor_config.json", "processor_config.json")
+        if any(cached_file(folder, name, **there) for name in names):
+            return AutoImageProcessor.from_pretrained(folder, **trust)
+        config = load_config(folder, **trust)
+        size = getattr(config, "image_size", None)
+        if size is None:
+            raise ValueError("no image processor, and no image_size in its config")
+        return _simple(size, getattr(config, "num_channels", 3))
 
     def same_input(self, ours: Any, theirs: Any) -> bool:
         """Whether two processors make the same pixels."""

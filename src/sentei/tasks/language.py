@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from sentei.data.formats import KNOWN, lines, read_text, suffix
+from sentei.data.formats import KNOWN, read_text, suffix
 from sentei.data.holdout import set_aside
 from sentei.data.table import Table
 from sentei.messages import counted
@@ -88,7 +88,7 @@ class Language(TextColumn[Documents]):
             ValueError: It cannot be used; names the place, the reason and the fix.
         """
         if path.is_file() and suffix(path) not in _TABLES:
-            text = "\n".join(lines(read_text(path, self.encoding)))
+            text = read_text(path, self.encoding).replace("\r\n", "\n").replace("\r", "\n")
             return Documents([text], f"{path}, {counted(len(text), 'character')}")
         return super().read(path, splits)
 

@@ -37,7 +37,7 @@ def _path(path: Path, info: SerializationInfo) -> str:
 
 
 def _model(name: str, info: SerializationInfo) -> str:
-    local = name not in (DEMO, *OWN_TEACHERS) and Path(name).is_dir()
+    local = name not in (DEMO, *OWN_TEACHERS) and os.path.isdir(name)
     return os.path.abspath(name) if local and info.context == WHOLE_PATHS else name
 
 

@@ -125,7 +125,7 @@ class Summaries(TextColumn[SummaryPairs]):
             inputs = {name: texts[name] for name in ("input_ids", "attention_mask")}
             for name, values in (*inputs.items(), ("labels", targets["input_ids"])):
                 columns.setdefault(name, Ragged()).extend(values)
-        return Tokens(columns, processor.pad_token_id)
+        return Tokens(columns, [processor.pad_token_id, columns["labels"].largest])
 
     def collator(self, processor: Any) -> Collator:
         """Padding of both sides to the longest of a batch."""

@@ -17,7 +17,7 @@ class TaggedTokens(Tokens):
     """Tokenised sentences; ``words`` are the places of the words whose first piece has a label."""
 
     def __init__(self, columns: dict[str, Ragged], words: Ragged, padding: int | None) -> None:
-        super().__init__(columns, padding)
+        super().__init__(columns, [padding])
         self.words = words
 
 

@@ -142,14 +142,15 @@ class Tagging(TextTask[TaggedSentences]):
 
     # ------------------------------------------------------------------ model and features
 
-    def load_processor(self, folder: str) -> Any:
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
         """The tokenizer, set to take text as words."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        trust: Any = {"trust_remote_code": trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **trust)
         if getattr(tokenizer, "add_prefix_space", None) is False:
             # A byte-level tokenizer knows a word by the space before it, which a list lacks.
-            tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **trust)
         return self.padded(tokenizer)
 
     def features(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, model_validator
 
-from sentei.messages import did_you_mean
+from sentei.messages import cut, did_you_mean
 from sentei.tasks import catalogue
 from sentei.tasks.examples import Examples
 from sentei.tasks.source import CorpusSource
@@ -142,7 +142,7 @@ class Task(CorpusSource, Generic[E]):
         choices = self.metric_choices
         if self.metric is not None and self.metric not in choices:
             raise ValueError(
-                f"--metric {self.metric}{did_you_mean(self.metric, choices) or '.'} "
+                f"--metric {cut(self.metric, 40)}{did_you_mean(self.metric[:60], choices) or '.'} "
                 f"Choose from {', '.join(choices)}."
             )
         return self
@@ -298,8 +298,12 @@ class Task(CorpusSource, Generic[E]):
         }
 
     @abstractmethod
-    def load_processor(self, folder: str) -> Any:
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
         """What makes a model's input: its tokenizer, or an image processor.
+
+        Args:
+            folder: Of the model, or its name on the hub.
+            trust_remote_code: Whether code that comes with the model may be run.
 
         Raises:
             OSError, ValueError, KeyError, ImportError: It cannot be loaded.

@@ -74,7 +74,7 @@ class TextTask(Task[E]):
             ValueError: They cannot be used; names the row.
         """
 
-    def load_processor(self, folder: str) -> Any:
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
         """The model's tokenizer.
 
         Raises:
@@ -83,7 +83,8 @@ class TextTask(Task[E]):
         """
         from transformers import AutoTokenizer
 
-        return self.padded(AutoTokenizer.from_pretrained(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return self.padded(tokenizer)
 
     def padded(self, tokenizer: Any) -> Any:
         """A tokenizer that can make texts of one length, where batches are padded.

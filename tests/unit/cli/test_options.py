@@ -8,11 +8,13 @@ from sentei import cli
 
 OPTIONS = {
     "augment": """
-        --model --task --train --text-column --pair-column --label-column
+        --model --trust-remote-code/--no-trust-remote-code
+        --task --train --text-column --pair-column --label-column
         --regression/--no-regression --encoding --quoting --delimiter --header/--no-header
         --seed --out --lm --copies --replace --candidates --json
     """,
     "bench": """
+        --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
@@ -22,7 +24,8 @@ OPTIONS = {
         --precision --score/--no-score --out --json
     """,
     "compare": """
-        --model --task --kind --train --eval --text-column --pair-column --label-column
+        --model --trust-remote-code/--no-trust-remote-code
+        --task --kind --train --eval --text-column --pair-column --label-column
         --tokens-column --tags-column --question-column --context-column --answers-column
         --image-column --target-column --regression/--no-regression --metric --encoding
         --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
@@ -37,7 +40,8 @@ OPTIONS = {
         --method --sparsity --pattern --set --out --seed --resume --json
     """,
     "evaluate": """
-        --model --task --kind --train --eval --holdout --text-column --pair-column
+        --model --trust-remote-code/--no-trust-remote-code
+        --task --kind --train --eval --holdout --text-column --pair-column
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --batch-size
@@ -45,7 +49,8 @@ OPTIONS = {
         --max-new-tokens --num-beams --seed --json
     """,
     "inspect": """
-        --model --task --kind --train --eval --holdout --text-column --pair-column
+        --model --trust-remote-code/--no-trust-remote-code
+        --task --kind --train --eval --holdout --text-column --pair-column
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
@@ -59,7 +64,8 @@ OPTIONS = {
         action name --json
     """,
     "prune": """
-        --model --task --kind --train --eval --holdout --text-column --pair-column
+        --model --trust-remote-code/--no-trust-remote-code
+        --task --kind --train --eval --holdout --text-column --pair-column
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
@@ -73,11 +79,12 @@ OPTIONS = {
         run --json
     """,
     "shrink": """
+        --trust-remote-code/--no-trust-remote-code
         --text-column --pair-column --encoding --quoting --delimiter --header/--no-header
         folder --out --stock --measure --length --batch --vocabulary --least --json
     """,
     "verify": """
-        folder --sparsity --json
+        --trust-remote-code/--no-trust-remote-code folder --sparsity --json
     """,
 }
 """Of every verb, in any order; arguments by their names."""

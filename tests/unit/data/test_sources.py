@@ -10,6 +10,7 @@ import sys
 
 import datasets
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 from helpers.data import cells, place, refused, table
@@ -99,6 +100,18 @@ def test_declared_classes_come_along(tmp_path, kind):
     assert found.labels("label", "") == ["yes", "no", None]
     assert found.labels("tags", "") == [["O", "B-x"], [], ["B-x"]]
     assert found.labels("text", "") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("column", ["label", "tags"])
+def test_numbers_that_no_class_has(tmp_path, column):
+    dataset = datasets.Dataset.from_dict(LABELLED, features=CLASSES)
+    cells = {"label": [1, 0, 7], "tags": [[0, 1], [], [1, 7]]}[column]
+    schema = dataset.data.table.schema
+    columns = {**LABELLED, column: cells}
+    changed = pyarrow.table([columns[name] for name in schema.names], schema=schema)
+    pyarrow.parquet.write_table(changed, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet, row 3: the label .*7.* none of the 2"):
+        table(tmp_path / "a.parquet").labels(column, "")
 
 
 def test_files_with_other_classes_are_not_mixed(tmp_path):
@@ -212,6 +225,28 @@ def test_damaged_files(write, tmp_path):
     refused(write("a.parquet.gz", gzip.compress(b"")), "'.gz'", ".parquet")
     refused(write("a.gz", gzip.compress(b"")), "'.gz'")
     refused(write("e.parquet", {"text": pyarrow.array([], "string")}), "e.parquet is empty")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1}', b"\0" * 50]
+)
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+def test_damaged_datasets(tmp_path, name, content):
+    saved = tmp_path / "saved"
+    datasets.Dataset.from_dict(ROWS).save_to_disk(saved)
+    (saved / name).write_bytes(content)
+    try:
+        assert cells(saved) == ROWS  # what describes the data may be missing
+    except ValueError as error:
+        assert str(error).startswith(f"{saved}: cannot be read (") and len(str(error)) < 1000
+
+
+def test_text_in_columns_that_is_none(tmp_path):
+    bad = pyarrow.py_buffer(b"\xff\xfe")
+    places = pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0")
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, places, bad])
+    pyarrow.parquet.write_table(pyarrow.table([column], ["text"]), tmp_path / "a.parquet")
+    refused(tmp_path / "a.parquet", "a.parquet: cannot be read", "its column 'text'", column="text")
 
 
 def test_folders_called_like_columns_add_none(write):

@@ -293,6 +293,28 @@ def test_damaged_answers_are_asked_for_again(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "change",
+    ["logits = 'text'", "logits = x'00', crc = 3523407757", "crc = NULL, logits = 1.5"],
+    ids=["of another type", "of another size", "a number"],
+)
+def test_answers_that_another_program_changed_are_asked_for_again(tmp_path, change):
+    rows = examples()
+    student, teacher = bert(0), bert(1)
+    cache = TeacherCache(tmp_path)
+    plain = losses(student, teacher, Distillation(), [collate(rows)], cache)
+    cache.close()
+    whole = rows_of(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        database.execute("CREATE TABLE loose AS SELECT * FROM outputs")
+        database.execute("DROP TABLE outputs")
+        database.execute("ALTER TABLE loose RENAME TO outputs")
+        database.execute("CREATE UNIQUE INDEX keys ON outputs (key)")
+        database.execute(f"UPDATE outputs SET {change}")
+    again = losses(student, teacher, Distillation(), [collate(rows)], TeacherCache(tmp_path))
+    assert torch.equal(again[0], plain[0]) and rows_of(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
     "damage",
     [lambda data: b"no database" * 2000, lambda data: data[: len(data) // 2]],
     ids=["another file", "cut off"],

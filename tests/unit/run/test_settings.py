@@ -24,7 +24,7 @@ def test_what_is_read_is_what_was_written(tmp_path):
 def test_the_file_is_nested_by_who_reads_it_and_complete(tmp_path):
     settings_from({"model": "m", "task": "sst2", "max_length": 64}, RECIPE).write(tmp_path / "r")
     data = yaml.safe_load((tmp_path / "r").read_text())
-    assert list(data) == ["model", "task", "training", "recipe", "teacher"]
+    assert list(data) == ["model", "trust_remote_code", "task", "training", "recipe", "teacher"]
     task = data["task"]
     assert next(iter(task.items())) == ("kind", "classification")
     assert (task["dataset"], task["text_column"], task["max_length"]) == ("sst2", "sentence", 64)

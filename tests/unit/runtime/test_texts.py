@@ -186,5 +186,5 @@ def test_what_embed_does_not_know(tmp_path, kinds, pooling, reason):
 
 def test_damaged_files(tmp_path):
     (tmp_path / "modules.json").write_text("{")
-    with pytest.raises(ValueError, match=r"modules.json cannot be read"):
+    with pytest.raises(ValueError, match=r"modules.json: cannot be read"):
         read_pooling(tmp_path)

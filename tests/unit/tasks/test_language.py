@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+import random
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from helpers import tokenizers
 from helpers.tasks import SEED, task_of
+from sentei.tasks import blocks
 from sentei.tasks.language import Documents
 from sentei.tasks.task import Prediction
 
@@ -105,6 +108,29 @@ def test_long_texts_are_tokenised_in_pieces_without_losing_any(tokenizer):
     blocks = of(max_length=8).features(Documents([text], "long"), tokenizer, seed=SEED)
     assert len(blocks) == 4 * 8000 // 8
     assert {tuple(row["input_ids"].tolist()) for row in blocks} == {tuple(blocks[0]["input_ids"])}
+
+
+# not of one that joins the ends of words with what follows: there a cut may tell
+@pytest.mark.parametrize("family", [one for one in tokenizers.ALL if one != "whole texts"])
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+def test_a_line_without_an_end_is_tokenised_in_pieces_to_the_same_tokens(monkeypatch, family, end):
+    monkeypatch.setattr(blocks, "_PIECE", 200)
+    monkeypatch.setattr(blocks, "_LINE", 400)
+    tokenizer = tokenizers.ALL[family]()
+    words = random.Random(0).choices(" ".join(tokenizers.TEXTS).split(), k=400)
+    text = " ".join(words) + end
+    packed = of(max_length=8).features(Documents([text], "long"), tokenizer)
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = [number for row in packed for number in row["input_ids"].tolist()]
+    assert len(ids) > 250 and ids[: len(whole)] == whole[: len(ids)]
+
+
+def test_what_has_neither_blanks_nor_line_ends_is_cut_all_the_same(monkeypatch):
+    monkeypatch.setattr(blocks, "_PIECE", 200)
+    monkeypatch.setattr(blocks, "_LINE", 400)
+    tokenizer = tokenizers.word_piece()
+    packed = of(max_length=8).features(Documents(["電影" * 1000], "long"), tokenizer)
+    assert len(packed) == 2000 // 8
 
 
 def test_perplexity_by_hand():

@@ -153,9 +153,9 @@ class QuestionAnswering(TableTask[Questions]):
 
     # ------------------------------------------------------------------ model and features
 
-    def load_processor(self, folder: str) -> Any:
+    def load_processor(self, folder: str, *, trust_remote_code: bool = False) -> Any:
         """The tokenizer, padding behind, so that the places of answers stay what they are."""
-        tokenizer = super().load_processor(folder)
+        tokenizer = super().load_processor(folder, trust_remote_code=trust_remote_code)
         tokenizer.padding_side = "right"
         return tokenizer
 

@@ -35,7 +35,7 @@ class Windows(Tokens):
         ends: Ragged,
         padding: int | None = None,
     ) -> None:
-        super().__init__(columns, padding)
+        super().__init__(columns, [padding])
         self.nowhere = nowhere
         self.question = question
         self._begins, self._ends = begins, ends
