@@ -43,6 +43,7 @@ from sentei.run.checkpoints import (
     write_seconds,
 )
 from sentei.run.evaluate import evaluate
+from sentei.run.precision import round_
 from sentei.run.prepare import Prepared
 from sentei.run.reporting import describe_run
 from sentei.run.saving import explained, save_model
@@ -103,6 +104,8 @@ def prune(
     seconds = {**start.seconds, "train": journal.seconds}
     assert pruning.report is not None
 
+    assert trainer.model is not None
+    round_(trainer.model, prepared.dtype)
     save_model(trainer, out / "model", out)
     evaluating = time.perf_counter()
     sparse = _metrics(prepared, _load(prepared, out / "model"))

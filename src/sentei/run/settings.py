@@ -56,6 +56,10 @@ class Training(Part):
     precision: Precision = "auto"
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
 
+    dtype: Precision = "auto"
+    """Precision of the weights that are written; auto is that of the model's files. They are
+    trained in fp32 in any case."""
+
     seed: Seed = 42
     """Seed of everything drawn: new weights, order of data, dropout, and what is set aside for
     evaluation without --eval."""
