@@ -96,8 +96,7 @@ def train(
     with listener.listening(), explained(run, folder, saving), distiller or nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if anywhere(listener.heard, trainer.args.device):
-        state = trainer.state
-        number = listener.number or signal.SIGINT  # another process heard it
+        state, number = trainer.state, listener.number or signal.SIGINT  # another process heard it
         written = place(trainer.args, state)
         raise Interrupted(written, state.global_step, state.max_steps, number)
     return trainer
