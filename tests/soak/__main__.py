@@ -8,6 +8,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import argparse
+import gc
 import json
 import shlex
 import shutil
@@ -48,6 +49,7 @@ def main() -> int:
         options.share, chosen["each"] = SLICE
     trials = all_trials(world, options.seed, options.share, **chosen)
     print(f"{len(trials)} trials, ready after {time.monotonic() - begun:.0f} s", flush=True)
+    gc.freeze()  # children collect their own garbage, not all that was imported
     results = _play(trials, folder, options)
     failed = [result for result in results if result["faults"]]
     if not failed and not options.folder:
