@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from sentei.messages import short
 from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
 from sentei.parts.masks import Mask, Project
@@ -18,6 +20,9 @@ from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import Score
 from sentei.tensors import count_zeros
+
+MOST_STEPS: Final = 10**8
+"""Of one training: years, on whatever machine."""
 
 
 class Recipe(Part):
@@ -70,6 +75,11 @@ class Recipe(Part):
         """
         if total_steps < 1:
             raise ValueError(f"total_steps={total_steps}: pruning needs an optimizer step")
+        if total_steps > MOST_STEPS:
+            raise ValueError(
+                f"total_steps={short(total_steps)}: at most {MOST_STEPS:,} are planned; train for "
+                "fewer epochs"
+            )
         self.schedule.check(total_steps)
         self.pattern.check(self.schedule.sparsity)
         self.score.check(self.schedule.first_update(total_steps))

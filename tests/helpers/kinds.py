@@ -1,117 +1,139 @@
-"""The same few examples for every kind of task that reads text, in every format it reads."""
+"""A task of every kind that is not text classification: a tiny model and data, as options."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from typing import Any
+import random
+from pathlib import Path
 
-from helpers.tasks import SEED, task_of
+import torch
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ViTConfig,
+    ViTModel,
+)
 
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "classification": [
-        {"text": "the film was good", "label": "pos"},
-        {"text": "a meal was bad", "label": "neg"},
-        {"text": "the book was fine", "label": "pos"},
-        {"text": "a film was poor", "label": "neg"},
-    ],
-    "tokens": [
-        {"tokens": ["Ann", "Lee"], "tags": ["B-per", "I-per"]},
-        {"tokens": ["in", "Rome"], "tags": ["O", "B-loc"]},
-    ],
-    "answers": [
-        {
-            "question": "what was good",
-            "context": f"the {thing} was good",
-            "answers": {"text": [thing], "answer_start": [4]},
-        }
-        for thing in ("film", "book", "meal")
-    ],
-    "language": [{"text": "the film was good"}, {"text": "a meal was bad"}],
-    "summaries": [
-        {"text": "the film was good", "summary": "good"},
-        {"text": "a meal was bad", "summary": "bad"},
-    ],
-}
+THINGS = ["film", "book", "meal"]
+WORDS = ["good", "fine", "great", "bad", "poor", "awful"]
+CLS, SEP = 2, 3
 
 
-def squad(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """SQuAD's own form."""
-    paragraphs = [
-        {
-            "context": row["context"],
-            "qas": [
-                {
-                    "id": f"q{number}",
-                    "question": row["question"],
-                    "answers": [
-                        {"text": text, "answer_start": start}
-                        for text, start in zip(*row["answers"].values(), strict=True)
-                    ],
-                }
-            ],
-        }
-        for number, row in enumerate(rows)
+def lines(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def tokens(folder: Path, tiny: Path) -> list[object]:
+    """Things are entities, and nothing else is."""
+    rng = random.Random(0)
+    for name, count in (("train", 96), ("eval", 24)):
+        text = ""
+        for _ in range(count):
+            text += f"the\tO\n{rng.choice(THINGS)}\tB-thing\nwas\tO\n{rng.choice(WORDS)}\tO\n\n"
+        (folder / f"{name}.conll").write_text(text)
+    given = ["--train", folder / "train.conll", "--eval", folder / "eval.conll"]
+    return ["--kind", "tokens", "--model", tiny, *given, "--batch-size", 16]
+
+
+def answers(folder: Path, tiny: Path) -> list[object]:
+    """What the thing was; of some contexts something else is asked."""
+    rng = random.Random(0)
+    for name, count in (("train", 96), ("eval", 24)):
+        paragraphs = []
+        for number in range(count):
+            filler = " ".join(rng.choice(["a", "the"]) for _ in range(rng.randint(0, 20)))
+            word, thing = rng.choice(WORDS), rng.choice(THINGS)
+            context = f"{filler} {thing} was {word}".strip()
+            answer = {"text": word, "answer_start": context.rindex(word)}
+            possible = number % 4 > 0
+            question = {"id": str(number), "question": "was" if possible else "a a"}
+            question |= {"answers": [answer] if possible else [], "is_impossible": not possible}
+            paragraphs.append({"context": context, "qas": [question]})
+        text = json.dumps({"version": "v2.0", "data": [{"paragraphs": paragraphs}]})
+        (folder / f"{name}.json").write_text(text)
+    given = ["--train", folder / "train.json", "--eval", folder / "eval.json"]
+    return [
+        *("--kind", "answers", "--model", tiny, *given, "--batch-size", 16),
+        *("--max-length", 16, "--doc-stride", 4),
     ]
-    return {"data": [{"title": "t", "paragraphs": paragraphs}]}
 
 
-def separated(rows: list[dict[str, Any]], delimiter: str) -> str:
-    """Columns; what is no text in JSON."""
-    file = io.StringIO(newline="")
-    names = list(rows[0])
-    writer = csv.writer(
-        file,
-        delimiter=delimiter,
-        lineterminator="\n",
-        quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
-        quotechar='"' if delimiter == "," else None,
+def images(folder: Path, tiny: Path) -> list[object]:
+    """Dark or light; the checkpoint has no image processor."""
+    from PIL import Image
+
+    rng = random.Random(0)
+    for name, count in (("train", 48), ("validation", 16)):
+        for number in range(count):
+            kind, level = ("dark", 40) if number % 2 else ("light", 210)
+            path = folder / "images" / name / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shade = level + rng.randint(-30, 30)
+            Image.new("RGB", (20, 20), (shade, shade, shade)).save(path)
+    small = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(**small, image_size=16, patch_size=8)).save_pretrained(folder / "vit")
+    given = ["--train", folder / "images", "--batch-size", 8, "--flip"]
+    return ["--kind", "images", "--model", folder / "vit", *given]
+
+
+def language(folder: Path, tiny: Path) -> list[object]:
+    """Sentences of one pattern."""
+    rng = random.Random(0)
+    words = [f"the {rng.choice(THINGS)} was {rng.choice(WORDS)}" for _ in range(600)]
+    (folder / "train.txt").write_text("\n".join(words) + "\n")
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
     )
-    writer.writerow(names)
-    for row in rows:
-        cells = [row[name] for name in names]
-        writer.writerow([one if isinstance(one, str) else json.dumps(one) for one in cells])
-    return file.getvalue()
+    LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    tokenizer.save_pretrained(folder / "llama")
+    given = ["--train", folder / "train.txt", "--max-length", 16, "--batch-size", 8]
+    return ["--kind", "language", "--model", folder / "llama", *given]
 
 
-def written(kind: str, form: str, rows: list[dict[str, Any]] | None = None) -> str:
-    """The examples as a file of that form holds them."""
-    rows = ROWS[kind] if rows is None else rows
-    match form:
-        case "jsonl":
-            return "".join(json.dumps(row) + "\n" for row in rows)
-        case "json":
-            return json.dumps(rows, indent=1) + "\n"
-        case "squad.json":
-            return json.dumps(squad(rows), indent=1) + "\n"
-        case "csv":
-            return separated(rows, ",")
-        case "tsv":
-            return separated(rows, "\t")
-        case "conll":
-            sentences = [zip(row["tokens"], row["tags"], strict=True) for row in rows]
-            return "\n".join("".join(f"{w}\t{tag}\n" for w, tag in one) for one in sentences)
-        case "txt":
-            return "".join(f"{row['text']}\n" for row in rows)
-    raise AssertionError(form)
+def summaries(folder: Path, tiny: Path) -> list[object]:
+    """The same of every text, so that a tiny model learns to write it."""
+    rng = random.Random(0)
+    for name, count in (("train", 64), ("eval", 8)):
+        rows = []
+        for _ in range(count):
+            document = f"the {rng.choice(THINGS)} was {rng.choice(WORDS)}"
+            rows.append({"document": document, "summary": "the film was good"})
+        lines(folder / f"{name}.jsonl", rows)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=CLS,
+        eos_token_id=SEP,
+        decoder_start_token_id=SEP,
+        forced_eos_token_id=SEP,
+    )
+    BartModel(config).save_pretrained(folder / "bart")
+    tokenizer.save_pretrained(folder / "bart")
+    given = ["--train", folder / "train.jsonl", "--eval", folder / "eval.jsonl"]
+    more = ["--batch-size", 8, "--num-beams", 2, "--max-new-tokens", 6]
+    return ["--kind", "summaries", "--model", folder / "bart", *given, *more]
 
 
-FORMS = [
-    *[("classification", form) for form in ("csv", "tsv", "jsonl", "json")],
-    *[("tokens", form) for form in ("conll", "jsonl", "json")],
-    *[("answers", form) for form in ("csv", "tsv", "jsonl", "json", "squad.json")],
-    *[("language", form) for form in ("txt", "csv", "tsv", "jsonl", "json")],
-    *[("summaries", form) for form in ("csv", "tsv", "jsonl", "json")],
-]
-"""Every kind with every form that it reads."""
-
-NAMES = {"classification": ("neg", "pos"), "tokens": ("O", "B-loc", "I-loc", "B-per", "I-per")}
-
-
-def load(kind: str, path: Any, use: str = "eval", **options: Any) -> Any:
-    """The examples of a file, as those to train on or those to evaluate on."""
-    task = task_of(kind=kind, **{use: path}, **options)
-    if use == "train":
-        return task.load_training()
-    return task.load_evaluation(NAMES.get(kind, ()), SEED)
+TASKS = {task.__name__: task for task in (tokens, answers, images, language, summaries)}

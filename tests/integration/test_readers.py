@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 import sentei
 from helpers.plans import small
@@ -24,6 +25,10 @@ from sentei.compare import runs
 from sentei.data import sources
 from sentei.data.formats import Format
 from sentei.distill.cache import FILE, TeacherCache
+from sentei.models.card import mark_shrunk
+from sentei.models.contents import check_contents, weight_files
+from sentei.models.folder import read_manifest, transformer_folder
+from sentei.models.loading import saved_labels
 from sentei.pruning import checkpoint
 from sentei.records import PruningReport, RunReport, SizeRecord
 from sentei.run.options import settings_from
@@ -84,6 +89,18 @@ def cache(path: Path) -> None:
         answers.close()
 
 
+def config(path: Path) -> None:
+    """As whoever loads a model does."""
+    check_contents(path.parent)
+    saved_labels(str(path.parent))
+
+
+def card(folder: Path) -> None:
+    """As whoever writes a model beside an old card does."""
+    if (folder / "README.md").is_file():
+        mark_shrunk(folder, "It was shrunk.")
+
+
 def show(report: RunReport) -> None:
     """All that is made of a report, but pictures, which take a second."""
     with redirect_stdout(StringIO()):
@@ -103,6 +120,11 @@ READERS = {
     "state of a pruner": ("pruner.safetensors", checkpoint.read),
     "answers of a teacher": (FILE, cache),
     "pooling": ("modules.json", lambda path: read_pooling(path.parent)),
+    "config of a model": ("config.json", config),
+    "index of weights": (SAFE_WEIGHTS_INDEX_NAME, lambda path: weight_files(path.parent)),
+    "manifest of a shrunk model": ("shrink.json", lambda path: read_manifest(path.parent)),
+    "card of a model": ("README.md", lambda path: card(path.parent)),
+    "modules": ("modules.json", lambda path: transformer_folder(path.parent)),
     "csv": ("data.csv", task("classification")),
     "tsv": ("data.tsv", task("classification", quoting="none")),
     "jsonl": ("data.jsonl", task("classification")),
@@ -122,6 +144,9 @@ READERS = {
 """A name, and how it is read by whoever names the file, or the folder it is in."""
 
 SOUND = {
+    "config of a model": '{"model_type": "bert", "id2label": {"0": "a", "1": "b"}}',
+    "card of a model": "---\nlicense: mit\ntags: [a, b]\n---\n\n# A model\n",
+    "modules": '[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1"}]',
     "recipe": serialization.dump(sentei.platon(0.8)),
     "plan": json.dumps(small()),
     "values of a trial": '{"values": {"clip": 1}}',
@@ -172,6 +197,8 @@ TEXTS = {
     "timestamps": "method: 2001-12-14t21:59:43.10-05:00\nmodel: 0000-00-00",
     "keys of lists": "? [1, 2]\n: 3",
     "documents": "a: 1\n---\nb: 2",
+    "head of a card": "---\ntags: 3\nlicense: [mit]\nlanguage: {a: b}\n---\n# A model\n",
+    "deep card": f"---\ntags: {'[' * 3000}\n---\n# A model\n",
 }
 BYTES = {
     "nulls": bytes(4096),

@@ -56,7 +56,7 @@ class MixtureGaussian(WeightPenalty):
     slab: float = Field(0.05, gt=0)
     """Variance of the slab."""
 
-    anneal: float = Field(0.001, gt=0, le=1)
+    anneal: float = Field(0.001, ge=1e-12, le=1)
     """What lambda is multiplied by at the ramp's end; 1 leaves it constant."""
 
     until: Literal["ramp", "end"] = "ramp"

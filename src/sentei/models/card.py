@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from sentei.files import write_text
 from sentei.models.folder import is_shrunk
+from sentei.untrusted import read_text, reading
 
 CARD: Final = "README.md"
 """The file that the hub shows."""
@@ -38,9 +39,16 @@ def write_card(folder: Path, data: ModelCardData, sections: Iterable[str]) -> No
 
 
 def read_card(folder: str | Path) -> ModelCard | None:
-    """The card of a model's folder, if it has one; what is damaged in its metadata is left out."""
+    """The card of a model's folder, if it has one that can be read.
+
+    What is damaged in its metadata is left out: no work is lost for prose of others.
+    """
     path = Path(folder, CARD)
-    return ModelCard.load(path, ignore_metadata_errors=True) if path.is_file() else None
+    try:
+        with reading(path):
+            return ModelCard(read_text(path), ignore_metadata_errors=True)
+    except ValueError:
+        return None
 
 
 def mark_shrunk(folder: Path, account: str) -> None:
@@ -53,7 +61,9 @@ def mark_shrunk(folder: Path, account: str) -> None:
     card = read_card(folder)
     if card is None:
         return
-    card.data["tags"] = list(dict.fromkeys([*card.data.get("tags", []), "sentei", "shrunk"]))
+    tags = card.data.get("tags")
+    known = map(str, tags) if isinstance(tags, list) else ()
+    card.data["tags"] = list(dict.fromkeys([*known, "sentei", "shrunk"]))
     section = re.compile(rf"^## {LOADING}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     if is_shrunk(folder):
         card.text = section.sub(lambda _: f"{loading(folder)}\n\n", card.text)

@@ -141,7 +141,7 @@ def inspect(prepared: Prepared) -> Inspection:
         untaught=prepared.untaught,
         notes=prepared.notes,
         memory=memory,
-        sizes=_sizes(selection, memory.weights, selection.prunable - pruned),
+        sizes=_sizes(selection, selection.prunable - pruned, prepared.dtype.itemsize),
         checkpoint_bytes=memory.checkpoint,
     )
 
@@ -174,8 +174,9 @@ def _teacher(prepared: Prepared) -> TeacherRecord | None:
     )
 
 
-def _sizes(selection: Selection, weights: int, kept: int) -> SizeRecord:
-    bitmask, half = bitmask_bytes(weights, selection.parameters, selection.prunable, kept, 4)
+def _sizes(selection: Selection, kept: int, width: int) -> SizeRecord:
+    weights = selection.parameters * width
+    bitmask, half = bitmask_bytes(weights, selection.parameters, selection.prunable, kept, width)
     return SizeRecord(
         dense_file=weights, sparse_file=weights, bitmask_same_dtype=bitmask, bitmask_half=half
     )

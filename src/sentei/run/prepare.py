@@ -6,16 +6,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, set_seed
 
 from sentei import serialization
 from sentei.data.features import Features
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
-from sentei.models.pretrained import check_writable, load_config
+from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
 from sentei.run import teacher as teachers
-from sentei.run.precision import precision
+from sentei.run.precision import precision, written_dtype
 from sentei.run.settings import Settings, Training
 from sentei.run.teacher import Teacher
 from sentei.tasks.corpus import Corpus, load_corpus
@@ -27,9 +28,9 @@ class Prepared:
 
     ``trained_head`` says that the checkpoint brought weights for every part of the model, so that
     its metrics before pruning mean something. ``folder`` is what ``from_pretrained`` takes,
-    ``processor`` makes the model's input: a tokenizer, or an image processor. ``untaught`` says why
-    a recipe that can do without its teacher has none here. ``notes`` say what is taken for granted
-    about the model.
+    ``dtype`` what the weights are written in; ``processor`` makes the model's input: a tokenizer,
+    or an image processor. ``untaught`` says why a recipe that can do without its teacher has none
+    here. ``notes`` say what is taken for granted about the model.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Prepared:
     model: PreTrainedModel
     model_name: str
     folder: str
+    dtype: torch.dtype
     teacher: Teacher | None
     untaught: str
     notes: tuple[str, ...]
@@ -69,7 +71,7 @@ def prepare(settings: Settings) -> Prepared:
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
     trust: Any = {"trust_remote_code": settings.trust_remote_code}
-    load_config(folder, "model", **trust)  # before the data, which may take long
+    config = load_config(folder, "model", **trust)  # before the data, which may take long
     teachers.check_folders(choice, recipe, folder)
     corpus = load_corpus(task, training.seed)
     corpus, order = teachers.number_classes(corpus, folder, choice, **trust)
@@ -107,6 +109,7 @@ def prepare(settings: Settings) -> Prepared:
         model=model,
         model_name=name,
         folder=folder,
+        dtype=written_dtype(training.dtype, stored_dtype(folder, config)),
         teacher=teacher and replace(teacher, notes=(*order, *teacher.notes)),
         untaught=choice.untaught,
         notes=notes,

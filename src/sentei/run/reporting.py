@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 
 from sentei._version import VERSION
 from sentei.records import PruningReport, RunReport, SizeRecord, bitmask_bytes
@@ -59,7 +58,7 @@ def describe_run(
         pruning=pruning,
         train=journal.train,
         evaluations=journal.evaluations,
-        sizes=_sizes(pruning, prepared.model, out),
+        sizes=_sizes(pruning, prepared, out),
         settings=_settings(prepared),
         environment=environment(prepared.settings.training.precision),
         seconds=seconds,
@@ -98,18 +97,21 @@ def environment(wish: Precision) -> dict[str, str]:
     }
 
 
-def _sizes(pruning: PruningReport, model: PreTrainedModel, out: Path) -> SizeRecord:
+def _sizes(pruning: PruningReport, prepared: Prepared, out: Path) -> SizeRecord:
     file = (out / "model" / "model.safetensors").stat().st_size
     dense_file = out / "dense" / "model" / "model.safetensors"
+    parameters = sum(parameter.numel() for parameter in prepared.model.parameters())
+    width = prepared.dtype.itemsize
     bitmask, half = bitmask_bytes(
-        sum(p.nbytes for p in model.parameters()),
-        sum(p.numel() for p in model.parameters()),
+        parameters * width,
+        parameters,
         pruning.prunable,
         pruning.prunable - pruning.pruned,
-        4,
+        width,
     )
+    same = dense_file.is_file() and prepared.dtype == torch.float32  # dense/ is, for what follows
     return SizeRecord(
-        dense_file=dense_file.stat().st_size if dense_file.is_file() else file,
+        dense_file=dense_file.stat().st_size if same else file,
         sparse_file=file,
         bitmask_same_dtype=bitmask,
         bitmask_half=half,

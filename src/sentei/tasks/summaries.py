@@ -64,10 +64,10 @@ class Summaries(TextColumn[SummaryPairs]):
     prefix: str | None = None
     """Words put before each text to be summed up, such as T5's `summarize: `."""
 
-    max_new_tokens: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1, le=100_000)
     """Tokens of a summary at most, of those given and those written."""
 
-    num_beams: int | None = Field(None, ge=1)
+    num_beams: int | None = Field(None, ge=1, le=1000)
     """Beams of the search for a summary [default: the model's own number]."""
 
     title = "summarisation"

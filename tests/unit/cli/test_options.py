@@ -31,7 +31,7 @@ OPTIONS = {
         --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
         --batch-size --accumulate --learning-rate --group-by-length/--no-group-by-length
         --lr-warmup --weight-decay --clip --max-length --doc-stride --max-answer-length
-        --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision
+        --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision --dtype
         --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
         --baseline --out --only --launch --patience --wait/--no-wait --keep
         --report --json
@@ -57,7 +57,7 @@ OPTIONS = {
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
         --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
-        --prefix --max-new-tokens --num-beams --precision --seed --evaluations --checkpoints
+        --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --names --json
     """,
     "methods": """
@@ -72,7 +72,7 @@ OPTIONS = {
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
         --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
-        --prefix --max-new-tokens --num-beams --precision --seed --evaluations --checkpoints
+        --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --resume --json
     """,
     "report": """

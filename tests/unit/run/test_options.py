@@ -61,6 +61,8 @@ def test_who_reads_a_setting_follows_from_its_declaration():
         ({"batch_size": 10**400}, "should be at most 1e15 in size"),
         ({"max_length": 10**16}, "--max-length 10000000000000000: should be at most 1e15 in size"),
         ({"seed": 2**32}, "--seed 4294967296: should be less than 4294967296"),
+        ({"kind": "summaries", "num_beams": 10**9}, "--num-beams 1000000000: should be less"),
+        ({"kind": "summaries", "max_new_tokens": 10**9}, "--max-new-tokens 1000000000: should be"),
         ({"weight_decay": 1e20}, "--weight-decay 1e+20: should be at most 1e15 in size"),
         ({"precision": "x" * 10**6}, "should be 'auto'"),
         ({"x" * 10**6: 1}, "there is no setting 'xxx"),

@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import pytest
 
-from helpers.kinds import FORMS, ROWS, load, squad, written
+from helpers.forms import FORMS, ROWS, load, squad, written
 from helpers.tasks import task_of
 
 USES = pytest.mark.parametrize("use", ["train", "eval"])
