@@ -122,15 +122,13 @@ def test_a_score_that_is_nan_does_not_pass_for_one_that_is_kept():
 
 @latent
 @pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
-def test_nan_under_a_latent_mask_names_its_weight(recipe):
+def test_nan_under_a_latent_mask_ends_the_run(recipe):
     training = Training(recipe).run(20)
     weight = training.model.blocks[2].weight
-    with pytest.raises(
-        FloatingPointError, match=r"at step 2\d: .*blocks\.\d\.weight is not finite"
-    ):
+    with pytest.raises(FloatingPointError, match=r"cannot rank the weights at step 2\d: "):
         for _ in range(2):
             training.gradients()
-            weight.grad[0, 0] = float("nan")
+            weight.grad.fill_(float("nan"))
             training.optimizer.step()
 
 
