@@ -131,8 +131,8 @@ def load(
         ValueError: The folder holds no model, or its files do not fit together.
     """
     path = Path(folder)
-    if not (path / "config.json").is_file():
-        raise ValueError(f"{path} holds no config.json: name a model's folder")
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; name a model's folder")
     with opening(path, "model"):
         manifest = read_manifest(path)
         config = load_config(path, trust_remote_code=trust_remote_code)
