@@ -54,7 +54,7 @@ What = Literal["begin", "note", "done", "failed", "lost", "wait"]
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells: it begins a run, cannot use a part, is done, saw it fail, lost it, waits."""
+    """What a worker tells: it begins a run, cannot use a part, has done or lost it, or waits."""
 
     what: What
     tally: Tally
