@@ -87,6 +87,7 @@ def stopped(unfinished, tmp_path) -> Path:
 
 def checkpoints(out: Path) -> list[Path]:
     found = (out / "checkpoints").glob("checkpoint-*")
+    found = (path for path in found if path.name.rpartition("-")[2].isdigit() and path.is_dir())
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
@@ -256,7 +257,7 @@ def test_settings_that_were_changed_are_named(old, new, said, stopped):
 
 
 def test_files_may_have_moved(stopped, whole, data, tmp_path):
-    moved = shutil.copy(data["train"], tmp_path / "moved.jsonl")
+    moved = shutil.copy(data["train"], tmp_path)
     text = (stopped / "run.yaml").read_text()
     (stopped / "run.yaml").write_text(text.replace(str(data["train"]), str(moved)))
     done = sentei("prune", "--out", stopped, "--resume")
