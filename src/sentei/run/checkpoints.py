@@ -27,7 +27,7 @@ from sentei.files import write_text
 from sentei.messages import counted, listing, short
 from sentei.run.options import flat, is_path
 from sentei.run.settings import Settings
-from sentei.untrusted import read_json
+from sentei.untrusted import read_json, read_text
 
 KEPT: Final = 2
 """Checkpoints that stay: the newest, and one that is complete while the next is written."""
@@ -101,11 +101,12 @@ def _comparable(settings: Settings) -> dict[str, Any]:
 
 
 def read_seconds(path: Path) -> float:
-    """The time in a :data:`SECONDS` file; 0 where there is none."""
+    """The time in a :data:`SECONDS` file; 0 where there is none that could be."""
     try:
-        return float(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        seconds = float(read_text(path))
+    except ValueError:
         return 0.0
+    return seconds if 0 <= seconds < 1e9 else 0.0
 
 
 def write_seconds(path: Path, seconds: float) -> None:
