@@ -24,7 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from sentei import manifest
 from sentei.distributed import is_main, processes, wait_for_all
 from sentei.files import write_text
-from sentei.messages import counted, listing, short
+from sentei.messages import listing, short
 from sentei.run.options import flat, is_path
 from sentei.run.settings import Settings
 from sentei.untrusted import read_json, read_text
@@ -79,7 +79,7 @@ def check_goes_on(checkpoint: Path, settings: Settings) -> None:
     number = read_json(checkpoint / _trained(0))["processes"]
     if number != processes():
         raise ValueError(
-            f"{checkpoint}: it was trained by {counted(number, 'process')}, and here "
+            f"{checkpoint}: it was trained by {number} process{'' if number == 1 else 'es'}, and here "
             f"{'is' if processes() == 1 else 'are'} {processes()}, so that steps would be others: "
             f"start {number}, as with torchrun --nproc-per-node {number}, or begin a new run"
         )
