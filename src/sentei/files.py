@@ -27,9 +27,12 @@ _UNFINISHED: Final = (".*.unfinished", ".*.replaced")
 """What a process that was killed may leave beside what it was writing."""
 
 
-def whole_path(path: str | Path) -> Path:
-    """A path as a shell would have it: absolute, with the home folder where a ``~`` begins it."""
-    return Path(os.path.abspath(os.path.expanduser(path)))
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder where a ``~`` begins it, as a shell would have it.
+
+    A shell leaves that to us in ``--out=~/runs``, and Python everywhere.
+    """
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager
@@ -123,6 +126,23 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file in UTF-8, whole or not at all.
+
+    Raises:
+        OSError: It could not be written; what was there is as it was.
+    """
+    data = f"{line}\n".encode()
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(before)
+            raise
+
+
 def write_once(path: Path, text: str) -> bool:
     """Write a file that is nobody's to change; False, and nothing, where it is there already.
 
@@ -198,11 +218,8 @@ class FolderLock:
         Raises:
             OSError: The folder cannot be made or written to.
         """
-        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._made += missing
         while True:
-            number = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            number = self._open()
             try:
                 free = self._lock(number)
                 if free and self._is_there(number):
@@ -229,6 +246,18 @@ class FolderLock:
             with suppress(OSError):
                 folder.rmdir()
         self._made = []
+
+    def _open(self) -> int:
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._made += missing
+            return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise OSError(
+                f"{self.folder}: cannot be written to ({error.strerror}); make it writable, or "
+                "name another folder"
+            ) from error
 
     def _sign(self) -> None:
         assert self._number is not None

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import resource
 import signal
 import stat
 import time
@@ -19,10 +20,11 @@ from sentei.files import (
     FolderLock,
     Lease,
     LeaseLost,
+    append_line,
+    expanded,
     leftovers,
     replacing,
     sweep,
-    whole_path,
     write_once,
     write_text,
 )
@@ -337,10 +339,27 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("path", ["~/runs/first", Path("~/runs/first")])
 def test_a_tilde_is_the_home_folder(path, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert whole_path(path) == tmp_path / "runs" / "first"
-    assert whole_path("./~/a") == tmp_path / "~" / "a"
-    assert whole_path("~nobody-is-called-so/a") == tmp_path / "~nobody-is-called-so" / "a"
+    assert expanded(path) == tmp_path / "runs" / "first"
+    assert expanded("./~/a") == Path("~/a") and expanded("a") == Path("a")
+    assert expanded("~nobody-is-called-so/a") == Path("~nobody-is-called-so/a")
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "lines"
+    append_line(path, "é" * 10)
+    append_line(path, "b")
+    before = path.read_bytes()
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))  # as a disk with that much left
+        try:
+            append_line(path, "c" * 100)
+        except OSError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert path.read_bytes() == before == ("é" * 10 + "\nb\n").encode()
 
 
 # ----------------------------------------------------------------------------- one at a time

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any, Final, ParamSpec, TextIO, cast
 
 import typer
@@ -21,6 +22,7 @@ from rich.text import Text
 from sentei._version import VERSION
 from sentei.cli.console import Console, clipped, leave
 from sentei.distributed import is_main
+from sentei.files import expanded
 from sentei.messages import SenteiWarning, printable
 from sentei.untrusted import reason
 
@@ -87,6 +89,8 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.get("json"))
+        for name, value in kwargs.items():
+            kwargs[name] = _at_home(value)
         with _only_json() if as_json else nullcontext():
             try:
                 function(*args, **kwargs)
@@ -101,6 +105,13 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
 
     app.command()(run)
     return run
+
+
+def _at_home(value: Any) -> Any:
+    """A path that was typed, with the home folder where a ``~`` begins it; other values as are."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def _ending(error: BaseException) -> tuple[str, int]:

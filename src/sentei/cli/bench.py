@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sentei.cli.app import JsonOption, errors, output, show_json, verb, warn
 from sentei.cli.options import EVALUATION, make_settings, of_run, with_settings
+from sentei.files import FolderLock
 from sentei.messages import printable
 from sentei.runtime.bench.choice import ENGINES, PRECISIONS, choose
 
@@ -135,7 +136,8 @@ def _show(report: SpeedReport, place: Path | None, json: bool) -> None:
 
     if place is not None:
         try:
-            reports.write_speed(report, place)
+            with FolderLock(place, patience=10.0):
+                reports.write_speed(report, place)
         except ModuleNotFoundError as error:
             warn(str(error))
     if json:

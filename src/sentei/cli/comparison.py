@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
 
-from sentei.cli.app import FAILURE, INTERRUPTED, errors, output, show_json, warn
+from sentei.cli.app import FAILURE, errors, output, show_json, warn
 from sentei.cli.progress import ProgressBar
+from sentei.cli.running import exit_status
 from sentei.compare.collect import collect
 from sentei.compare.folder import begin
 from sentei.compare.plan import Plan, load
@@ -24,6 +22,8 @@ from sentei.records import Comparison
 from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
 from sentei.run.options import dashed
+from sentei.run.saving import SaveError
+from sentei.run.signals import raising
 from sentei.run.training import Interrupted
 
 
@@ -106,17 +106,19 @@ def work(plan: Plan | None, out: Path, *, only: list[str] | None, json: bool, **
         tell=(lambda event: None) if json else _tell,
         **how,
     )
+    go_on = f"sentei compare --out {shlex.quote(str(out))}"
     try:
-        with _term_is_interrupt():
+        with raising():
             complete = worker.work()
-    except (Interrupted, KeyboardInterrupt):
-        go_on = f"sentei compare --out {out}"
+    except SaveError as error:
+        raise SaveError(error.failure, error.remedy, f"go on with: {go_on}") from error
+    except (Interrupted, KeyboardInterrupt) as stop:
         if json:
             show_json({"interrupted": "stopped; all that is done is kept", "resume": go_on})
         else:
             _write(runs)
             warn(f"Stopped; what is done is kept. Go on with: {go_on}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(exit_status(stop)) from None
     show(runs, json)
     failed = not complete and any(run.error_file.is_file() for run in runs.values())
     if failed:
@@ -164,18 +166,3 @@ def _tell(event: Event) -> None:
 def _clock(tally: Tally) -> str:
     left = "" if tally.left is None else f", about {duration(tally.left)} left"
     return f"{duration(tally.seconds)} so far{left}"
-
-
-@contextmanager
-def _term_is_interrupt() -> Iterator[None]:
-    """What ends a job on a cluster leaves a checkpoint, as Ctrl-C does, also in the background."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        handler = signal.getsignal(signal.SIGINT)  # a shell has it ignored in the background
-        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,8 +11,8 @@ from sentei.cli.app import JsonOption, errors, verb, warn
 from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
 from sentei.cli.running import resumed, run, show
 from sentei.distributed import is_main
+from sentei.files import FolderLock
 from sentei.models.demo import DEMO
-from sentei.run.settings import check_output
 from sentei.runtime.bench.choice import Engine
 
 if TYPE_CHECKING:
@@ -49,17 +49,16 @@ def demo(
     else:
         options = {"model": DEMO, "task": DEMO, **TRAINING, **typed}
         settings = make_settings(options, method, sparsity, None, overrides, pattern)
-        check_output(out)
     if not json:
         errors.print(
             "all-MiniLM-L6-v2 (22.7 M parameters) on BBC news (2,127 texts, 5 topics): "
             "fine-tuned dense first,\nthen pruned while it goes on training. "
             "A few minutes on two cores."
         )
-    report = run(settings, out, resume=resume, json=json)
+    ran = run(settings, out, resume=resume, json=json)
     if is_main():
-        _time(report, settings, out, json)
-    show(report, out, json)
+        _time(ran.report, settings, out, json)
+    show(ran.report, out, json, passed_over=ran.passed_over)
 
 
 def _time(report: RunReport, settings: Settings, out: Path, json: bool) -> None:
@@ -73,7 +72,8 @@ def _time(report: RunReport, settings: Settings, out: Path, json: bool) -> None:
     plan = Plan(ENGINES, batches=(32,), lengths=("data",), rounds=5, known=known)
     speed = bench(str(out), plan, settings, lambda text: None)
     try:
-        reports.write_speed(speed, out)
+        with FolderLock(out, patience=10.0):
+            reports.write_speed(speed, out)
     except ModuleNotFoundError as error:
         warn(str(error))
 

@@ -19,7 +19,6 @@ from sentei.cli.options import (
     with_settings,
 )
 from sentei.cli.running import resumed, run_and_show
-from sentei.run.settings import check_output
 
 
 @verb
@@ -49,5 +48,4 @@ def prune(
         settings = make_settings(
             options, method, sparsity, recipe, overrides, pattern, freeze_masks=freeze_masks
         )
-        check_output(out)
     run_and_show(settings, out, resume=resume, json=json)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentei.cli.app import JsonOption, output, show_json, verb
+from sentei.files import FolderLock
 
 
 @verb
@@ -27,6 +28,7 @@ def report(
     if json:
         show_json(facts)
         return
-    reports.write(facts, run)
+    with FolderLock(run, patience=10.0):
+        reports.write_page(facts, run)
     reports.print_console(facts, output)
     output.print(f"\nThe page: {run / 'report.html'}")

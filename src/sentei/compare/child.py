@@ -12,6 +12,7 @@ from pathlib import Path
 from sentei.compare.execute import INTERRUPTED, run_here
 from sentei.models.quiet import quiet_transformers
 from sentei.run.settings import Settings
+from sentei.run.signals import raising
 from sentei.run.training import Interrupted
 
 
@@ -20,7 +21,8 @@ def main(folder: Path) -> int:
     threading.Thread(target=_listen, daemon=True).start()
     quiet_transformers()
     try:
-        run_here(folder, Settings.read(folder / "run.yaml"))
+        with raising():
+            run_here(folder, Settings.read(folder / "run.yaml"))
     except (Interrupted, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:

@@ -21,8 +21,9 @@ from sentei.distributed import is_main
 from sentei.records import RunReport
 from sentei.run.inspect import check_disk
 from sentei.run.prepare import Prepared, prepare
+from sentei.run.result import finish, why_unfinished
 from sentei.run.run import prune
-from sentei.run.settings import Settings
+from sentei.run.settings import Settings, is_written
 
 Watch = Callable[[Prepared], Sequence[TrainerCallback]]
 """Makes the callbacks that watch a run."""
@@ -66,7 +67,7 @@ def run_here(
         check()
         if is_main():
             with suppress(ModuleNotFoundError):  # the page: report.json needs no extra
-                reports.write(report, folder, page=page)
+                finish(report, folder, page=page)
     finally:
         gc.collect()  # a Trainer refers to itself, and would keep its model for the next run
         if torch.cuda.is_available():
@@ -81,6 +82,11 @@ class _Check(TrainerCallback):
         self.check = check
 
     def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.check()
+
+    def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.check()
@@ -111,7 +117,8 @@ def run_launched(
         KeyboardInterrupt: Ctrl-C here, after they have written a checkpoint; or there.
         ValueError: The command cannot be started.
     """
-    settings.write(folder / "run.yaml")
+    if not is_written(settings, folder / "run.yaml"):
+        settings.write(folder / "run.yaml")
     log = folder / "log.txt"
     try:
         words = [*shlex.split(launch), "-m", "sentei.compare.child", str(folder)]
@@ -138,7 +145,7 @@ def run_launched(
         _end(process)
     if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt
-    if process.returncode or not (folder / "report.json").is_file():
+    if process.returncode or why_unfinished(folder, sums=False):
         lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing"]
         last = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1])
         raise RunFailed(f"{last.strip()} (exit status {process.returncode}, {log})")

@@ -28,6 +28,7 @@ from sentei.methods.knowledge_aware import Stages
 from sentei.methods.magnitude import magnitude
 from sentei.recipe import Recipe
 from sentei.run.options import settings_from
+from sentei.run.result import why_unfinished
 from sentei.run.settings import Settings
 from sentei.run.teacher import name_teacher
 from sentei.untrusted import read_json
@@ -66,8 +67,8 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether its result is there."""
-        return (self.folder / "report.json").is_file()
+        """Whether its result is there, and of the size that was written."""
+        return why_unfinished(self.folder, sums=False) is None
 
     @property
     def error_file(self) -> Path:

@@ -20,8 +20,9 @@ from sentei.compare.choices import apply
 from sentei.compare.execute import Watch, run_here, run_launched
 from sentei.compare.folder import check_still_planned
 from sentei.compare.runs import Run, Runs, Search
-from sentei.files import Lease, LeaseLost, write_text
+from sentei.files import FolderLock, Lease, LeaseLost, write_text
 from sentei.records import RunReport
+from sentei.run.result import seal
 from sentei.run.saving import SaveError
 from sentei.run.training import Interrupted
 
@@ -135,10 +136,18 @@ class Worker:
     def _next(self, states: dict[str, State]) -> bool:
         """Make the first open run that nobody is at; False where there is none."""
         for run in self.selected:
-            if states[run.name] == "open" and (lease := self._take(run)):
-                with lease:
-                    self._make(run, lease)
-                return True
+            if states[run.name] != "open" or not (lease := self._take(run)):
+                continue
+            # Workers share the folder, and agree by leases; a command that is given it has it
+            # alone.
+            lock = FolderLock(run.folder, shared=True)
+            with lease:
+                if lock.take():
+                    try:
+                        self._make(run, lease)
+                    finally:
+                        lock.leave()
+                    return True
         return False
 
     def _take(self, run: Run) -> Lease | None:
@@ -276,5 +285,7 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 def _tidy(run: Run) -> None:
     """Checkpoints serve a run that goes on, and of a trial nothing is wanted but its number."""
+    if run.role == "trial":
+        seal(run.folder, model=False)
     for name in ("checkpoints", "model") if run.role == "trial" else ("checkpoints",):
         shutil.rmtree(run.folder / name, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ def locate_model(name: str, option: str = "model") -> tuple[str, str]:
     """
     if name == demo.DEMO:
         return str(demo.demo_model_path()), demo.NAME
+    name = os.path.expanduser(name)
     where, path = f"--{option} {name}", Path(name)
     if not name.strip():
         raise ValueError(f"{where}: it is empty; give a name on the hub, a folder, or demo")

@@ -29,6 +29,7 @@ __all__ = [
     "render_html",
     "write",
     "write_comparison",
+    "write_page",
     "write_speed",
 ]
 
@@ -52,7 +53,16 @@ def write(report: RunReport, folder: Path, *, page: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.json", _json(report))
     if page:
-        write_text(folder / "report.html", render_html(report, read_speed(folder)))
+        write_page(report, folder)
+
+
+def write_page(report: RunReport, folder: Path) -> None:
+    """Writes ``report.html`` of a run whose ``report.json`` is there.
+
+    Raises:
+        ModuleNotFoundError: The extra ``report`` is not installed.
+    """
+    write_text(folder / "report.html", render_html(report, read_speed(folder)))
 
 
 def _json(record: Record) -> str:
@@ -111,7 +121,7 @@ def write_speed(speed: SpeedReport, folder: Path) -> None:
         from sentei.report.speed_chart import picture
     write_text(folder / "bench.svg", picture(speed))
     if (folder / "report.json").is_file():
-        write_text(folder / "report.html", render_html(read(folder), speed))
+        write_page(read(folder), folder)
 
 
 def read_speed(folder: Path) -> SpeedReport | None:

@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from time import perf_counter
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sentei.data.features import ByLength, Features
 from sentei.distill import Distiller
-from sentei.distributed import anywhere, is_main
+from sentei.distributed import anywhere, is_main, wait_for_all
+from sentei.files import append_line, write_text
 from sentei.integrations.trainer import PruningCallback
 from sentei.records import EvalPoint, TrainPoint
+from sentei.run import checkpoints
+from sentei.run.checkpoints import JOURNAL, SECONDS
 from sentei.run.settings import Training
-
-SECONDS: Final = "seconds.txt"
-"""File of a checkpoint with the time that training took until then."""
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-
-
-def read_seconds(path: Path) -> float:
-    """The time in a :data:`SECONDS` file; 0 where there is none, or a failure cut it short."""
-    try:
-        return float(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal, without a last one that a failure cut short."""
-    *whole, _ = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in whole]
+from sentei.run.signals import Listener
+from sentei.untrusted import parse_json, read_text
 
 
 class Journal(TrainerCallback):
     """Writes ``metrics.jsonl`` as training goes, and remembers it as points.
 
-    When training resumes, lines from after its checkpoint are dropped: they will be written again.
+    When training resumes, its lines are those of the checkpoint: whatever became of the file since,
+    what comes after will be written again.
 
     Args:
         path: The file.
@@ -64,12 +46,12 @@ class Journal(TrainerCallback):
         self.writes = True
         self.before = 0.0
         """Seconds of training in processes that were stopped, up to the checkpoint."""
-        self._begun = time.perf_counter()
+        self._begun = perf_counter()
 
     @property
     def seconds(self) -> float:
         """Of training so far, over all processes."""
-        return self.before + time.perf_counter() - self._begun
+        return self.before + perf_counter() - self._begun
 
     @property
     def train(self) -> tuple[TrainPoint, ...]:
@@ -87,26 +69,26 @@ class Journal(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the lines up to where training begins."""
-        self._begun = time.perf_counter()
+        self._begun = perf_counter()
+        folder = checkpoints.place(args, state)
         if state.global_step:
-            self.before = read_seconds(_checkpoint(args, state) / SECONDS)
+            self.before = checkpoints.read_seconds(folder / SECONDS)
         self.writes = is_main()
         if not self.writes:
             return
-        if state.global_step and self.path.is_file():
-            lines = _read_lines(self.path)
-            self.lines = [line for line in lines if line["step"] <= state.global_step]
-        text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        self.path.write_text(text, encoding="utf-8")
+        if state.global_step:
+            text = read_text(folder / JOURNAL)
+            self.lines = [parse_json(line, folder / JOURNAL) for line in text.splitlines()]
+        write_text(self.path, self._text())
 
-    def on_step_end(
+    def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the time with the checkpoint, before the Trainer completes it."""
-        if control.should_save and self.writes:
-            folder = _checkpoint(args, state)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SECONDS).write_text(f"{self.seconds:.3f}\n", "utf-8")
+        """Leave the lines and the time with the checkpoint."""
+        if self.writes:
+            folder = checkpoints.place(args, state)
+            checkpoints.write_seconds(folder / SECONDS, self.seconds)
+            write_text(folder / JOURNAL, self._text())
 
     def on_log(
         self,
@@ -145,16 +127,18 @@ class Journal(TrainerCallback):
         )
         self._write(point.model_dump())
 
+    def _text(self) -> str:
+        return "".join(json.dumps(line) + "\n" for line in self.lines)
+
     def _write(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
         if not self.writes:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path, json.dumps(line))
 
 
 class Milestones(TrainerCallback):
-    """Evaluates and saves where pruning has just decided, and stops at Ctrl-C with a checkpoint.
+    """Evaluates and saves where pruning has just decided, and stops at a signal with a checkpoint.
 
     Where masks are not held, a model between two decisions has regrown and tells little. ``folder``
     is the checkpoint being written.
@@ -165,7 +149,7 @@ class Milestones(TrainerCallback):
         self.decisions = decisions
         self.evaluate_at: set[int] = set()
         self.save_at: set[int] = set()
-        self.interrupted = False
+        self.listener = Listener()
         self.folder: Path | None = None
 
     def on_train_begin(
@@ -185,28 +169,24 @@ class Milestones(TrainerCallback):
             steps.add(next((step for step in near if self.decisions(step, total)), even))
         return steps | {total}
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal; a second one is not held back."""
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save and stop, if asked to."""
         control.should_evaluate |= state.global_step in self.evaluate_at
         control.should_save |= state.global_step in self.save_at
-        self.interrupted = anywhere(self.interrupted, args.device)
-        if self.interrupted and state.global_step < state.max_steps:
+        if anywhere(self.listener.heard, args.device):
             control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
         if control.should_save:
-            self.folder = Path(args.output_dir or ".", f"checkpoint-{state.global_step}")
+            self.folder = checkpoints.place(args, state)
+            if is_main():  # of a training that was passed over
+                shutil.rmtree(self.folder, ignore_errors=True)
+            wait_for_all()
 
-    def on_save(
+    def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The checkpoint is complete."""
+        """The last checkpoint is complete."""
         self.folder = None
 
 
@@ -227,20 +207,6 @@ class Epochs(TrainerCallback):
         """Tell them."""
         for listener in self.listeners:
             listener.set_epoch(int(state.epoch or 0))
-
-
-@contextmanager
-def stopping_at_ctrl_c(saving: Milestones) -> Iterator[None]:
-    """Hand Ctrl-C to ``saving`` while training lasts."""
-    try:
-        before = signal.signal(signal.SIGINT, saving.interrupt)
-    except ValueError:  # not the main thread, which alone receives signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def plain_metrics(metrics: dict[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from sentei.messages import cut, did_you_mean, short
 from sentei.parts.part import Part
 from sentei.run.settings import Settings
 from sentei.tasks import kinds
-from sentei.tasks.options import WHOLE_PATHS, Option
+from sentei.tasks.options import WHOLE_PATHS, Option, holds_path
 from sentei.tasks.task import Task
 
 P = TypeVar("P", bound=Part)
@@ -141,7 +142,14 @@ def task_from(task: type[T], options: Mapping[str, Any]) -> T:
 def written(name: str, value: Any) -> Any:
     """The value of an option as ``run.yaml`` holds it."""
     adapter: TypeAdapter[Any] = TypeAdapter(places()[name].info.rebuild_annotation())
+    with suppress(ValidationError):  # then it is not what the run was begun with
+        value = adapter.validate_python(value)
     return adapter.dump_python(value, mode="json", context=WHOLE_PATHS)
+
+
+def is_path(name: str) -> bool:
+    """Whether a setting, by its flat name, is the place of a file or folder, or may be one."""
+    return holds_path(places()[name].info.rebuild_annotation())
 
 
 def dashed(name: str) -> str:

@@ -4,6 +4,7 @@ model/           the pruned model, plain Hugging Face, with its card
 recipe.yaml      what was done, complete
 run.yaml         the settings, complete; --resume reads them
 metrics.jsonl    loss, sparsity and metrics as they came
+manifest.json    what the result is made of, with checksums; written last
 report.html      for people (written by the caller, from the report returned)
 report.json      the same facts for machines
 checkpoints/     the newest two, each a plain sparse model and the pruner's state
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,20 +23,37 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, TrainerCallback
 
-from sentei import serialization
+from sentei import manifest, serialization
 from sentei.distill import Distiller
-from sentei.distributed import anywhere, is_main
-from sentei.integrations.trainer import STATE_FILE, PruningCallback
+from sentei.distributed import is_main, wait_for_all
+from sentei.files import sweep, write_text
+from sentei.integrations.trainer import PruningCallback
+from sentei.messages import SenteiWarning, listing
 from sentei.models.loading import load_model
 from sentei.records import RunReport
-from sentei.run.callbacks import SECONDS, Journal, read_seconds
+from sentei.run.callbacks import Journal
 from sentei.run.card import write_run_card
+from sentei.run.checkpoints import (
+    JOURNAL,
+    SECONDS,
+    Tell,
+    check_goes_on,
+    newest_complete,
+    read_seconds,
+    write_seconds,
+)
 from sentei.run.evaluate import evaluate
 from sentei.run.precision import round_
 from sentei.run.prepare import Prepared
 from sentei.run.reporting import describe_run
-from sentei.run.saving import explained, last_checkpoint, save_model
-from sentei.run.training import Interrupted, train
+from sentei.run.saving import explained, save_model
+from sentei.run.settings import is_written
+from sentei.run.training import train
+
+
+def warn(said: str) -> None:
+    """Tell of something that was not as expected."""
+    warnings.warn(said, SenteiWarning, stacklevel=3)
 
 
 def prune(
@@ -44,6 +63,7 @@ def prune(
     resume: bool = False,
     watch: Sequence[TrainerCallback] = (),
     before: Mapping[str, float] | None = None,
+    tell: Tell = warn,
 ) -> RunReport:
     """Prune while fine-tuning.
 
@@ -54,24 +74,26 @@ def prune(
         watch: Callbacks that show progress.
         before: Metrics of the model before pruning, where they are known already; None measures
             them, if its head is trained.
+        tell: Hears what of an earlier process's is not used, and why; a warning by default.
 
     Returns:
         The report; its numbers are measured on the model that was written.
 
     Raises:
-        Interrupted: Ctrl-C; a checkpoint was written.
+        Interrupted: A signal asked for the end; a checkpoint was written.
         SaveError: The disk is full or the folder not writable.
-        ValueError: The checkpoint is of another run.
+        ValueError: The checkpoint is of another run, or of another number of processes.
         FloatingPointError: Training diverged.
     """
     started = time.perf_counter()
-    start = _start(prepared, out, watch, before)
-    checkpoint = last_checkpoint(out / "checkpoints", needs=STATE_FILE) if resume else None
+    checkpoint = _checkpoint(prepared, out / "checkpoints", tell) if resume else None
+    start = _start(prepared, out, watch, before, tell)
     pruning = PruningCallback(prepared.recipe, resume_from=checkpoint, manifest=False)
     journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
         prepared,
         start.model,
+        out,
         out / "checkpoints",
         epochs=prepared.settings.training.epochs,
         checkpoint=checkpoint,
@@ -84,16 +106,24 @@ def prune(
 
     assert trainer.model is not None
     round_(trainer.model, prepared.dtype)
-    save_model(trainer, out / "model")
+    save_model(trainer, out / "model", out)
     evaluating = time.perf_counter()
     sparse = _metrics(prepared, _load(prepared, out / "model"))
     seconds["evaluate"] = time.perf_counter() - evaluating
     seconds["total"] = start.earlier + journal.before + time.perf_counter() - started
     report = describe_run(prepared, pruning.report, journal, out, start.dense, sparse, seconds)
     if is_main():
-        with explained(out):
+        with explained(out, out / "model"):
             write_run_card(prepared, report, out / "model")
     return report
+
+
+def _checkpoint(prepared: Prepared, folder: Path, tell: Tell) -> Path | None:
+    """The newest complete checkpoint, from which training must go on as it began."""
+    checkpoint = newest_complete(folder, tell)
+    if checkpoint:
+        check_goes_on(checkpoint, prepared.settings)
+    return checkpoint
 
 
 class _Start(NamedTuple):
@@ -115,6 +145,7 @@ def _start(
     out: Path,
     watch: Sequence[TrainerCallback],
     before: Mapping[str, float] | None,
+    tell: Tell,
 ) -> _Start:
     """Make the folder, train dense where that is to come first, and bring the teacher in."""
     model, teacher, distiller, dense = prepared.model, prepared.teacher, None, None
@@ -125,7 +156,7 @@ def _start(
         if prepared.trained_head and not prepared.recipe.schedule.from_model:
             dense = dict(before or _metrics(prepared, model))
         return _Start(model, distiller, dense)
-    model, dense, seconds, earlier = _train_dense(prepared, out / "dense", watch)
+    model, dense, seconds, earlier = _train_dense(prepared, out, watch, tell)
     if teacher:
         model, distiller = teacher.teach(model, prepared.fresh_model)
     return _Start(model, distiller, dense, {"dense": seconds}, earlier)
@@ -133,11 +164,14 @@ def _start(
 
 def _begin(prepared: Prepared, out: Path) -> None:
     """Make the run's folder and say there what the run is."""
-    with explained(out):
+    with explained(out, out):
         out.mkdir(parents=True, exist_ok=True)
         if is_main():
-            prepared.settings.write(out / "run.yaml")
-            (out / "recipe.yaml").write_text(serialization.dump(prepared.recipe), "utf-8")
+            sweep(out)
+            if not is_written(prepared.settings, out / "run.yaml"):
+                prepared.settings.write(out / "run.yaml")
+            if not (out / "recipe.yaml").is_file():
+                write_text(out / "recipe.yaml", serialization.dump(prepared.recipe))
 
 
 class _Dense(NamedTuple):
@@ -149,34 +183,49 @@ class _Dense(NamedTuple):
     earlier: float
 
 
-def _train_dense(prepared: Prepared, folder: Path, watch: Sequence[TrainerCallback]) -> _Dense:
+def _train_dense(
+    prepared: Prepared, out: Path, watch: Sequence[TrainerCallback], tell: Tell
+) -> _Dense:
     """Fine-tune dense, unless that is done, and read the model back from its folder."""
+    folder = out / "dense"
     clock, earlier = folder / SECONDS, None
-    if not (folder / "model").is_dir():
-        with explained(folder):
+    if not _is_done(folder, tell):
+        with explained(out, folder):
             folder.mkdir(exist_ok=True)
-        journal = Journal(folder / "metrics.jsonl", None)
+        journal = Journal(folder / JOURNAL, None)
         trainer = train(
             prepared,
             prepared.model,
+            out,
             folder / "checkpoints",
             epochs=prepared.settings.training.dense_epochs,
-            checkpoint=last_checkpoint(folder / "checkpoints"),
+            checkpoint=_checkpoint(prepared, folder / "checkpoints", tell),
             decisions=lambda step, total: True,
             callbacks=[journal, *watch],
         )
-        if is_main():
-            clock.write_text(f"{journal.seconds:.3f}\n", "utf-8")
         earlier = journal.before
-        save_model(trainer, folder / "model")
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        if anywhere(trainer.saving.interrupted, trainer.args.device):  # too late to stop before
-            steps = trainer.state.max_steps
-            raise Interrupted(folder / "model", steps, steps)
+        save_model(trainer, folder / "model", out)
+        if is_main():
+            with explained(out, folder):
+                sweep(folder)
+                write_seconds(clock, journal.seconds)
+                manifest.write(folder, ["model"])
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        wait_for_all()
     model = _load(prepared, folder / "model")
     metrics = _metrics(prepared, model)
     seconds = read_seconds(clock)
     return _Dense(model, metrics, seconds, seconds if earlier is None else earlier)
+
+
+def _is_done(dense: Path, tell: Tell) -> bool:
+    """Whether dense training has left its model, and that is as it was written."""
+    if not (dense / manifest.MANIFEST).is_file():
+        return False
+    problems = manifest.problems(dense)
+    if problems:
+        tell(f"{dense} is passed over, and dense training done again: {listing(problems, 3)}")
+    return not problems
 
 
 def _load(prepared: Prepared, folder: Path) -> PreTrainedModel:

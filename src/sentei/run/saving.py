@@ -2,73 +2,106 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from safetensors import SafetensorError
 from transformers import Trainer
 
-from sentei.distributed import is_main
+from sentei import manifest
+from sentei.distributed import is_main, wait_for_all
 from sentei.files import replacing
 from sentei.run.callbacks import Milestones
+from sentei.run.checkpoints import numbered
+from sentei.untrusted import reason
+
+_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_RIGHTS: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class SaveError(OSError):
-    """Something could not be written; nothing that was complete before is touched."""
+    """Something could not be written; nothing that was complete before is touched.
 
-
-def last_checkpoint(folder: Path, needs: str = "trainer_state.json") -> Path | None:
-    """The newest complete checkpoint below ``folder``; one cut short by a failure is passed over.
-
-    The Trainer writes ``trainer_state.json`` last, the pruner its state first.
+    Args:
+        failure: What, and why.
+        remedy: What mends it: ``make room``.
+        then: How to go on after that.
     """
-    steps = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
-    for _, checkpoint in sorted(steps.items(), reverse=True):
-        if (checkpoint / needs).is_file() and _is_json(checkpoint / "trainer_state.json"):
-            return checkpoint
-    return None
+
+    def __init__(self, failure: str, remedy: str, then: str) -> None:
+        super().__init__(f"{failure}; {remedy} and {then}")
+        self.failure = failure
+        self.remedy = remedy
 
 
-def _is_json(path: Path) -> bool:
-    """Whether a file is there, and whole."""
-    try:
-        json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+def save_model(trainer: Trainer, folder: Path, run: Path) -> None:
+    """Write the model beside its place, then move it there whole; of several processes one does.
 
+    Args:
+        trainer: Who has it.
+        folder: Its place.
+        run: The run's folder.
 
-def save_model(trainer: Trainer, folder: Path) -> None:
-    """Write the model beside its place, then move it there whole; of several processes one does."""
+    Raises:
+        SaveError: It could not be written.
+    """
     if is_main():
-        with explained(folder), replacing(folder) as unfinished:
+        with explained(run, folder), replacing(folder) as unfinished:
             trainer.save_model(str(unfinished))
             (unfinished / "training_args.bin").unlink(missing_ok=True)
-    trainer.accelerator.wait_for_everyone()
+    wait_for_all()
 
 
 @contextmanager
-def explained(folder: Path, saving: Milestones | None = None) -> Iterator[None]:
-    """Turn a failed write into one sentence, and remove the checkpoint it left half-written."""
+def explained(run: Path, folder: Path, saving: Milestones | None = None) -> Iterator[None]:
+    """Turn a failed write into one sentence, and remove the checkpoint it left half-written.
+
+    Args:
+        run: The run's folder.
+        folder: What is written; of a training its checkpoints.
+        saving: Of a training: knows the checkpoint that is being written.
+
+    Raises:
+        SaveError: Something could not be written.
+    """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         unfinished = saving.folder if saving else None
         if (saving and unfinished is None) or not _is_failed_write(error):
             raise
-        if unfinished:
+        if unfinished and not (unfinished / manifest.MANIFEST).is_file():
             shutil.rmtree(unfinished, ignore_errors=True)
-        complete = last_checkpoint(folder) if saving else None
-        fix = (
-            f"; {complete} is complete: make room and go on with --resume"
-            if complete
-            else "; make room and start again"
-        )
-        reason = str(error).strip().partition("\n")[0]
-        raise SaveError(f"{unfinished or folder} could not be written ({reason}){fix}") from error
+        then = _how_to_go_on(run, folder if saving else run / "checkpoints")
+        failure = f"{unfinished or folder} could not be written ({_cause(error)})"
+        raise SaveError(failure, _remedy(error), then) from error
+
+
+def _how_to_go_on(run: Path, checkpoints: Path) -> str:
+    if not (run / "run.yaml").is_file():
+        return "start again"
+    complete = (path for path in numbered(checkpoints).values() if not manifest.problems(path))
+    newest = next(complete, None)
+    kept = f": training goes on from {newest}, which is complete" if newest else ""
+    return f"go on with --resume{kept}"
+
+
+def _cause(error: Exception) -> str:
+    return re.sub(r"^I/O error: | \(os error \d+\)", "", reason(error))
+
+
+def _remedy(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
+    if number in _ROOM or (number is None and isinstance(error, RuntimeError)):
+        return "make room"
+    return "make it writable" if number in _RIGHTS else "mend that"
 
 
 def _is_failed_write(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 
+from sentei.files import leftovers, write_text
 from sentei.messages import explain
 from sentei.parts.part import Part
 from sentei.tasks.options import WHOLE_PATHS, DataPath, ModelName, Option
@@ -130,7 +131,15 @@ class Settings(Part):
         """Write everything, defaults included, so that it holds in whatever folder it is read."""
         data = self.model_dump(mode="json", context=WHOLE_PATHS)
         data["task"] = {"kind": self.task.label, **data["task"]}  # first, for the reader
-        path.write_text(yaml.safe_dump(data, sort_keys=False), "utf-8")
+        write_text(path, yaml.safe_dump(data, sort_keys=False))
+
+
+def is_written(settings: Settings, path: Path) -> bool:
+    """Whether a file holds these settings: what is whole is not written again."""
+    try:
+        return Settings.read(path) == settings
+    except ValueError:
+        return False
 
 
 def check_output(folder: Path) -> None:
@@ -139,9 +148,9 @@ def check_output(folder: Path) -> None:
     Raises:
         ValueError: It is a file, it is not empty, or it cannot be made.
     """
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder}: a file is in the way; name a folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and {*folder.iterdir()} - {*leftovers(folder)}:
         begun = (folder / "run.yaml").is_file()
         fix = (
             "it holds a run: go on with --resume, or name another folder"
@@ -150,5 +159,7 @@ def check_output(folder: Path) -> None:
         )
         raise ValueError(f"--out {folder}: the folder is not empty; {fix}")
     parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"--out {folder}: {parent} cannot be written to")
+    if not parent.is_dir():
+        raise ValueError(f"--out {folder}: {parent} is a file; name a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"--out {folder}: {parent} cannot be written to; name another folder")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,31 +12,38 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from sentei.data.features import ByLength
 from sentei.distill import Distiller
+from sentei.distributed import anywhere
 from sentei.models.folder import copy_manifest
 from sentei.models.loading import load_pretrained
-from sentei.run.callbacks import Epochs, Milestones, stopping_at_ctrl_c
+from sentei.run.callbacks import Epochs, Milestones
+from sentei.run.checkpoints import Completion, RunningLoss, place
 from sentei.run.evaluate import metrics_of
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
 from sentei.run.saving import explained
 from sentei.run.settings import Training
+from sentei.run.signals import status
 
 
 class Interrupted(Exception):
-    """Training was stopped by hand; ``checkpoint`` is what it goes on from."""
+    """A signal stopped training; ``checkpoint`` is what it goes on from.
 
-    def __init__(self, checkpoint: Path, step: int, total: int) -> None:
+    ``status`` is the exit status of a process that this signal ends.
+    """
+
+    def __init__(self, checkpoint: Path, step: int, total: int, number: int) -> None:
         super().__init__(f"stopped at step {step} of {total}; {checkpoint} is complete")
         self.checkpoint = checkpoint
+        self.status = status(number)
 
 
 def train(
     prepared: Prepared,
     model: PreTrainedModel,
+    run: Path,
     folder: Path,
     *,
     epochs: float,
@@ -43,7 +52,23 @@ def train(
     callbacks: Sequence[TrainerCallback],
     distiller: Distiller | None = None,
 ) -> PruningTrainer:
-    """Train; ``decisions(step, total)`` says where evaluating shows the model as decided."""
+    """Train, or go on.
+
+    Args:
+        prepared: The run.
+        model: The model.
+        run: The run's folder.
+        folder: Where checkpoints go.
+        epochs: Passes over the data.
+        checkpoint: What to go on from, one of ``folder``; None begins.
+        decisions: Says of a step and the total where evaluating shows the model as decided.
+        callbacks: More of the Trainer's.
+        distiller: The teacher, if there is one.
+
+    Raises:
+        Interrupted: A signal asked for the end; a checkpoint was written.
+        SaveError: A checkpoint could not be written.
+    """
     training = prepared.settings.training
     saving = Milestones(training, decisions)
     lengths = prepared.train.lengths
@@ -65,19 +90,22 @@ def train(
     # any keyword. Most classifiers take it and do not divide: then it must.
     trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(transformers.PrinterCallback)  # progress is shown by the caller
-    with stopping_at_ctrl_c(saving), explained(folder, saving), distiller or nullcontext():
+    trainer.add_callback(RunningLoss(trainer))
+    trainer.add_callback(Completion(prepared.settings))
+    listener = saving.listener
+    with listener.listening(), explained(run, folder, saving), distiller or nullcontext():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    state = trainer.state
-    if state.global_step < state.max_steps:
-        written = get_last_checkpoint(str(folder))
-        raise Interrupted(Path(written or folder), state.global_step, state.max_steps)
+    if anywhere(listener.heard, trainer.args.device):
+        state, number = trainer.state, listener.number or signal.SIGINT  # another process heard it
+        written = place(trainer.args, state)
+        raise Interrupted(written, state.global_step, state.max_steps, number)
     return trainer
 
 
 def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArguments:
     arithmetic = precision(training.precision)
     arguments = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=os.path.abspath(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=training.batch_size,
         per_device_eval_batch_size=training.batch_size,
@@ -92,7 +120,7 @@ def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArgum
         seed=training.seed,
         eval_strategy="no",  # Milestones says when
         save_strategy="no",
-        save_total_limit=2,
+        save_total_limit=None,  # they go only when a newer one is complete
         logging_steps=10,
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -122,6 +150,13 @@ class PruningTrainer(Trainer):
         if self._order is not None:
             return self._order
         return super()._get_train_sampler(train_dataset)
+
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """Not beyond the last step, where training resumes from there within an epoch."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **named)  # type: ignore[no-untyped-call]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Through ``from_pretrained``: a file may hold weights under older names than the model's,

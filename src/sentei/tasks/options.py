@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, get_args
 
-from pydantic import PlainSerializer, SerializationInfo
+from pydantic import BeforeValidator, PlainSerializer, SerializationInfo
 
 from sentei.data import hub
 from sentei.models.demo import DEMO
@@ -41,8 +41,21 @@ def _model(name: str, info: SerializationInfo) -> str:
     return os.path.abspath(name) if local and info.context == WHOLE_PATHS else name
 
 
-DataPath = Annotated[Path, PlainSerializer(_path, when_used="json")]
+def _at_home(value: object) -> object:
+    return os.path.expanduser(value) if isinstance(value, (str, Path)) else value
+
+
+_HOME: Final = BeforeValidator(_at_home)
+
+DataPath = Annotated[Path, _HOME, PlainSerializer(_path, when_used="json")]
 """A file or folder of data, or a dataset on the hub."""
 
-ModelName = Annotated[str, PlainSerializer(_model, when_used="json")]
+ModelName = Annotated[str, _HOME, PlainSerializer(_model, when_used="json")]
 """A model on the hub, or its folder."""
+
+
+def holds_path(annotation: Any) -> bool:
+    """Whether a type is one of these two, or has one inside."""
+    if _HOME in getattr(annotation, "__metadata__", ()):
+        return True
+    return any(holds_path(inner) for inner in get_args(annotation))

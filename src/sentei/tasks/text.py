@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sentei.data.formats import Format, Quoting
+from sentei.data.formats import HALF, Format, Quoting
+from sentei.messages import short
 from sentei.tasks.task import E, Task
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class TextTask(Task[E]):
 
     pads: ClassVar[bool] = False
     """Whether the texts of a batch are padded to one length."""
+
+    @model_validator(mode="after")
+    def _options_are_text(self) -> Self:
+        """A shell hands over what is no UTF-8 as halves of characters."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, str) and HALF.search(value):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is {short(value)}: write it in UTF-8")
+        return self
 
     def format(self) -> Format:
         """How its files are written."""

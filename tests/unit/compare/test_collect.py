@@ -14,6 +14,7 @@ from sentei.compare.plan import load
 from sentei.compare.runs import Runs
 from sentei.records import Comparison, PruningReport, RunReport, SizeRecord
 from sentei.report.compare_words import difference, sparsity
+from sentei.run.result import finish
 
 VALUES = {
     ("start", 0.0): [0.90, 0.92],
@@ -81,7 +82,7 @@ def runs(tmp_path):
         if value is None:
             run.error_file.write_text("it diverged [at step 3]\n\nTraceback")
         else:
-            reports.write(run_report(value, run.sparsity), run.folder, page=False)
+            finish(run_report(value, run.sparsity), run.folder, page=False)
     return runs
 
 
@@ -117,7 +118,7 @@ def test_differences_over_tasks(runs, tmp_path):
     for run in both.values():
         if run.task == "other" and run.seed == 1 and run.sparsity:
             share = 0.5 if run.recipe == "magnitude" else 0.7
-            reports.write(run_report(share, run.sparsity), run.folder, page=False)
+            finish(run_report(share, run.sparsity), run.folder, page=False)
     found = {d.sparsity: d for d in collect(both).differences}
     assert found.keys() == {0.8, 0.9, None}
     assert (found[0.8].count, found[0.8].mean) == (3, pytest.approx((0.10 + 0.04 + 0.20) / 3))
@@ -131,7 +132,7 @@ def test_of_perplexity_less_is_better(runs, tmp_path):
             report = reports.read(run.folder)
             values = {"perplexity": 10 * report.sparse["accuracy"]}
             changed = report.model_copy(update={"metric": "perplexity", "sparse": values})
-            reports.write(changed, run.folder, page=False)
+            finish(changed, run.folder, page=False)
     comparison = collect(runs)
     ringed = {(s.recipe, s.sparsity) for s in comparison.summaries if s.front}
     assert ringed == {("platon", 0.9)}
@@ -146,7 +147,7 @@ def test_a_stray_zero_does_not_reach_the_front(runs):
             report = reports.read(run.folder)
             more = {"prunable": 100_000, "pruned": 90_002}
             pruning = report.pruning.model_copy(update=more)
-            reports.write(report.model_copy(update={"pruning": pruning}), run.folder, page=False)
+            finish(report.model_copy(update={"pruning": pruning}), run.folder, page=False)
     ringed = {(s.recipe, s.sparsity) for s in collect(runs).summaries if s.front}
     assert ringed == {("platon", 0.8), ("magnitude", 0.9)}
 

@@ -11,6 +11,7 @@ from sentei.compare.runs import Runs
 from sentei.compare.worker import Worker
 from sentei.files import Lease
 from sentei.records import RunReport
+from sentei.run.result import seal
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def make(folder, settings, watch, check, **options) -> RunReport:
     if (folder / "diverges").exists():
         raise FloatingPointError("it diverged")
     (folder / "report.json").touch()
+    seal(folder)
     return RunReport.model_construct(metric="accuracy", sparse={"accuracy": 0.5})
 
 

@@ -335,3 +335,18 @@ def test_answers_that_are_none(write, cell, tmp_path):
     rows = [{"question": "what", "context": "the film", "answers": cell}]
     path = write("jsonl", written("answers", "jsonl", rows))
     refused("answers", path, "eval", "line 1", "answer")
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("summaries", "prefix"),
+        ("classification", "text_column"),
+        ("answers", "context_column"),
+        ("tokens", "tags_column"),
+        ("language", "encoding"),
+    ],
+)
+def test_options_that_are_no_text(kind, option):
+    with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} is .*udcff.*in UTF-8"):
+        task_of(kind=kind, **{option: os.fsdecode(b"\xff ")})

@@ -271,6 +271,28 @@ def test_a_command_says_it_before_training(tmp_path, data, tiny_model):
         evaluate_saved(settings_from({"model": str(tmp_path), "eval": data["eval"]}, {}))
 
 
+def test_a_teacher_with_fewer_tokens_is_named(tmp_path, data, tiny_model):
+    from sentei import knowledge_aware, serialization
+    from sentei.run.options import settings_from
+    from sentei.run.prepare import prepare
+
+    names = {"num_labels": 2, "id2label": {0: "negative", 1: "positive"}}
+    config = BertConfig.from_pretrained(tiny_model, **names)
+    config.vocab_size -= 1
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    given = {
+        "model": str(tiny_model),
+        "teacher": str(tmp_path),
+        "train": data["train"],
+        "eval": data["eval"],
+        "epochs": 20,
+    }
+    recipe = serialization.to_dict(knowledge_aware(0.5))
+    with pytest.raises(ValueError, match=r"--teacher .*has embeddings for \d+"):
+        prepare(settings_from(given, recipe))
+
+
 # ---------------------------------------------------------------------------------- long texts
 
 
