@@ -126,6 +126,16 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def check_name(folder: Path) -> None:
+    """Refuse a name of bytes that are no Unicode: weights cannot be written under it.
+
+    Raises:
+        ValueError: It is such a name.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
+        raise ValueError(f"{printable(str(folder))}: its name is not UTF-8; name another folder")
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file in UTF-8, whole or not at all.
 

@@ -105,6 +105,21 @@ def test_a_text_too_long_falls_back(model):
     assert MaskedLM(str(model), 4)(text, replaceable(text)) == [[]]
 
 
+def test_of_a_very_long_text_the_model_reads_the_beginning(model, monkeypatch):
+    lm = MaskedLM(str(model), 4)
+    text = " ".join(["the film was good"] * 700)
+    words = replaceable(text)
+    read = []
+    scores = lm._scores
+    monkeypatch.setattr(lm, "_scores", lambda *given: read.append(given) or scores(*given))
+    found = lm(text, words)
+    assert len(found) == len(words) and found[0] and found[1] and not any(found[200:])
+    assert sum(len(masked) for masked, _ in read) < len(words) / 1.5
+    [whole], _ = scores([text.replace("film", "[MASK]", 1)], text)
+    best = [lm.words[i] for i in whole.topk(5).indices.tolist()]
+    assert found[0] == [word for word in best if word != "film"][:4]
+
+
 def test_a_text_longer_than_the_models_positions_falls_back(model, tmp_path):
     tokenizer = BertTokenizer.from_pretrained(model)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

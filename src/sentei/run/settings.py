@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 
-from sentei.files import leftovers, write_text
+from sentei.files import check_name, leftovers, write_text
 from sentei.messages import explain
 from sentei.parts.part import Part
 from sentei.tasks.options import WHOLE_PATHS, DataPath, ModelName, Option
@@ -148,6 +148,7 @@ def check_output(folder: Path) -> None:
     Raises:
         ValueError: It is a file, it is not empty, or it cannot be made.
     """
+    check_name(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder}: a file is in the way; name a folder")
     if folder.is_dir() and {*folder.iterdir()} - {*leftovers(folder)}:
