@@ -25,9 +25,6 @@ KNOWN = {
     "sentei.models.folder": "the text of shrink.json, inside reading()",
     "sentei.models.pretrained": "tensors, inside reading()",
     "sentei.pruning.checkpoint": "tensors, inside reading()",
-    "sentei.run.callbacks": "what this run wrote",
-    "sentei.run.checkpoints": "what this run wrote",
-    "sentei.run.saving": "what this run wrote",
     "sentei.run.verify": "tensors, inside reading()",
     "sentei.tasks.pictures": "images, inside reading()",
     # our own files, or those of installed packages

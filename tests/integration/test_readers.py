@@ -31,7 +31,9 @@ from sentei.models.folder import read_manifest, transformer_folder
 from sentei.models.loading import saved_labels
 from sentei.pruning import checkpoint
 from sentei.records import PruningReport, RunReport, SizeRecord
+from sentei.run.checkpoints import newest_complete, read_seconds
 from sentei.run.options import settings_from
+from sentei.run.result import why_unfinished
 from sentei.run.settings import Settings
 from sentei.run.vocabulary import read_texts
 from sentei.runtime.texts import read_pooling
@@ -119,6 +121,12 @@ READERS = {
     "values of a trial": ("values.json", runs._read),
     "state of a pruner": ("pruner.safetensors", checkpoint.read),
     "answers of a teacher": (FILE, cache),
+    "seconds of a run": ("seconds", read_seconds),
+    "checkpoint": (
+        "checkpoint-5/manifest.json",
+        lambda path: newest_complete(path.parents[1], lambda words: None),
+    ),
+    "finished run": ("manifest.json", lambda path: why_unfinished(path.parent)),
     "pooling": ("modules.json", lambda path: read_pooling(path.parent)),
     "config of a model": ("config.json", config),
     "index of weights": (SAFE_WEIGHTS_INDEX_NAME, lambda path: weight_files(path.parent)),
@@ -144,6 +152,7 @@ READERS = {
 """A name, and how it is read by whoever names the file, or the folder it is in."""
 
 SOUND = {
+    "seconds of a run": "12.5\n",
     "config of a model": '{"model_type": "bert", "id2label": {"0": "a", "1": "b"}}',
     "card of a model": "---\nlicense: mit\ntags: [a, b]\n---\n\n# A model\n",
     "modules": '[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1"}]',

@@ -8,6 +8,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import argparse
+import gc
 import json
 import shlex
 import shutil
@@ -19,6 +20,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+
+SLICE = (0.05, 2)
+"""The share of all trials that a slice is taken of, and how many of a group it has."""
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -38,11 +42,14 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ |= {"SENTEI_CACHE": str(folder / "cache"), "MPLCONFIGDIR": str(folder / "mpl")}
-    world = World(folder)
+    world = World(folder, small=options.slice)
     _warm_up(world)
-    chosen = {name: getattr(options, name) for name in ("only", "makers", "each")}
+    chosen = {"only": options.only, "makers": options.makers, "each": options.each}
+    if options.slice:
+        options.share, chosen["each"] = SLICE
     trials = all_trials(world, options.seed, options.share, **chosen)
     print(f"{len(trials)} trials, ready after {time.monotonic() - begun:.0f} s", flush=True)
+    gc.freeze()  # children collect their own garbage, not all that was imported
     results = _play(trials, folder, options)
     failed = [result for result in results if result["faults"]]
     if not failed and not options.folder:
@@ -72,6 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", help="to work in, and to keep")
     parser.add_argument("--each", type=int, help="so many of a group at most")
     parser.add_argument("--results", type=Path, help="file for them, JSON")
+    parser.add_argument("--slice", action="store_true", help="some of each group, of short runs")
     parser.add_argument("--makers", help=f"some of {','.join(MAKERS)}")
     parser.add_argument("--write", action="store_true", help="to benchmarks/results")
     return parser.parse_args()
@@ -163,7 +171,8 @@ def _used() -> float:
 
 def _tell(trial: Trial, faults: list[str], place: Path, options: argparse.Namespace) -> None:
     name = f"{trial.group}: {trial.name}"
-    again = f"python -m tests.soak --seed {options.seed} --only {shlex.quote(name)}"
+    kind = "--slice " if options.slice else ""
+    again = f"python -m tests.soak {kind}--seed {options.seed} --only {shlex.quote(name)}"
     lines = [f"FAULT {name}", *(f"  {fault}" for fault in faults), f"  {place}", f"  {again}"]
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text.encode("ascii", "backslashreplace").decode())

@@ -17,6 +17,9 @@ from .trial import Trial, faults_of
 READER = 30
 """Seconds in which whatever is read must be read or refused."""
 
+INSPECT = ("inspect", "--epochs", "40")
+"""Of a run so long that the usual values of every method fit it."""
+
 TEXTS = {
     "empty": "",
     "a blank": " ",
@@ -179,7 +182,8 @@ def attempt(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content) if isinstance(content, bytes) else content(target)
         typed = [str(word).replace("HERE", str(place)) for word in words]
-        ended = run(typed, place, [place / path for path in allowed], seconds=seconds)
+        given = [place / str(path).replace("HERE", str(place)) for path in allowed]
+        ended = run(typed, place, given, seconds=seconds)
         found = faults_of(ended)
         if any(place.rglob("canary")):
             found.append("executed: the canary's file is there")

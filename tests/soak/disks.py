@@ -24,16 +24,18 @@ SMALL = "full disk: a small file system"
 def trials(world: World, count: int, rng: random.Random) -> Iterator[Trial]:
     """Sizes evenly spread by their logarithm, for runs from the beginning and resumed ones."""
     whole = world.prune("platon")
-    scenarios = [whole, world.resumed(whole), world.prune("auto", "--dense-epochs", "1")]
+    scenarios = [whole, world.resumed(whole)]
+    if not world.small:
+        scenarios.append(world.prune("auto", "--dense-epochs", "1"))
     for number in range(count):
-        scenario = scenarios[number % 3]
+        scenario = scenarios[number % len(scenarios)]
         world.reference(scenario)
         size = round(20 * 10_000 ** ((number + rng.random()) / count))
         yield Trial(FILES, f"{scenario.name}, {size} bytes", _limit(world, scenario, size))
     if not can_mount():
         return
     for number in range(count // 2):
-        scenario = scenarios[number % 3]
+        scenario = scenarios[number % len(scenarios)]
         size = round(40 + 1100 * (number + rng.random()) / (count // 2))
         yield Trial(SMALL, f"{scenario.name}, {size} KiB", _disk(world, scenario, size))
 

@@ -18,6 +18,11 @@ def _count(make: Callable[[World, int, random.Random], Iterator[Trial]], number:
     return lambda world, share, rng: make(world, max(1, round(number * share)), rng)
 
 
+def _part(make: Maker, part: float) -> Maker:
+    """Of trials that are more than is needed."""
+    return lambda world, share, rng: make(world, part * share, rng)
+
+
 MAKERS: dict[str, tuple[tuple[str, ...], Maker]] = {
     "writes": ((kills.AT_WRITES, kills.TORN, kills.POWER), kills.at_writes),
     "moments": ((kills.RANDOM,), _count(kills.at_random, 40)),
@@ -26,8 +31,8 @@ MAKERS: dict[str, tuple[tuple[str, ...], Maker]] = {
     "harm": ((harm.STOPPED, harm.FINISHED, harm.READERS), harm.trials),
     "pairs": ((pairs.GROUP,), _count(pairs.trials, 24)),
     "recipes": ((texts.RECIPES,), texts.recipes),
-    "sets": ((words.SETS,), words.sets),
-    "options": ((words.OPTIONS,), words.options),
+    "sets": ((words.SETS,), _part(words.sets, 0.7)),
+    "options": ((words.OPTIONS,), _part(words.options, 0.8)),
     "paths": ((words.PATHS,), words.paths),
     "data": ((tables.GROUP,), tables.trials),
     "compressed": ((), tables.compressed),

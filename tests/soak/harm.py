@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from .bad import INSPECT
 from .fork import run
 from .same import difference
 from .trial import Trial, faults_of, refused_with
@@ -24,10 +25,10 @@ HARMS = ("cut", "emptied", "removed", "a bit flipped", "64 bytes flipped", "exch
 def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     """Every file by every harm."""
     whole, other = world.prune("platon"), world.reference(world.prune("magnitude"))
-    dense = world.prune("auto", "--dense-epochs", "1")
-    for scenario in (whole, dense):
+    dense = [] if world.small else [world.prune("auto", "--dense-epochs", "1")]
+    for scenario in (whole, *dense):
         stopped = world.stopped(scenario, 0.75 if scenario is whole else 0.3)
-        for file, harm in _all(stopped, share, rng):
+        for file, harm in _all(stopped, share * (1.0 if scenario is whole else 0.4), rng):
             act = _harm(stopped, file, harm, other, rng.randrange(2**32))
             yield Trial(
                 STOPPED, f"{scenario.name}, {file}, {harm}", _resume(world, scenario, act, file)
@@ -127,7 +128,7 @@ def _readers(world: World, file: str, rng: random.Random) -> list[tuple[str, ...
         ("report", "OUT", "--json"),
         ("evaluate", "--model", "OUT"),
         ("shrink", "OUT", "--out", "OUT/../small"),
-        ("inspect", "--model", "OUT", "--train", str(world.data["train"])),
+        (*INSPECT, "--model", "OUT", "--train", str(world.data["train"])),
         ("bench", "OUT", "--engine", "torch", "--length", "8", "--batch", "1", "--rounds", "1"),
     ]
     if file.startswith("checkpoints/"):

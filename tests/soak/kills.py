@@ -19,27 +19,59 @@ RANDOM = "kill -9 at random moments, several in a run"
 
 
 def at_writes(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
-    """One trial for each write of some commands, before it; and for each file, torn."""
-    for scenario in writing(world):
+    """Trials at the writes of commands: before one, with a file that it opens torn, by power."""
+    for scenario, every, most in writing(world):
         world.reference(scenario)
         writes = world.writes[scenario.name]
-        for number, write in enumerate(writes):
-            hows = [(AT_WRITES, "before")]
-            if write.kind == "open":
-                hows.append((TORN, "half" if number % 2 else "empty"))
-            if write.kind in ("fsync", "rename") or number % 3 == 0:
-                hows.append((POWER, "power"))
-            for group, how in hows:
-                if rng.random() < share:
-                    name = f"{scenario.name}, {number} of {len(writes)}: {write.kind} {write.path}"
-                    yield Trial(group, f"{name}, {how}", _kill(world, scenario, number, how), 1)
+        before = [(AT_WRITES, number, "before") for number in range(len(writes))]
+        others = [(POWER, number, "power") for number in range(len(writes))]
+        others += [
+            (TORN, number, "half" if number % 2 else "empty")
+            for number, write in enumerate(writes)
+            if write.kind == "open"
+        ]
+        chosen, pool = (before, others) if every else ([], before + others)
+        chosen = chosen + rng.sample(pool, min(most, len(pool)))
+        for group, number, how in rng.sample(chosen, round(len(chosen) * share)):
+            write = writes[number]
+            name = f"{scenario.name}, {number} of {len(writes)}: {write.kind} {write.path}, {how}"
+            yield Trial(group, name, _kill(world, scenario, number, how), 1)
 
 
-def writing(world: World) -> list[Scenario]:
-    """Commands that write: runs from their beginning, one resumed, one after a dense one."""
+def writing(world: World) -> list[tuple[Scenario, bool, int]]:
+    """Commands that write; whether to kill before every write; how many other kills are enough.
+
+    Runs from their beginning, one resumed, one after a dense one, and what else fills folders.
+    """
     whole = world.prune("platon")
+    if world.small:
+        return [(whole, True, 100), (world.resumed(whole), False, 100)]
     dense = world.prune("auto", "--dense-epochs", "1")
-    return [whole, world.resumed(whole), dense]
+    run = world.reference(whole)
+    timed = ("--engine", "torch", "--length", "8", "--batch", "1", "--rounds", "1")
+    others = {
+        "report": ("report", "OUT"),
+        "bench": ("bench", "OUT", *timed),
+        "shrink": ("shrink", str(run), "--out", "OUT"),
+        "augment": ("augment", *world.task[:4], "--copies", "1", "--out", "OUT/more.jsonl"),
+        "compare": ("compare", *world.comparison, "--out", "OUT"),
+    }
+    more = [
+        Scenario(
+            name,
+            words,
+            words,
+            given=run if name in ("report", "bench") else None,
+            once=name in ("shrink", "augment"),
+        )
+        for name, words in others.items()
+    ]
+    return [
+        (whole, True, 120),
+        (world.resumed(whole), False, 90),
+        (dense, False, 90),
+        *((scenario, False, 16) for scenario in more),
+    ]
 
 
 def _kill(world: World, scenario: Scenario, number: int, how: str):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .bad import CANARY, FILES, SPECIAL, TEXTS, VALUES, Content, attempt
+from .bad import CANARY, FILES, INSPECT, SPECIAL, TEXTS, VALUES, Content, attempt
 from .trial import Trial
 from .world import World, copy
 
@@ -38,11 +38,11 @@ def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
 def _commands(world: World, rng: random.Random) -> list[list[str]]:
     train = ["--train", str(world.data["train"])]
     commands = [
-        ["inspect", "--model", "HERE/model", *train],
+        [*INSPECT, "--model", "HERE/model", *train],
         ["verify", "HERE/model"],
         ["shrink", "HERE/model", "--out", "HERE/small"],
         ["evaluate", "--model", "HERE/model", *train],
-        ["inspect", "--model", str(world.model), *train, "--teacher", "HERE/model"],
+        [*INSPECT, "--model", str(world.model), *train, "--teacher", "HERE/model"],
     ]
     return [commands[0], rng.choice(commands[1:])]
 

@@ -33,6 +33,12 @@ def trials(world: World, count: int, rng: random.Random) -> Iterator[Trial]:
         share = 0.0 if number // len(pairs) % 4 == 3 else rng.random()
         play = _pair(world, first, second, share)
         yield Trial(GROUP, f"{name}, after {share:.3f} of its time", play)
+    both = Scenario("compare", *[("compare", *world.comparison, "--out", "OUT")] * 2)
+    for _ in range(0 if world.small else count // 12):
+        world.reference(both)
+        share = rng.random()
+        play = _pair(world, both, both, share)
+        yield Trial(GROUP, f"compare + compare, after {share:.3f} of its time", play)
     readers = [("report", "OUT"), ("verify", "OUT"), ("shrink", "OUT", "--out", "OUT/../small")]
     for number in range(count // 2):
         words = readers[number % len(readers)]

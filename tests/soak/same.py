@@ -14,8 +14,32 @@ CLOCK = ("created", "seconds", "environment")
 """Facts of a report that are of the time and the machine."""
 
 
-def difference(run: Path, reference: Path) -> str:
-    """The first thing in which a run is not the reference; empty where there is none."""
+def difference(out: Path, reference: Path) -> str:
+    """The first thing in which a folder is not the reference; empty where there is none.
+
+    A run by what it is to be the same in, a comparison by its runs, any other by its files.
+    """
+    if (reference / "run.yaml").is_file():
+        return _of_runs(out, reference, out, reference)
+    if not (reference / "plan.yaml").is_file():
+        return _of_files(out, reference)
+    for report in sorted(reference.glob("runs/**/report.json")):
+        run = report.parent.relative_to(reference)
+        if found := _of_runs(out / run, reference / run, out, reference):
+            return f"{run}/{found}"
+    return _values(*(_comparison(folder) for folder in (out, reference)))
+
+
+def _of_files(out: Path, reference: Path) -> str:
+    for file in sorted(path for path in reference.rglob("*") if path.is_file()):
+        name = file.relative_to(reference)
+        if not (out / name).is_file() or (out / name).read_bytes() != file.read_bytes():
+            return f"{name} differs"
+    return ""
+
+
+def _of_runs(run: Path, reference: Path, out: Path, other: Path) -> str:
+    """The same of two runs, in the folders ``out`` and ``other`` of which facts may tell."""
     for folder in _folders(reference):
         for name in ("model.safetensors", "pruner.safetensors"):
             if (reference / folder / name).is_file():
@@ -36,7 +60,7 @@ def difference(run: Path, reference: Path) -> str:
         if not ours.is_file() or ours.read_bytes() != theirs.read_bytes():
             return "recipe.yaml differs"
     if (reference / "report.json").is_file():
-        if found := _values(_facts(run), _facts(reference)):
+        if found := _values(_facts(run, out), _facts(reference, other)):
             return f"report.json: {found}"
     return ""
 
@@ -112,9 +136,19 @@ def _lines(path: Path) -> Any:
     return _read(path, lines=True)
 
 
-def _facts(run: Path) -> Any:
-    facts = _read(run / "report.json")
+def _facts(run: Path, root: Path) -> Any:
+    facts = _named(_read(run / "report.json"), root)
     return {k: v for k, v in facts.items() if k not in CLOCK} if isinstance(facts, dict) else facts
+
+
+def _comparison(folder: Path) -> Any:
+    facts = _named(_without_clock(_read(folder / "compare.json")), folder)
+    return {**facts, "created": ""} if isinstance(facts, dict) else facts
+
+
+def _named(value: Any, root: Path) -> Any:
+    """A value of JSON, with one name for the folder that it is of."""
+    return json.loads(json.dumps(value).replace(str(root), "OUT"))
 
 
 def _without_clock(value: Any) -> Any:

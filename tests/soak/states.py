@@ -12,7 +12,10 @@ from typing import Any
 
 import yaml
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
+
+from sentei import manifest
+from sentei.pruning import checkpoint
 
 from .bad import CANARY, FILES, SPECIAL, TEXTS, VALUES, attempt, bomb, mutants
 from .trial import Trial
@@ -30,6 +33,8 @@ def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     for name, what, content in _of_stopped(stopped, rng):
         if rng.random() < share:
             before = _copy(stopped)
+            if rng.random() < 0.6:
+                content = _told(content)
             yield attempt(
                 STATES,
                 f"{name}: {what}",
@@ -55,6 +60,17 @@ def _copy(source: Path):
     return lambda place: copy(source, place / "out") and None
 
 
+def _told(content):
+    """A file of a checkpoint whose manifest tells of it as it is now, so that it is read."""
+
+    def act(path: Path) -> None:
+        path.write_bytes(content) if isinstance(content, bytes) else content(path)
+        if (path.parent / manifest.MANIFEST).is_file() and path.name != manifest.MANIFEST:
+            manifest.write(path.parent)
+
+    return act
+
+
 def _instead(content):
     def act(path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -68,7 +84,7 @@ def _of_stopped(run: Path, rng: random.Random) -> Iterator[tuple[str, str, Any]]
         (path for path in run.glob("checkpoints/checkpoint-*") if (path / "config.json").is_file()),
         key=lambda path: int(path.name.rpartition("-")[2]),
     )
-    checkpoint = str(newest.relative_to(run))
+    place = str(newest.relative_to(run))
     settings = yaml.safe_load((run / "run.yaml").read_text())
     yield "run.yaml", "a bomb", bomb(9, "model").encode()
     for what, data in FILES.items():
@@ -88,16 +104,28 @@ def _of_stopped(run: Path, rng: random.Random) -> Iterator[tuple[str, str, Any]]
     for key in state:
         what = rng.choice(list(VALUES))
         changed = json.dumps({**state, key: VALUES[what]}).encode()
-        yield f"{checkpoint}/trainer_state.json", f"{key} is {what}", changed
+        yield f"{place}/trainer_state.json", f"{key} is {what}", changed
     for name in ("trainer_state.json", "config.json", "tokenizer.json", "pruner.safetensors"):
         for what in rng.sample(sorted(FILES), 6):
-            yield f"{checkpoint}/{name}", what, FILES[what]
+            yield f"{place}/{name}", what, FILES[what]
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
-        yield f"{checkpoint}/{name}", "a pickle that runs", CANARY
+        yield f"{place}/{name}", "a pickle that runs", CANARY
         for what in rng.sample(sorted(FILES), 3):
-            yield f"{checkpoint}/{name}", what, FILES[what]
+            yield f"{place}/{name}", what, FILES[what]
     for what, make in _pruner(newest / "pruner.safetensors", rng):
-        yield f"{checkpoint}/pruner.safetensors", what, make
+        yield f"{place}/pruner.safetensors", what, make
+    for what, data in FILES.items():
+        yield f"{place}/{manifest.MANIFEST}", what, data
+    for what, files in {
+        "a list": [],
+        "numbers": {"config.json": 3},
+        "other files": {"../../../etc/passwd": {"bytes": 1, "sha256": ""}},
+        "odd sizes": {"config.json": {"bytes": "x", "sha256": None}},
+        "a huge size": {"config.json": {"bytes": 10**400, "sha256": "x"}},
+        "an odd name": {"\x1b[31m": {"bytes": 1, "sha256": "x"}},
+    }.items():
+        data = json.dumps({"files": files}).encode()
+        yield f"{place}/{manifest.MANIFEST}", what, data
     for what in ("deep", "binary", "null", "list", "huge number", "escape"):
         yield "metrics.jsonl", what, FILES[what]
     for name in ("checkpoint-notes", "checkpoint-99-copy", "checkpoint-", "checkpoint-99", "x"):
@@ -106,31 +134,33 @@ def _of_stopped(run: Path, rng: random.Random) -> Iterator[tuple[str, str, Any]]
 
 def _pruner(path: Path, rng: random.Random) -> Iterator[tuple[str, Any]]:
     """The pruner's state with other values and tensors, written as it was."""
-    with safe_open(path, "np") as file:
+    with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         metadata = file.metadata()
 
     def write(changed: dict[str, Any], words: dict[str, str]):
+        summed = rng.random() < 0.8
+        if summed and "sentei" in words:  # as who edits it would, so that the values are read
+            words = {**words, "checksum": checkpoint._checksum(words["sentei"], changed)}
         return lambda target: save_file(changed, target, words)
 
-    for key, text in metadata.items():
-        held = json.loads(text)
-        for inner in held if isinstance(held, dict) else ():
-            for what in rng.sample(sorted(VALUES), 3):
-                words = json.dumps({**held, inner: VALUES[what]})
-                yield f"{key}.{inner} is {what}", write(tensors, {**metadata, key: words})
-        for what in ("[]", "{}", "null", "3", "[" * 5_000, "x"):
-            yield f"{key} is {what[:9]}", write(tensors, {**metadata, key: what})
+    key, held = "sentei", json.loads(metadata["sentei"])
+    for inner in held:
+        for what in rng.sample(sorted(VALUES), 3):
+            words = json.dumps({**held, inner: VALUES[what]})
+            yield f"{inner} is {what}", write(tensors, {**metadata, key: words})
+    for what in ("[]", "{}", "null", "3", "[" * 5_000, "x"):
+        yield f"all is {what[:9]}", write(tensors, {**metadata, key: what})
     for name in rng.sample(sorted(tensors), min(6, len(tensors))):
         tensor = tensors[name]
         yield f"{name} lost", write({k: v for k, v in tensors.items() if k != name}, metadata)
-        yield f"{name} flat", write({**tensors, name: tensor.reshape(-1)[:3].copy()}, metadata)
-        yield f"{name} int64", write({**tensors, name: tensor.astype("int64")}, metadata)
+        yield f"{name} flat", write({**tensors, name: tensor.reshape(-1)[:3].clone()}, metadata)
+        yield f"{name} int64", write({**tensors, name: tensor.long()}, metadata)
         yield (
             f"{name} other",
-            write({**tensors, name: (tensor == 0).astype(tensor.dtype)}, metadata),
+            write({**tensors, name: (tensor == 0).to(tensor.dtype)}, metadata),
         )
-    yield "a tensor more", write({**tensors, "x": next(iter(tensors.values()))}, metadata)
+    yield "a tensor more", write({**tensors, "x": next(iter(tensors.values())).clone()}, metadata)
     yield "no metadata", write(tensors, {})
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .bad import FILES, SPECIAL, TEXTS, VALUES, Content, attempt
+from .bad import FILES, INSPECT, SPECIAL, TEXTS, VALUES, Content, attempt
 from .trial import Trial
 from .world import World
 
@@ -50,7 +50,7 @@ def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
                 train, held = (
                     ("HERE/in", "HERE/ok") if rng.random() < 0.7 else ("HERE/ok", "HERE/in")
                 )
-                words = ["inspect", *given, f"--train={train}.{form}", f"--eval={held}.{form}"]
+                words = [*INSPECT, *given, f"--train={train}.{form}", f"--eval={held}.{form}"]
                 files = {f"ok.{form}": data, f"in.{form}": content}
                 yield attempt(GROUP, f"{kind}, {form}, {what}", words, files)
     yield from _pictures(world, share, rng)
@@ -58,7 +58,8 @@ def trials(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
 
 def _given(world: World, kind: str) -> list[str]:
     """The options of a kind, with its tiny model."""
-    return ["--kind", kind, "--model", str(world.model_of(kind)), "--batch-size", "8"]
+    more = ("--doc-stride", "4") if kind == "answers" else ()
+    return ["--kind", kind, "--model", str(world.model_of(kind)), "--batch-size", "8", *more]
 
 
 def _forms(kind: str) -> tuple[str, ...]:
@@ -167,7 +168,7 @@ def compressed(world: World, share: float, rng: random.Random) -> Iterator[Trial
     """Compressed files and Parquet: bombs, damage, other contents."""
     good = _write("classification", ROWS["classification"], "csv")
     packed = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
-    words = ["inspect", "--model", str(world.model), "--eval", str(world.data["eval"])]
+    words = [*INSPECT, "--model", str(world.model), "--eval", str(world.data["eval"])]
     for ending, pack in packed.items():
         for what, data in {
             "good": pack(good),
@@ -208,7 +209,7 @@ def _zip(data: bytes) -> bytes:
 
 def _pictures(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     """Images that are none, or are too much."""
-    words = ["inspect", *_given(world, "images"), "--train", "HERE/images"]
+    words = [*INSPECT, *_given(world, "images"), "--train", "HERE/images"]
     for what, data in [*FILES.items(), *_images().items()]:
         if rng.random() < share:
             files = {"images/train/odd/0.png": data}

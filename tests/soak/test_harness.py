@@ -62,6 +62,7 @@ def run(tmp_path) -> Path:
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     (folder / "report.json").write_text('{"created": "now", "pruning": {"pruned": 1}}')
     (folder / "recipe.yaml").write_text("a: 1\n")
+    (folder / "run.yaml").write_text("b: 1\n")
     return folder
 
 

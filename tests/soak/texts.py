@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from .bad import FILES, SPECIAL, TEXTS, VALUES, Content, attempt, bomb, mutants
+from .bad import FILES, INSPECT, SPECIAL, TEXTS, VALUES, Content, attempt, bomb, mutants
 from .trial import Trial
 from .world import World
 
@@ -78,7 +78,7 @@ def recipes(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     """Whole files, values of every key, mutants of every method's recipe."""
     from sentei import methods, serialization
 
-    words = ["inspect", *world.task, "--recipe", "HERE/recipe.yaml"]
+    words = [*INSPECT, *world.task, "--recipe", "HERE/recipe.yaml"]
     whole = {
         name: serialization.dump(methods.find(name).build())
         for name in ("platon", "auto", "leap", "l0", "mgpp", "magnitude")

@@ -8,6 +8,7 @@ the n-th is the same in every repetition.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -65,6 +66,9 @@ class Trap:
 
     def __init__(self, folder: Path, at: int = -1, how: str = "before") -> None:
         self.folder = os.path.realpath(folder)
+        parent, name = os.path.split(self.folder)
+        # what is written beside it takes its place, or that of a file in it
+        self._watched = (f"{self.folder}/", f"{parent}/.{name}.")
         self.at = at
         self.how = how
         self.writes: list[Write] = []
@@ -100,12 +104,13 @@ class Trap:
 
     def _write(self, kind: str, path: str, rest: Sequence[str] = (), *, whole: bool = True) -> None:
         path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-        if self._dying or not f"{path}/".startswith(f"{self.folder}/"):
+        if self._dying or not f"{path}/".startswith(self._watched):
             return
         if self._torn:
             self._die()
         number = len(self.writes)
-        self.writes.append(Write(kind, os.path.relpath(path, self.folder)))
+        name = re.sub(r"\.\d+\.", ".N.", os.path.relpath(path, self.folder))
+        self.writes.append(Write(kind, name))
         if number == self.at:
             if self.how in ("before", "power"):
                 self._die()

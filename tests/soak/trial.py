@@ -23,7 +23,7 @@ BARS = re.compile(r"[^\n]*\d+%\|[^\n]*")
 
 OBSCURE = re.compile(
     r"Aborted|Error: \[Errno|Error: '[\w-]+' codec|Error: invalid literal|Error: [\w ]{0,15}$"
-    r"|Error: (maximum recursion|unsupported operand|expected str)|object has no attribute"
+    r"|Error: (maximum recursion|unsupported operand|expected str)|Error: '\w+' object"
 )
 """What says neither where nor why."""
 

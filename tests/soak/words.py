@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .bad import TEXTS, attempt
+from .bad import INSPECT, TEXTS, attempt
 from .trial import Trial
 from .world import World, copy
 
@@ -26,16 +26,16 @@ NAMES = [
 
 PLACES = [
     *("", " ", ".", "..", "/", "/dev/null", "/dev/full", "/dev/zero", "/proc/1/environ"),
-    *("/no/such/folder/x", "x" * 300, "x/" * 2_000, "~/x", "~root/x", "~nobody/x"),
+    *("/proc/no/such/x", "x" * 300, "x/" * 2_000, "~/x", "~no-such-user/x"),
     *("file.txt", "file.txt/x", "loop", "loop/x", "nothing", "https://x.test/y", "hf://x/y"),
-    *("s3://x/y", "org/name", "org/name@rev", "org/name/x/y", "a//b", "HERE/../HERE"),
+    *("s3://x/y", "org/name", "org/name@rev", "org/name/x/y", "a//b"),
 ]
 """Names that are in the way, or none."""
 
 
 def sets(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     """Every value of a recipe by every odd text, and the words that choose a recipe."""
-    base = ("inspect", *world.task)
+    base = (*INSPECT, *world.task)
     paths = _paths()
     for path in [*paths, "", "=", ".", "score.", "..x", "x" * 5_000, "score[0]", "__class__"]:
         for what in rng.sample(sorted(TEXTS), 8):
@@ -86,7 +86,7 @@ def _verbs(world: World) -> Iterator[tuple[str, list[str], list[str]]]:
     run = str(world.reference(world.prune("platon")))
     task = list(world.task)
     given = {
-        "inspect": task,
+        "inspect": [*INSPECT[1:], *task],
         "evaluate": ["--model", f"{run}/model", *task[2:]],
         "verify": [run],
         "shrink": [run],
@@ -130,12 +130,12 @@ def paths(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
     train = ("--train", str(world.data["train"]))
     for name in PLACES:
         for verb, words in {
-            "--model": ["inspect", f"--model={name}", *train],
-            "--train": ["inspect", "--model", world.model, f"--train={name}"],
-            "--eval": ["inspect", "--model", world.model, *train, f"--eval={name}"],
-            "--recipe": ["inspect", *world.task, f"--recipe={name}"],
-            "--teacher": ["inspect", *world.task, f"--teacher={name}"],
-            "--out": ["inspect", *world.task, f"--out={name}"],
+            "--model": [*INSPECT, f"--model={name}", *train],
+            "--train": [*INSPECT, "--model", world.model, f"--train={name}"],
+            "--eval": [*INSPECT, "--model", world.model, *train, f"--eval={name}"],
+            "--recipe": [*INSPECT, *world.task, f"--recipe={name}"],
+            "--teacher": [*INSPECT, *world.task, f"--teacher={name}"],
+            "--out": [*INSPECT, *world.task, f"--out={name}"],
             "--resume": ["prune", f"--out={name}", "--resume"],
             "verify": ["verify", "--", name],
             "report": ["report", "--", name],
@@ -148,7 +148,9 @@ def paths(world: World, share: float, rng: random.Random) -> Iterator[Trial]:
             "bench": ["bench", "--engine", "torch", "--", name],
         }.items():
             if rng.random() < share:
-                yield attempt(PATHS, f"{verb} {name[:40]!r}", words, before=_in_the_way)
+                out = name.replace("~/", "home/") if "--out" in verb else "out"
+                more = {"before": _in_the_way, "allowed": ("out", out)}
+                yield attempt(PATHS, f"{verb} {name[:40]!r}", words, **more)
 
 
 def _named(world: World, name: str) -> Iterator[tuple[str, list[object], dict[str, Path]]]:
@@ -157,10 +159,10 @@ def _named(world: World, name: str) -> Iterator[tuple[str, list[object], dict[st
     csv = f"in/{name}.csv"
     files = {f"in/{name}": world.model}
     train = ("--train", world.data["train"])
-    yield "--model", ["inspect", f"--model=HERE/in/{name}", *train], files
-    yield "relative --model", ["inspect", f"--model=in/{name}", *train], files
+    yield "--model", [*INSPECT, f"--model=HERE/in/{name}", *train], files
+    yield "relative --model", [*INSPECT, f"--model=in/{name}", *train], files
     data = {csv: world.data["eval"]}
-    yield "--train", ["inspect", "--model", world.model, f"--train=HERE/{csv}"], data
+    yield "--train", [*INSPECT, "--model", world.model, f"--train=HERE/{csv}"], data
     finished = {f"in/{name}": run}
     for verb in ("verify", "report"):
         yield verb, [verb, "--", f"HERE/in/{name}"], finished

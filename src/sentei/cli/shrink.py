@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,4 +101,5 @@ def _read(options: dict[str, Any], vocabulary: list[str], least: int, model: Pat
             option = dashed(next(iter(options), "least"))
             raise ValueError(f"{option} says how --vocabulary is read, and that is not given")
         return None
-    return vocabulary_texts(vocabulary, task_from(Classification, options), model)
+    names = [os.path.expanduser(name) for name in vocabulary]
+    return vocabulary_texts(names, task_from(Classification, options), model)

@@ -44,6 +44,7 @@ def run_here(
     *,
     page: bool = True,
     before: Mapping[str, float] | None = None,
+    tell: Callable[[str], None] = print,
 ) -> RunReport:
     """Run in this process, or go on from the newest checkpoint in ``folder``.
 
@@ -54,6 +55,7 @@ def run_here(
         check: Called at every step and before results are written; what it raises ends the run.
         page: Whether to draw its page, which takes seconds.
         before: Metrics of the model that it starts from, where they are known.
+        tell: Hears what of an earlier process's is not used, and why.
 
     Raises:
         Exception: Whatever :func:`~sentei.run.prepare.prepare` and :func:`~sentei.run.run.prune`
@@ -63,7 +65,7 @@ def run_here(
         prepared = prepare(settings)
         check_disk(prepared, folder)
         watching = [*watch(prepared), _Check(check)]
-        report = prune(prepared, folder, resume=True, watch=watching, before=before)
+        report = prune(prepared, folder, resume=True, watch=watching, before=before, tell=tell)
         check()
         if is_main():
             with suppress(ModuleNotFoundError):  # the page: report.json needs no extra

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from sentei import serialization
 from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
 from sentei.data import hub
+from sentei.files import expanded
 from sentei.messages import cut, did_you_mean, explain, short
 from sentei.parts.distillation import Distillation
 from sentei.parts.schedule import Sparsity
@@ -320,18 +321,18 @@ def _check_names(names: Iterable[str], where: str, known: Collection[str]) -> No
 
 
 def _place(path: Any, folder: Path) -> str:
-    return os.path.abspath(folder / str(path))
+    return os.path.abspath(folder / expanded(str(path)))
 
 
 def _place_of_data(name: Any, folder: Path) -> str:
     """A file or folder by its place; a dataset on the hub as it is."""
-    of_hub = hub.parse(str(name)) and not (folder / str(name)).exists()
+    of_hub = hub.parse(str(name)) and not (folder / expanded(str(name))).exists()
     return str(name) if of_hub else _place(name, folder)
 
 
 def _place_of_model(name: Any, folder: Path) -> str:
     """A folder by its place; a name on the hub as it is."""
-    return _place(name, folder) if (folder / str(name)).is_dir() else str(name)
+    return _place(name, folder) if (folder / expanded(str(name))).is_dir() else str(name)
 
 
 def _keys(path: tuple[int | str, ...]) -> list[str]:

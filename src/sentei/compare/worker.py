@@ -49,12 +49,12 @@ class Tally:
     left: float | None
 
 
-What = Literal["begin", "done", "failed", "lost", "wait"]
+What = Literal["begin", "note", "done", "failed", "lost", "wait"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker tells: it begins a run, has finished it, saw it fail, lost it, or waits."""
+    """What a worker tells: it begins a run, cannot use a part, has done or lost it, or waits."""
 
     what: What
     tally: Tally
@@ -247,6 +247,7 @@ class Worker:
             lease.check,
             page=run.role != "trial",
             before=self._start(run),
+            tell=lambda said: self._say("note", run, error=said),
         )
 
     def _start(self, run: Run) -> dict[str, float] | None:

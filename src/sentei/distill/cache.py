@@ -29,6 +29,7 @@ from sentei.distill.examples import (
     to_outputs,
 )
 from sentei.distill.outputs import Outputs
+from sentei.files import expanded
 
 FORMAT = 2
 FILE = "outputs.sqlite"
@@ -65,7 +66,7 @@ class TeacherCache:
     def __init__(
         self, folder: str | Path, *, dtype: Literal["float32", "float16"] = "float32"
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.dtype = dtype
         self._layers: dict[str, int] = {}
         self._header: dict[str, str] = {}

@@ -10,6 +10,7 @@ own. Only a student in training mode is touched, so evaluation measures the task
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sentei.distill.losses import loss_terms, share, weighted_sum
 from sentei.distill.outputs import logits_of, select
 from sentei.distill.recorder import ScoreRecorder
 from sentei.distill.teacher import Autocast, FrozenTeacher
+from sentei.messages import SenteiWarning
 from sentei.modules import config_of, teaching, unwrapped
 from sentei.parts.distillation import Distillation
 
@@ -111,6 +113,7 @@ class Distiller:
         """
         if self._hooks:
             raise ValueError("this distiller is attached already")
+        self._take_over()
         self._teacher.open()
         if self.distillation.attention:
             self._check_checkpointing()
@@ -127,6 +130,19 @@ class Distiller:
             *(child.register_forward_pre_hook(self._within) for child in self.student.children()),
         ]
         return self
+
+    def _take_over(self) -> None:
+        """Detach a distiller that a training before has left on the student: terms would add up."""
+        for hook in [*self.student._forward_hooks.values()]:
+            other = getattr(hook, "__self__", None)
+            if isinstance(other, Distiller):
+                other.detach()
+                warnings.warn(
+                    "another distiller was attached to this student and is detached: the last that "
+                    "is attached teaches",
+                    SenteiWarning,
+                    stacklevel=3,
+                )
 
     def detach(self) -> None:
         """Leave the student as it was before."""

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sentei import manifest
 from sentei.distributed import wait_for_all
+from sentei.files import expanded
 from sentei.messages import SenteiWarning, listing
 from sentei.modules import taught
 from sentei.pruning.pruner import Pruner
@@ -215,7 +216,7 @@ class PruningCallback(TrainerCallback):
 
     def _state_file(self, args: TrainingArguments, state: TrainerState) -> Path:
         source = self.resume_from or args.resume_from_checkpoint
-        folder = Path(source) if isinstance(source, (str, Path)) else _checkpoint(args, state)
+        folder = expanded(source) if isinstance(source, (str, Path)) else _checkpoint(args, state)
         if not (folder / STATE_FILE).is_file():
             raise ValueError(
                 f"training resumes at step {state.global_step}, but {folder} holds no "

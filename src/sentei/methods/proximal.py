@@ -7,8 +7,8 @@ After every step of the optimizer, the proximal operator of a reweighted l1 norm
     w <- sign(w) max(0, |w| - lr coefficient / (|w| + epsilon))
 
 Small weights fall to zero on their own, large ones hardly move, and the optimizer's gradient never
-mixes with the penalty's. What the operator leaves is cut to the exact count by magnitude, on the
-cubic schedule of magnitude pruning; the paper prunes what has come to zero, with no schedule.
+mixes with the penalty's. What the operator leaves is cut by magnitude, on the cubic schedule of
+magnitude pruning; the paper prunes what has come to zero, with no schedule.
 
 Cost: 1 byte a weight (the mask); one pass over the weights a step.
 

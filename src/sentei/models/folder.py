@@ -14,7 +14,7 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from sentei._version import VERSION
 from sentei.families import Family
-from sentei.files import check_name, replacing
+from sentei.files import check_name, expanded, replacing
 from sentei.messages import listing
 from sentei.models.pretrained import check_size, class_named, load_config, opening
 from sentei.models.stock import is_stock
@@ -88,8 +88,9 @@ def save(
             model is, so that nothing would load it; or the tokenizer does not load as it was
             written.
     """
-    check_free(Path(folder))
-    folder = Path(folder).resolve()  # "." has no name to put another beside
+    folder = expanded(folder)
+    check_free(folder)
+    folder = folder.resolve()  # "." has no name to put another beside
     family = family or family_of(model)
     manifest = None if is_stock(model, family) else describe(model, family)
     if manifest is not None:
@@ -102,7 +103,7 @@ def save(
         if tokenizer is not None:
             write_tokenizer(tokenizer, unfinished)
         if files is not None:
-            _copy(Path(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
+            _copy(expanded(files), unfinished, _WEIGHTS + (_OF_VOCABULARY if tokenizer else ()))
 
 
 def load(
@@ -130,9 +131,9 @@ def load(
     Raises:
         ValueError: The folder holds no model, or its files do not fit together.
     """
-    path = Path(folder)
-    if not (path / "config.json").is_file():
-        raise ValueError(f"{path} holds no config.json: name a model's folder")
+    path = expanded(folder)
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; name a model's folder")
     with opening(path, "model"):
         manifest = read_manifest(path)
         config = load_config(path, trust_remote_code=trust_remote_code)

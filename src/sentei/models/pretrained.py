@@ -84,6 +84,8 @@ def load_config(
     Raises:
         ValueError: It cannot be loaded, is of a quantised model, or does not name its classes.
     """
+    if Path(folder).is_dir() and not Path(folder, "config.json").is_file():
+        raise ValueError(f"{folder} holds no config.json: name a model's folder")
     with opening(folder, "config", option):
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, **changes

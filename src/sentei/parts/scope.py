@@ -95,6 +95,7 @@ class Scope(Part):
                 another one in scope, frozen, sharded, on the meta device, empty, 0-d, not
                 floating-point or not contiguous.
         """
+        _check_whole(model, ())
         tree = _Tree(model)
         model_type = _model_type(model)
         family = families.find(model_type) if model_type else None
@@ -113,6 +114,7 @@ class Scope(Part):
                 f"{_listed([entry.name for entry in included])}."
             )
         _check_no_adapter(model, [entry.name for entry in entries])
+        _check_whole(model, entries)
         _check_prunable(entries)
         sites = tuple(
             Site(
@@ -354,6 +356,18 @@ def _check_no_adapter(model: nn.Module, names: Iterable[str]) -> None:
         )
 
 
+def _check_whole(model: nn.Module, entries: Sequence[_Entry]) -> None:
+    """Refuse a model that several processes share out among them."""
+    flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
+    sharded = [entry.name for entry in entries if is_sharded(entry.parameter)]
+    if flat or sharded:
+        raise ValueError(
+            f"scope: {_listed(sharded) or 'the model'} {'are' if len(sharded) > 1 else 'is'} "
+            "sharded (FSDP, fully_shard, tensor parallel), which is not supported yet: train with "
+            "DDP, where every process has the whole model"
+        )
+
+
 def _check_prunable(entries: Sequence[_Entry]) -> None:
     first: dict[int, str] = {}
     for entry in entries:
@@ -373,11 +387,6 @@ def _check_prunable(entries: Sequence[_Entry]) -> None:
 
 
 _UNPRUNABLE: tuple[tuple[str, str, Callable[[nn.Parameter], bool]], ...] = (
-    (
-        "sharded (DTensor), which is not supported yet",
-        "Prune the model unsharded, or leave out what is sharded",
-        is_sharded,
-    ),
     (
         "on the meta device, without values",
         "Load the weights first, or leave out what has none",

@@ -71,10 +71,11 @@ class Weights:
         """Write the deterministic weights of a site into ``out``."""
         for piece in self._state.pieces(site_state):
             weight = piece.of(out)
+            dense = piece.of(site_state.weight) if self._swapped else piece.dense
             if progress.step:
-                self._state.recipe.mask.write_(weight, piece.dense, piece.keep, piece.memory)
+                self._state.recipe.mask.write_(weight, dense, piece.keep, piece.memory)
             else:  # nothing has been decided yet
-                weight.copy_(piece.dense)
+                weight.copy_(dense)
 
     def sample(self) -> None:
         """Write a sample of the weights, for a forward pass in training."""
@@ -112,9 +113,7 @@ class Weights:
         site_state = self._state.sites.get(site)
         if site_state is None or site_state.latent is None:
             return None
-        if self._swapped:
-            return site_state.latent.clone()
-        if not self._sampled or self.written_to:
+        if not self._swapped and (not self._sampled or self.written_to):
             return None
         out = torch.empty_like(site_state.weight)
         self._write(site_state, out, self._now)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sentei.files import replacing
+from sentei.files import expanded, replacing
 from sentei.messages import short
 from sentei.untrusted import parse_json, reading
 
@@ -37,7 +37,7 @@ def write(state: Mapping[str, Any], path: str | Path) -> None:
         else:
             plain[key] = value
     try:
-        with replacing(Path(path)) as unfinished:
+        with replacing(expanded(path)) as unfinished:
             text = json.dumps(plain)
             metadata = {"sentei": text, "checksum": _checksum(text, tensors)}
             save_file(tensors, unfinished, metadata=metadata)
@@ -52,7 +52,8 @@ def read(path: str | Path) -> State:
         ValueError: The file is missing, damaged or not a pruner's state.
     """
     with reading(path, "it is no pruner's state, or damaged"):
-        if not Path(path).is_file():
+        path = expanded(path)
+        if not path.is_file():
             raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -194,11 +194,12 @@ class Pruner:
                 "recipe keeps: load the model's weights first, then make the pruner"
             )
         self._state.allocate()
-        self._optimizer, self._steps.seen = ref(optimizer), False
+        self._optimizer, self._steps.seen, self._steps.owner = ref(optimizer), False, self
+        steps = ref(self._steps)
         self._hooks = [
             optimizer.register_step_pre_hook(self._steps.before),
             optimizer.register_step_post_hook(self._steps.after),
-            Unseen(self._state.selected[0], lambda: self._steps.seen),
+            Unseen(self._state.selected[0], lambda: (alive := steps()) is None or alive.seen),
         ]
         if self._steps.idle:
             return
@@ -233,7 +234,7 @@ class Pruner:
         self._dropout.restore()
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self._steps.owner = [], None
 
     def finish(self) -> PruningReport:
         """Make the last decision at the final sparsity, detach, drop the state, and report.

@@ -42,6 +42,8 @@ class Steps:
         self._nested = 0
         self.seen = False
         """Whether the optimizer has stepped, or tried to, since the pruner was attached."""
+        self.owner: object = None
+        """The pruner while it is attached: it must live as long as the optimizer's hooks."""
         self.expected_weights: int | None = None
         """The checksum that the weights must have at the next step, after loading."""
 

@@ -24,10 +24,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from sentei import manifest
 from sentei.distributed import is_main, processes, wait_for_all
 from sentei.files import write_text
-from sentei.messages import counted, listing, short
+from sentei.messages import listing, short
 from sentei.run.options import flat, is_path
 from sentei.run.settings import Settings
-from sentei.untrusted import read_json
+from sentei.untrusted import read_json, read_text
 
 KEPT: Final = 2
 """Checkpoints that stay: the newest, and one that is complete while the next is written."""
@@ -79,8 +79,8 @@ def check_goes_on(checkpoint: Path, settings: Settings) -> None:
     number = read_json(checkpoint / _trained(0))["processes"]
     if number != processes():
         raise ValueError(
-            f"{checkpoint}: it was trained by {counted(number, 'process')}, and here "
-            f"{'is' if processes() == 1 else 'are'} {processes()}, so that steps would be others: "
+            f"{checkpoint}: it was trained by {number} process{'' if number == 1 else 'es'}, and "
+            f"here {'is' if processes() == 1 else 'are'} {processes()}, so steps would be others: "
             f"start {number}, as with torchrun --nproc-per-node {number}, or begin a new run"
         )
     before, now = (_comparable(one) for one in (Settings.read(checkpoint / SETTINGS), settings))
@@ -101,11 +101,12 @@ def _comparable(settings: Settings) -> dict[str, Any]:
 
 
 def read_seconds(path: Path) -> float:
-    """The time in a :data:`SECONDS` file; 0 where there is none."""
+    """The time in a :data:`SECONDS` file; 0 where there is none that could be."""
     try:
-        return float(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        seconds = float(read_text(path))
+    except ValueError:
         return 0.0
+    return seconds if 0 <= seconds < 1e9 else 0.0
 
 
 def write_seconds(path: Path, seconds: float) -> None:

@@ -12,6 +12,7 @@ from sentei.models.loading import parameter_bytes
 from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Selection
 from sentei.records import Record, SizeRecord, bitmask_bytes
+from sentei.report.facts import size
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
 
@@ -205,8 +206,8 @@ def _check_room(folder: Path, needed: int, option: str, purpose: str) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise ValueError(
-            f"{option} {folder}: the run needs {needed / 1e9:.1f} GB of disk {purpose} and "
-            f"{free / 1e9:.1f} GB are free; make room or name a folder on another disk"
+            f"{option} {folder}: the run needs {size(needed)} of disk {purpose}, and {size(free)} "
+            "are free; make room or name a folder on another disk"
         )
 
 

@@ -186,3 +186,15 @@ def test_bad_files(text, tmp_path):
         load(file)
     with pytest.raises(ValueError, match=r"gone\.yaml: cannot be read"):
         load(tmp_path / "gone.yaml")
+
+
+def test_a_tilde_in_a_plan_is_the_home_folder(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "model").mkdir(parents=True)
+    (home / "train.csv").touch()
+    (home / "mine.yaml").write_text(serialization.dump(methods.find("magnitude").build(0.5)))
+    monkeypatch.setenv("HOME", str(home))
+    task = {"model": "~/model", "train": "~/train.csv"}
+    plan = load({"tasks": {"words": task}, "recipes": {"mine": "~/mine.yaml"}, "sparsities": [0.5]})
+    assert plan.tasks["words"]["model"] == str(home / "model")
+    assert plan.tasks["words"]["train"] == str(home / "train.csv")

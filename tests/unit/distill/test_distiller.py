@@ -44,6 +44,22 @@ def test_the_weighted_terms_are_the_loss():
     assert not any(term.requires_grad for term in terms.values())
 
 
+def test_the_last_distiller_that_is_attached_teaches_alone():
+    """A cell that is run twice: terms must not add up."""
+    student, teacher, inputs = bert(0, **no_dropout()), bert(1), batch()
+    with Distiller(student, teacher, EVERYTHING):
+        expected = student.train()(**inputs).loss
+    first = Distiller(student, teacher, EVERYTHING).attach()
+    second = Distiller(student, teacher, EVERYTHING)
+    with pytest.warns(sentei.SenteiWarning, match="another distiller was attached"):
+        second.attach()
+    assert torch.equal(student(**inputs).loss, expected)
+    first.detach()
+    assert torch.equal(student(**inputs).loss, expected)
+    second.detach()
+    assert not student._forward_hooks
+
+
 def test_evaluation_is_untouched():
     student, teacher = bert(0), bert(1)
     inputs = batch()

@@ -383,7 +383,14 @@ class TestRefused:
             message = refused(model)
         finally:
             dist.destroy_process_group()
-        assert "blocks.0.up.weight is sharded (DTensor), which is not supported yet." in message
+        assert "blocks.0.up.weight is sharded (FSDP, fully_shard, tensor parallel)" in message
+        assert "train with DDP" in message and "exclude" not in message
+
+    def test_flat_parameters(self):
+        """Of FSDP's first version: called by its name, and not by that of its one parameter."""
+        wrapper = type("FullyShardedDataParallel", (nn.Sequential,), {})
+        message = refused(wrapper(Tower()))
+        assert "the model is sharded (FSDP" in message
 
 
 def test_a_conv1d_of_no_known_family_is_transposed():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+
 import pytest
 import torch
 
@@ -105,6 +108,115 @@ def test_samples_are_in_the_modules_in_forward_passes_of_training_only():
     assert same(training.weights(), sample)
     training.model.eval()(training.inputs[0])
     assert same(training.weights(), sparse)
+
+
+def between(training):
+    """In the middle of a step: its gradients are still to be computed from a sample."""
+    x, y = training.inputs[training.count], training.targets[training.count]
+    return torch.nn.functional.mse_loss(training.model(x), y)
+
+
+READERS = {
+    "state_dict": lambda training: training.model.state_dict(),
+    "of a part": lambda training: training.model.blocks.state_dict(),
+    "with variables": lambda training: training.model.state_dict(keep_vars=True),
+    "the pruner's": lambda training: copy.deepcopy(training.pruner.state_dict()),
+}
+
+
+@latent
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+def test_saving_between_forward_and_backward_changes_no_gradient(recipe, read):
+    gradients = []
+    for reads in (False, True):
+        training = Training(recipe).run(10)
+        rest = training.weights()
+        loss = between(training)
+        if reads:
+            read(training)
+            for name, saved in training.model.state_dict().items():
+                assert torch.equal(saved, rest[name]), "saved is what evaluation sees"
+            for name, saved in training.model.blocks.state_dict().items():
+                assert torch.equal(saved, rest[f"blocks.{name}"])
+        loss.backward()
+        gradients.append({n: p.grad.clone() for n, p in training.model.named_parameters()})
+    assert same(*gradients)
+
+
+def pickled(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@latent
+@pytest.mark.parametrize("make", [copy.deepcopy, pickled], ids=["deepcopy", "torch.save"])
+@pytest.mark.parametrize("when", ["after a forward pass", "after a step that broke off"])
+def test_copies_of_the_model_have_what_evaluation_sees(recipe, make, when):
+    training = Training(recipe).run(10)
+    rest = training.weights()
+    if when == "after a forward pass":
+        between(training)
+    else:
+        break_off(training)
+        rest = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    copied = make(training.model)
+    assert same({n: p.detach() for n, p in copied.named_parameters()}, rest)
+    assert same(dict(copied.state_dict()), rest)
+    x = training.inputs[0]
+    assert torch.equal(copied.train()(x), training.model.eval()(x)), "hooks are not copied"
+
+
+def break_off(training):
+    """An exception in the middle of the optimizer's step."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = training.optimizer.register_step_pre_hook(interrupt)
+    training.gradients()
+    with pytest.raises(KeyboardInterrupt):
+        training.optimizer.step()
+    hook.remove()
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        lambda training: copy.deepcopy(training.model),
+        lambda training: training.model.eval()(training.inputs[0]),
+        lambda training: training.pruner.detach(),
+    ],
+    ids=["deepcopy", "evaluation", "detach"],
+)
+def test_a_sample_that_is_taken_back_before_its_backward_is_said_by_autograd(disturb):
+    """And not computed from other weights than the forward pass was."""
+    training = Training(LATENT["l0"]).run(10)
+    loss = between(training)
+    disturb(training)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    training = Training(LATENT["l0"]).run(10)
+    training.gradients()
+    disturb(training)
+    if training.pruner.attached:
+        training.model.train()
+        training.step()
+        assert training.pruner.step == 11
+
+
+@latent
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+@pytest.mark.parametrize("where", [between, break_off], ids=["over a sample", "into a step"])
+def test_weights_loaded_where_others_stood_stay(recipe, where):
+    """A checkpoint is loaded, and then the pruner of a training that broke off is detached."""
+    training = Training(recipe).run(10)
+    where(training)
+    weights = {name: w * 2 for name, w in Training(None).model.state_dict().items()}
+    training.model.load_state_dict(weights)
+    training.pruner.detach()
+    assert same(training.weights(), weights)
 
 
 def test_a_replica_of_the_model_cannot_hold_samples():

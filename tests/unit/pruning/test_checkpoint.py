@@ -226,3 +226,9 @@ def test_a_failing_save_leaves_the_old_file(saved):
 def test_save_where_there_is_no_folder(saved, tmp_path):
     with pytest.raises(OSError, match="missing/p"):
         saved[1].save(tmp_path / "missing" / "p")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checkpoint.write({"step": 3, "a": {"x": torch.ones(1)}}, "~/s")
+    assert same(checkpoint.read("~/s"), checkpoint.read(tmp_path / "s"))

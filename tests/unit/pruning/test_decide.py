@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sentei
-from helpers.pruning import MAGNITUDE, PLATON, projected
+from helpers.pruning import MAGNITUDE, PLATON, latent, projected
 from sentei.testing import STEPS, Training
 
 
@@ -118,3 +118,26 @@ def test_a_score_that_is_nan_does_not_pass_for_one_that_is_kept():
         memory["importance"].view(-1)[1] = float("nan")
     with pytest.raises(FloatingPointError, match=r"a score is NaN|are finite"):
         training.run(2)
+
+
+@latent
+@pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
+def test_nan_under_a_latent_mask_ends_the_run(recipe):
+    training = Training(recipe).run(20)
+    weight = training.model.blocks[2].weight
+    with pytest.raises(FloatingPointError, match=r"cannot rank the weights at step 2\d: "):
+        for _ in range(2):
+            training.gradients()
+            weight.grad.fill_(float("nan"))
+            training.optimizer.step()
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_too_few_steps_for_a_score_are_said_to_be(steps):
+    """A loss scaler may skip all the others."""
+    training = Training(sentei.platon(0.7, window=8, every=2, warmup=0.3)).run(steps)
+    with (
+        pytest.warns(sentei.SenteiWarning, match="training stopped"),
+        pytest.raises(ValueError, match=rf"only {steps} optimizer steps? of 40 counted, too few"),
+    ):
+        training.finish()

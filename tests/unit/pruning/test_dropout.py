@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -127,3 +129,49 @@ def test_a_factor_is_between_none_and_all():
     with pytest.raises(ValueError, match="dropout"):
         sentei.override(sentei.platon(0.5), ["dropout=1.5"])
     assert sentei.override(sentei.platon(0.5), ["dropout=0.5"]).dropout == 0.5
+
+
+def pruned(model, optimizer=None, factor=0.0):
+    """A pruner at work on a model with less dropout."""
+    scope = {"include": ["blocks.*.weight"]}
+    recipe = sentei.magnitude(0.5, scope=scope, every=1).model_copy(update={"dropout": factor})
+    pruner = sentei.Pruner(model, recipe, total_steps=4)
+    pruner.attach(optimizer or torch.optim.SGD(model.parameters(), lr=0.1))
+    return pruner
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+@pytest.mark.parametrize("abandoned", ["at work", "detached", "collected", "collected late"])
+@pytest.mark.filterwarnings("ignore:another pruner:sentei.SenteiWarning")
+def test_dropout_comes_back_however_the_pruner_before_ended(factor, abandoned):
+    model = Dropping()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = pruned(model, optimizer, factor)
+    during = (0.1 * factor, 0.2 * factor, 0.3 * factor)
+    assert model.probabilities == pytest.approx(during)
+    if abandoned == "detached":
+        first.detach()
+    if abandoned == "collected":
+        del first, optimizer
+        gc.collect()
+        assert model.probabilities == (0.1, 0.2, 0.3)
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+    second = pruned(model, other, factor)
+    if abandoned == "collected late":
+        del first, optimizer
+        gc.collect()
+    assert model.probabilities == pytest.approx(during)
+    second.detach()
+    assert model.probabilities == (0.1, 0.2, 0.3)
+    if abandoned == "at work":
+        first.detach()
+        assert model.probabilities == (0.1, 0.2, 0.3)
+
+
+def test_dropout_that_somebody_sets_meanwhile_is_theirs():
+    model = Dropping()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruner = pruned(model, optimizer)
+    model.first.p = 0.4
+    pruner.detach()
+    assert model.probabilities == (0.4, 0.2, 0.3)

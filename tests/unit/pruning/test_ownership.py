@@ -252,6 +252,16 @@ def test_an_abandoned_pruner_is_taken_over_without_a_word():
     assert not first.attached
 
 
+def test_a_pruner_that_nobody_keeps_lives_with_its_optimizer():
+    """And hands over to the next one."""
+    training = Training(PLATON)
+    training.pruner = None
+    gc.collect()
+    with pytest.warns(sentei.SenteiWarning, match="another pruner"):
+        again(training, PLATON)
+    assert training.run().finish().pruned == round(0.7 * 1024)
+
+
 def test_a_pruner_goes_on_with_another_optimizer_where_its_own_is_gone():
     training = Training(PLATON).run(7)
     training.optimizer = None
