@@ -79,13 +79,16 @@ class TeacherCache:
 
     # ---------------------------------------------------------------------------- opening
 
-    def bind(self, teacher: str, layers: Mapping[str, Sequence[int]]) -> None:
+    def bind(
+        self, teacher: str, layers: Mapping[str, Sequence[int]], attention_of: str = "scores"
+    ) -> None:
         """Open the folder for one teacher.
 
         Args:
             teacher: Its :func:`fingerprint`.
             layers: Those in its :class:`Outputs`: of ``hidden`` states (0 is the embedding output)
-                and of ``attention`` scores.
+                and of ``attention``.
+            attention_of: What is kept of the attention.
 
         Raises:
             ValueError: The folder holds another teacher's outputs, other layers or numbers, or is
@@ -101,6 +104,7 @@ class TeacherCache:
             "teacher": teacher,
             "layers": {name: list(numbers) for name, numbers in layers.items()},
             "dtype": self.dtype,
+            "attention": attention_of,
         }
         self._header = {name: json.dumps(value) for name, value in header.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,11 +136,14 @@ class TeacherCache:
     def _check_header(self, database: sqlite3.Connection) -> bool:
         """Whether the folder has an owner yet, which must be ours."""
         header = dict(database.execute("SELECT name, value FROM header"))
+        if header:
+            header.setdefault("attention", json.dumps("scores"))  # the only kind there was
         reasons = {
             "format": "was written by another version of Sentei",
             "teacher": "holds the answers of another teacher",
             "layers": "holds other layers",
             "dtype": f"holds {json.loads(header.get('dtype', 'null'))} numbers",
+            "attention": f"holds attention {json.loads(header.get('attention', 'null'))}",
         }
         for name, reason in reasons.items():
             if header and header.get(name) != self._header[name]:
