@@ -16,7 +16,8 @@ class Distillation(Part):
 
     L_task is the model's own loss on the labels; H are hidden states, the embedding output first; A
     are attention scores before softmax, or probabilities after it. A weight of 0 leaves its term
-    out, and the teacher is not asked for it. The defaults are movement pruning's: half labels, half logits at temperature 2.
+    out, and the teacher is not asked for it. The defaults are movement pruning's: half labels, half
+    logits at temperature 2.
     """
 
     labels: float = Field(0.5, ge=0)
