@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sentei import messages
 from sentei.distill.examples import (
     AXES,
     Example,
@@ -30,7 +31,6 @@ from sentei.distill.examples import (
 )
 from sentei.distill.outputs import Outputs
 from sentei.files import expanded
-from sentei.messages import cut
 
 FORMAT = 2
 FILE = "outputs.sqlite"
@@ -243,7 +243,7 @@ class TeacherCache:
 
 def _said(header: Mapping[str, str], name: str) -> str:
     """A text of a header, which somebody may have written to."""
-    return cut(str(header.get(name)).strip('"'), 40)
+    return messages.cut(str(header.get(name)).strip('"'), 40)
 
 
 def _checksum(columns: Sequence[bytes | None]) -> int:
