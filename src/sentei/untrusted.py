@@ -125,7 +125,7 @@ def parse_json(text: str, what: object) -> Any:
     """
     with reading(what, "it is not valid JSON"):
         value = json.loads(text, object_pairs_hook=_object)
-        _check_depth(value)
+        _check_depth([value])
         return value
 
 
@@ -174,18 +174,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(DEEPEST):
-        level = [
-            inner
-            for outer in level
-            for inner in (
-                outer.values()
-                if isinstance(outer, dict)
-                else outer
-                if isinstance(outer, list)
-                else ()
-            )
-        ]
+    for _ in range(DEEPEST + 1):
+        insides = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for inside in insides for one in inside if isinstance(one, dict | list)]
         if not level:
             return
     raise ValueError(f"it is nested more than {DEEPEST} deep")

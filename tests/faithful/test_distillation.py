@@ -119,3 +119,36 @@ def test_sparseberts_loss_and_gradients(labels):
         # A key's bias moves every score of a query alike: its gradient is what is left of rounding.
         torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-9, atol=1e-12)
     assert all(p.grad.abs().max() > 1e-6 for n, p in student.named_parameters() if "weight" in n)
+
+
+def test_leaps_attention_is_that_of_the_models_outputs():
+    """MLPruning compares ``outputs.attentions``: probabilities, the student's after dropout, all
+    pairs of tokens, a mean over each layer and the sum over the layers.
+    """
+    leap = Distillation(
+        labels=0, logits=0, attention=0.9, attention_of="probabilities", padding=True
+    )
+    student, teacher = bert(0), bert(1)
+    student.config.attention_probs_dropout_prob = 0.1
+    for layer in student.bert.encoder.layer:
+        layer.attention.self.dropout.p = 0.1
+        layer.attention.self.attention_dropout = 0.1
+    inputs = {
+        "input_ids": torch.randint(0, 50, (4, 7)),
+        "attention_mask": torch.tensor([[1] * n + [0] * (7 - n) for n in (7, 5, 3, 2)]),
+    }
+    student.train()
+    torch.manual_seed(2)
+    ours = student(**inputs, output_attentions=True).attentions
+    with torch.no_grad():
+        theirs = teacher.eval()(**inputs, output_attentions=True).attentions
+    expected = sum(nn.functional.mse_loss(s, t) for s, t in zip(ours, theirs, strict=True))
+    with Distiller(student, teacher, leap) as distiller:
+        torch.manual_seed(2)
+        loss = student(**inputs).loss
+        torch.testing.assert_close(distiller.terms["attention"], expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(loss, 0.9 * expected, rtol=1e-12, atol=0)
+    scores = leap.model_copy(update={"attention_of": "scores"})
+    with Distiller(student, teacher, scores) as distiller:
+        student(**inputs)
+        assert distiller.terms["attention"] > 20 * expected

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sentei import messages
 from sentei.distill.examples import (
     AXES,
     Example,
@@ -80,13 +81,16 @@ class TeacherCache:
 
     # ---------------------------------------------------------------------------- opening
 
-    def bind(self, teacher: str, layers: Mapping[str, Sequence[int]]) -> None:
+    def bind(
+        self, teacher: str, layers: Mapping[str, Sequence[int]], attention_of: str = "scores"
+    ) -> None:
         """Open the folder for one teacher.
 
         Args:
             teacher: Its :func:`fingerprint`.
             layers: Those in its :class:`Outputs`: of ``hidden`` states (0 is the embedding output)
-                and of ``attention`` scores.
+                and of ``attention``.
+            attention_of: What is kept of the attention.
 
         Raises:
             ValueError: The folder holds another teacher's outputs, other layers or numbers, or is
@@ -102,6 +106,7 @@ class TeacherCache:
             "teacher": teacher,
             "layers": {name: list(numbers) for name, numbers in layers.items()},
             "dtype": self.dtype,
+            "attention": attention_of,
         }
         self._header = {name: json.dumps(value) for name, value in header.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -133,11 +138,14 @@ class TeacherCache:
     def _check_header(self, database: sqlite3.Connection) -> bool:
         """Whether the folder has an owner yet, which must be ours."""
         header = dict(database.execute("SELECT name, value FROM header"))
+        if header:
+            header.setdefault("attention", json.dumps("scores"))  # the only kind there was
         reasons = {
             "format": "was written by another version of Sentei",
             "teacher": "holds the answers of another teacher",
             "layers": "holds other layers",
-            "dtype": f"holds {str(header.get('dtype'))[:40].strip(chr(34))} numbers",
+            "dtype": f"holds {_said(header, 'dtype')} numbers",
+            "attention": f"holds attention {_said(header, 'attention')}",
         }
         for name, reason in reasons.items():
             if header and header.get(name) != self._header[name]:
@@ -231,6 +239,11 @@ class TeacherCache:
                     for name in AXES
                 ]
                 self._database.execute(_ADD, (key, _checksum(columns), *columns))
+
+
+def _said(header: Mapping[str, str], name: str) -> str:
+    """A text of a header, which somebody may have written to."""
+    return messages.cut(str(header.get(name)).strip('"'), 40)
 
 
 def _checksum(columns: Sequence[bytes | None]) -> int:

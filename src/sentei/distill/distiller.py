@@ -1,6 +1,6 @@
 """A teacher's part in the loss, put into ``outputs.loss`` at the student's own forward hooks.
 
-    student(**batch)    before   hidden states are asked for, attention scores recorded
+    student(**batch)    before   hidden states are asked for, attention recorded
                         after    the teacher reads the same batch; outputs.loss = the whole loss
 
 A loop that takes its loss from the model's outputs needs no change: the Trainer, Accelerate, your
@@ -24,7 +24,7 @@ from sentei.distill.cache import TeacherCache
 from sentei.distill.layers import Match, implementation, match
 from sentei.distill.losses import loss_terms, share, weighted_sum
 from sentei.distill.outputs import logits_of, select
-from sentei.distill.recorder import ScoreRecorder
+from sentei.distill.recorder import AttentionRecorder
 from sentei.distill.teacher import Autocast, FrozenTeacher
 from sentei.messages import SenteiWarning
 from sentei.modules import config_of, teaching, unwrapped
@@ -42,7 +42,7 @@ class _Call:
     batch: dict[str, Any]
     items: Any
     returns_hidden: bool
-    scores: list[Tensor]
+    attention: list[Tensor]
     recording: ExitStack
     autocast: Autocast | None = None
 
@@ -215,12 +215,13 @@ class Distiller:
         returns_hidden = bool(inputs.get("output_hidden_states"))
         if self.distillation.hidden:
             inputs["output_hidden_states"] = True
-        scores: list[Tensor] = []
+        attention: list[Tensor] = []
         recording = ExitStack()
         if self.distillation.attention:
             self._check_checkpointing()
-            scores = recording.enter_context(ScoreRecorder()).scores
-        self._call = _Call(batch, items, returns_hidden, scores, recording)
+            recorder = AttentionRecorder(self.distillation.attention_of)
+            attention = recording.enter_context(recorder).attention
+        self._call = _Call(batch, items, returns_hidden, attention, recording)
         return (), inputs
 
     def _within(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -241,7 +242,7 @@ class Distiller:
                 "the loss needs a ModelOutput or a dict with them; do not set return_dict=False"
             )
         autocast = call.autocast or Autocast.around(self.student)
-        loss = self._loss(call.batch, output, call.scores, autocast)
+        loss = self._loss(call.batch, output, call.attention, autocast)
         loss_type = getattr(module, "loss_type", None)
         loss = loss * share(call.batch.get("labels"), call.items, loss_type)
         rest = {name: value for name, value in output.items() if name != "loss"}
@@ -281,11 +282,11 @@ class Distiller:
         self,
         batch: Mapping[str, Any],
         output: Mapping[str, Any],
-        scores: list[Tensor],
+        recorded: list[Tensor],
         autocast: Autocast,
     ) -> Tensor:
         layers = range(1, len(self.match.layers) + 1)
-        student = select(output, scores, layers, self.distillation, self.student, "student")
+        student = select(output, recorded, layers, self.distillation, self.student, "student")
         teacher = self._teacher.outputs(batch, student.logits.device, autocast)
         problem = getattr(config_of(self.student), "problem_type", None)
         terms = loss_terms(self.distillation, student, teacher, batch, output.get("loss"), problem)

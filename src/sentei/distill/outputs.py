@@ -15,12 +15,12 @@ from sentei.parts.distillation import Distillation
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits, and a tensor of hidden states and one of attention scores for each matched layer.
+    """Logits, and a tensor of hidden states and one of attention for each matched layer.
 
     ``logits`` are [examples, classes] or [examples, tokens, classes]; ``hidden`` are [examples,
-    tokens, width], the embedding output first; ``attention`` are [examples, heads, query, key],
-    before softmax. ``spans`` says that the two logits of a token are for the first and for the last
-    of a span.
+    tokens, width], the embedding output first; ``attention`` are scores or probabilities [examples,
+    heads, query, key]. ``spans`` says that the two logits of a token are for the first and for the
+    last of a span.
     """
 
     logits: Tensor
@@ -44,7 +44,7 @@ def logits_of(output: Any) -> Tensor | None:
 
 def select(
     output: Mapping[str, Any],
-    scores: Sequence[Tensor],
+    recorded: Sequence[Tensor],
     layers: Sequence[int],
     distillation: Distillation,
     model: nn.Module,
@@ -54,7 +54,7 @@ def select(
 
     Args:
         output: With logits by name, and with hidden states where these are compared.
-        scores: What went into every softmax over attention scores, where these are compared.
+        recorded: Scores or probabilities of every attention, where these are compared.
         layers: Of the model, from 1; empty where no loss looks into it.
         distillation: Says what is compared.
         model: It, whose config knows its depth.
@@ -78,11 +78,11 @@ def select(
             )
         hidden = [states[0], *(states[layer] for layer in layers)]
     if layers and distillation.attention:
-        if len(scores) != depth:
+        if len(recorded) != depth:
             raise ValueError(
                 "attention scores need attn_implementation='eager', with one softmax a layer; "
-                f"the {who} has {depth} layers and took {len(scores)}: load it so, or leave "
+                f"the {who} has {depth} layers and took {len(recorded)}: load it so, or leave "
                 "them out with attention=0"
             )
-        attention = [scores[layer - 1] for layer in layers]
+        attention = [recorded[layer - 1] for layer in layers]
     return Outputs(logits, hidden, attention, spans="start_logits" in output)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sentei.distill.cache import TeacherCache
 from sentei.distill.layers import Match
 from sentei.distill.outputs import Outputs, logits_of, select
-from sentei.distill.recorder import ScoreRecorder
+from sentei.distill.recorder import AttentionRecorder
 
 _FOR_THE_STUDENT = frozenset(
     {
@@ -95,7 +95,7 @@ class FrozenTeacher:
             "hidden": [0, *self._layers] if distillation.hidden else [],
             "attention": self._layers if distillation.attention else [],
         }
-        cache.bind(fingerprint(self.model), layers)
+        cache.bind(fingerprint(self.model), layers, distillation.attention_of)
 
     def outputs(
         self, batch: Mapping[str, Any], device: torch.device, autocast: Autocast
@@ -134,20 +134,21 @@ class FrozenTeacher:
         if first is not None and first.device != device:
             self.model.to(device)
         extra = {"output_hidden_states": True} if self.distillation.hidden else {}
-        scores: list[Tensor] = []
+        attention: list[Tensor] = []
         with ExitStack() as stack:
             stack.enter_context(
                 torch.autocast(device.type, dtype=autocast.dtype, enabled=autocast.enabled)
             )
             if self.distillation.attention:
-                scores = stack.enter_context(ScoreRecorder()).scores
+                recorder = AttentionRecorder(self.distillation.attention_of)
+                attention = stack.enter_context(recorder).attention
             output = self.model(**inputs, **extra)
         if logits_of(output) is None:
             raise ValueError(
                 f"the teacher's output is a {type(output).__name__} without logits by name: it "
                 "must return a ModelOutput or a dict with them"
             )
-        return select(output, scores, self._layers, self.distillation, self.model, "teacher")
+        return select(output, attention, self._layers, self.distillation, self.model, "teacher")
 
 
 def fingerprint(model: nn.Module) -> str:

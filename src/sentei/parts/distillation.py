@@ -15,8 +15,9 @@ class Distillation(Part):
     loss = labels L_task + logits L_logits + hidden sum_l MSE(H_l) + attention sum_l MSE(A_l)
 
     L_task is the model's own loss on the labels; H are hidden states, the embedding output first; A
-    are attention scores before softmax. A weight of 0 leaves its term out, and the teacher is not
-    asked for it. The defaults are movement pruning's: half labels, half logits at temperature 2.
+    are attention scores before softmax, or probabilities after it. A weight of 0 leaves its term
+    out, and the teacher is not asked for it. The defaults are movement pruning's: half labels, half
+    logits at temperature 2.
     """
 
     labels: float = Field(0.5, ge=0)
@@ -41,10 +42,15 @@ class Distillation(Part):
     """Weight of the hidden states: the sum over layers of their mean squared errors."""
 
     attention: float = Field(0.0, ge=0)
-    """Weight of the attention scores: the sum over layers of their mean squared errors."""
+    """Weight of the attention: the sum over layers of its mean squared errors."""
+
+    attention_of: Literal["scores", "probabilities"] = "scores"
+    """What of the attention is compared: its scores before softmax (SparseBERT), or its
+    probabilities, which are 100 to 500 times nearer to each other (LEAP's code, where the
+    student's are those after dropout)."""
 
     padding: bool = False
-    """Whether hidden states and attention scores of padding count too, as in SparseBERT's and
+    """Whether hidden states and attention of padding count too, as in SparseBERT's and
     LEAP's code."""
 
     layers: tuple[int, ...] | None = None

@@ -79,8 +79,8 @@ def check_goes_on(checkpoint: Path, settings: Settings) -> None:
     number = read_json(checkpoint / _trained(0))["processes"]
     if number != processes():
         raise ValueError(
-            f"{checkpoint}: it was trained by {number} process{'' if number == 1 else 'es'}, and here "
-            f"{'is' if processes() == 1 else 'are'} {processes()}, so that steps would be others: "
+            f"{checkpoint}: it was trained by {number} process{'' if number == 1 else 'es'}, and "
+            f"here {'is' if processes() == 1 else 'are'} {processes()}, so steps would be others: "
             f"start {number}, as with torchrun --nproc-per-node {number}, or begin a new run"
         )
     before, now = (_comparable(one) for one in (Settings.read(checkpoint / SETTINGS), settings))

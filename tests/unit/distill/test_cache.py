@@ -358,8 +358,14 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
         (bert(2), EVERYTHING, "float32", "the answers of another teacher"),
         (bert(1), Distillation(logits=1), "float32", "holds other layers"),
         (bert(1), EVERYTHING, "float16", "holds float32 numbers"),
+        (
+            bert(1),
+            EVERYTHING.model_copy(update={"attention_of": "probabilities"}),
+            "float32",
+            "holds attention scores",
+        ),
     ],
-    ids=["teacher", "layers", "dtype"],
+    ids=["teacher", "layers", "dtype", "attention"],
 )
 def test_what_does_not_belong_is_refused(tmp_path, teacher, distillation, dtype, message):
     cache = TeacherCache(tmp_path)

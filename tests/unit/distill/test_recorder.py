@@ -20,7 +20,7 @@ from transformers import (
 
 from helpers.distilling import DISTILBERT, EVERYTHING, SIZES, batch
 from sentei.distill import Distiller
-from sentei.distill.recorder import ScoreRecorder
+from sentei.distill.recorder import AttentionRecorder
 
 FAMILIES = {
     "bert": (BertForSequenceClassification, BertConfig(**SIZES)),
@@ -47,8 +47,28 @@ def test_every_family_hands_out_its_scores(family):
         student.train()(**inputs).loss.backward()
         assert set(distiller.terms) == {"labels", "logits", "hidden", "attention"}
         assert all(term > 0 for term in distiller.terms.values())
-        with torch.no_grad(), ScoreRecorder() as recorder:
+        with torch.no_grad(), AttentionRecorder("scores") as recorder:
             attentions = student.eval()(**inputs, output_attentions=True).attentions
-    assert len(recorder.scores) == len(attentions) == 2
-    for scores, attention in zip(recorder.scores, attentions, strict=True):
+    assert len(recorder.attention) == len(attentions) == 2
+    for scores, attention in zip(recorder.attention, attentions, strict=True):
         torch.testing.assert_close(scores.softmax(-1), attention)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_hands_out_its_probabilities(family, training):
+    """In training those after dropout, as the model itself returns them; gradients flow back."""
+    kind, config = FAMILIES[family]
+    torch.manual_seed(0)
+    model = kind(copy.deepcopy(config)).train(training)
+    model.set_attn_implementation("eager")
+    inputs = batch((9, 6, 4, 2))
+    if family == "vit":
+        inputs = {"pixel_values": torch.randn(4, 3, 8, 8)}
+    with AttentionRecorder("probabilities") as recorder:
+        attentions = model(**inputs, output_attentions=True).attentions
+    assert len(recorder.attention) == len(attentions) == 2
+    for recorded, attention in zip(recorder.attention, attentions, strict=True):
+        assert torch.equal(recorded, attention) and recorded.requires_grad
+    dropped = any((recorded == 0).any() for recorded in recorder.attention)
+    assert family == "vit" or not training or dropped
