@@ -109,14 +109,15 @@ def _members(path: Path) -> dict[str, bytes]:
     """What a file of torch holds, without when and under which name it was packed."""
     if not path.is_file():
         return {}
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                name.partition("/")[2]: archive.read(name)
+                for name in archive.namelist()
+                if not name.endswith((".data/serialization_id", "/byteorder"))
+            }
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
         return {"": path.read_bytes()}
-    with zipfile.ZipFile(path) as archive:
-        return {
-            name.partition("/")[2]: archive.read(name)
-            for name in archive.namelist()
-            if not name.endswith((".data/serialization_id", "/byteorder"))
-        }
 
 
 def _state(folder: Path) -> Any:
