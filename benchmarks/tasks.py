@@ -35,7 +35,7 @@ from sentei import report as reports
 from sentei import serialization
 from sentei.compare.execute import run_here
 from sentei.compare.runs import Run, unpruned
-from sentei.files import Lease
+from sentei.locks import Lease
 from sentei.models.demo import DEMO
 from sentei.records import REFERENCES, RunReport
 from sentei.run.options import settings_from

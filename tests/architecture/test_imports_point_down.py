@@ -20,7 +20,7 @@ LEVELS = [
         "distributed",
         "records",
     },
-    {"untrusted"},
+    {"untrusted", "locks"},
     {"manifest"},
     {"families"},
     {"parts"},

@@ -20,7 +20,7 @@ KNOWN = {
     "sentei.data.formats": "files of data, of any encoding and packed; inside reading()",
     "sentei.data.separated": "text in memory, inside the reader of data.formats",
     "sentei.distill.cache": "a cell of its own database, whose errors it explains",
-    "sentei.files": "locks and leases: bytes that nobody parses",
+    "sentei.locks": "locks and leases: bytes that nobody parses",
     "sentei.manifest": "checksums: bytes that nobody parses",
     "sentei.models.folder": "the text of shrink.json, inside reading()",
     "sentei.models.pretrained": "tensors, inside reading()",

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from sentei import cli, manifest
-from sentei.files import FolderLock
+from sentei.locks import FolderLock
 from sentei.messages import SenteiWarning
 from sentei.run.prepare import prepare
 from sentei.run.run import prune
@@ -196,6 +196,37 @@ def test_another_checkpoints_file_is_noticed(stopped, whole):
 def test_a_harmed_journal_is_the_checkpoints_again(harm, stopped, whole):
     harm(stopped / "metrics.jsonl")
     expect_goes_on(stopped, whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("trainer_state.json", "null"),
+        ("trainer_state.json", "1" * 5000),
+        ("trainer_state.json", '{"global_step": 99, "max_steps": 3}'),
+        ("trainer_state.json", '{"global_step": 1, "max_steps": 3, "stateful_callbacks": NaN}'),
+        ("trained_0.json", '{"loss": "x"}'),
+    ],
+)
+def test_a_state_that_its_manifest_tells_of_and_is_none_is_passed_over(
+    name, content, stopped, whole
+):
+    newest = checkpoints(stopped)[0]
+    (newest / name).write_text(content)
+    manifest.write(newest)
+    expect_goes_on(stopped, whole, f"{newest} is passed over: {name}: ")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_an_archive_that_its_manifest_tells_of_and_is_none_is_refused(name, stopped):
+    newest = checkpoints(stopped)[0]
+    (newest / name).write_bytes(b"\0" * 100)
+    manifest.write(newest)
+    done = sentei("prune", "--out", stopped, "--resume")
+    assert done.exit_code == 2 and "Traceback" not in done.output, done.output
+    assert "take it away, and an older one is used" in " ".join(done.output.split())
+    shutil.rmtree(newest)
+    assert sentei("prune", "--out", stopped, "--resume").exit_code == 0
 
 
 def test_other_folders_beside_checkpoints_are_nothing(stopped, whole):

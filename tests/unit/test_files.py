@@ -17,10 +17,8 @@ from pathlib import Path
 import pytest
 
 from sentei.files import (
-    FolderLock,
-    Lease,
-    LeaseLost,
     append_line,
+    check_place,
     expanded,
     leftovers,
     replacing,
@@ -28,6 +26,7 @@ from sentei.files import (
     write_once,
     write_text,
 )
+from sentei.locks import FolderLock, Lease, LeaseLost
 from sentei.messages import SenteiWarning
 
 FORK = multiprocessing.get_context("fork")
@@ -465,3 +464,28 @@ def test_a_disk_without_locks_is_said_and_used(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.warns(SenteiWarning, match="its disk has no locks"), FolderLock(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
+
+
+def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in {
+        "file": "no folder",
+        "file/x/y": "no folder",
+        "pipe/x": "no folder",
+        "loop": "a link that leads nowhere",
+        "loop/x": "a link that leads nowhere",
+        "gone": "a link that leads nowhere",
+        "x" * 300: "too long",
+        "new/" + "x" * 300: "too long",
+        "not-utf-8-\udc80": "not UTF-8",
+    }.items():
+        with pytest.raises(ValueError, match=said) as refused:
+            check_place(tmp_path / name)
+        assert len(str(refused.value)) < 500
+    for path in (tmp_path, tmp_path / "new" / "er", Path(".")):
+        check_place(path)
+    with pytest.raises(ValueError, match="/dev/null is no folder"):
+        check_place(Path("/dev/null"))

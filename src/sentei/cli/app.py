@@ -23,7 +23,7 @@ from sentei._version import VERSION
 from sentei.cli.console import Console, clipped, leave
 from sentei.distributed import is_main
 from sentei.files import expanded
-from sentei.messages import SenteiWarning, printable
+from sentei.messages import SenteiWarning, cut, printable
 from sentei.untrusted import reason
 
 P = ParamSpec("P")
@@ -120,6 +120,8 @@ def _ending(error: BaseException) -> tuple[str, int]:
         return "stopped", INTERRUPTED
     if isinstance(error, (ValueError, ModuleNotFoundError)):
         return str(error), USER_ERROR
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{cut(os.fsdecode(error.filename), 200)}: {error.strerror}", FAILURE
     if isinstance(error, (OSError, FloatingPointError)):
         return str(error), FAILURE
     if _is_out_of_memory(error):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sentei.cli.app import JsonOption, errors, output, show_json, verb, warn
 from sentei.cli.options import EVALUATION, make_settings, of_run, with_settings
-from sentei.files import FolderLock
+from sentei.locks import FolderLock
 from sentei.messages import printable
 from sentei.runtime.bench.choice import ENGINES, PRECISIONS, choose
 

@@ -11,7 +11,7 @@ from sentei.cli.app import JsonOption, errors, verb, warn
 from sentei.cli.options import MethodOption, PatternOption, SetOption, SparsityOption, make_settings
 from sentei.cli.running import resumed, run, show
 from sentei.distributed import is_main
-from sentei.files import FolderLock
+from sentei.locks import FolderLock
 from sentei.models.demo import DEMO
 from sentei.runtime.bench.choice import Engine
 

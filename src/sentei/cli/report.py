@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sentei.cli.app import JsonOption, output, show_json, verb
-from sentei.files import FolderLock
+from sentei.locks import FolderLock
 
 
 @verb

@@ -12,7 +12,7 @@ import typer
 
 from sentei.cli.app import INTERRUPTED, errors, output, show_json, warn
 from sentei.distributed import is_main
-from sentei.files import FolderLock
+from sentei.locks import FolderLock
 from sentei.run.options import dashed, flat, written
 from sentei.run.settings import Settings, check_output
 from sentei.run.signals import Stopped, raising, status

@@ -16,7 +16,7 @@ from sentei import serialization
 from sentei.compare import plan as plans
 from sentei.compare.plan import Plan
 from sentei.compare.runs import Run, Runs
-from sentei.files import check_name, write_once, write_text
+from sentei.files import check_place, write_once, write_text
 from sentei.run.options import flat
 from sentei.run.prepare import optimizer_steps
 from sentei.run.teacher import choose_teacher, unless_labels_suffice
@@ -37,7 +37,7 @@ def begin(plan: Plan | None, out: Path) -> Runs:
         ModuleNotFoundError: It draws values from ranges, and the extra ``search`` is not installed.
         ValueError: There is no plan, or it does not fit what is there: names the first difference.
     """
-    check_name(out)
+    check_place(out)
     kept = _kept(out)
     declared = plan or kept
     if declared is None:

@@ -20,7 +20,8 @@ from sentei.compare.choices import apply
 from sentei.compare.execute import Watch, run_here, run_launched
 from sentei.compare.folder import check_still_planned
 from sentei.compare.runs import Run, Runs, Search
-from sentei.files import FolderLock, Lease, LeaseLost, write_text
+from sentei.files import write_text
+from sentei.locks import FolderLock, Lease, LeaseLost
 from sentei.records import RunReport
 from sentei.run.result import seal
 from sentei.run.saving import SaveError

@@ -14,7 +14,7 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from sentei._version import VERSION
 from sentei.families import Family
-from sentei.files import check_name, expanded, replacing
+from sentei.files import check_place, expanded, replacing
 from sentei.messages import listing
 from sentei.models.pretrained import check_size, class_named, load_config, opening
 from sentei.models.stock import is_stock
@@ -236,10 +236,10 @@ def check_free(folder: Path) -> None:
     """Refuse a folder that holds something, or cannot hold a model.
 
     Raises:
-        ValueError: It does, or is a file.
+        ValueError: It does, or cannot be made.
     """
-    check_name(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    check_place(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name a new or empty folder")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sentei import manifest
@@ -27,7 +28,7 @@ from sentei.files import write_text
 from sentei.messages import listing, short
 from sentei.run.options import flat, is_path
 from sentei.run.settings import Settings
-from sentei.untrusted import read_json, read_text
+from sentei.untrusted import read_json, read_text, reading
 
 KEPT: Final = 2
 """Checkpoints that stay: the newest, and one that is complete while the next is written."""
@@ -61,7 +62,7 @@ def newest_complete(folder: Path, tell: Tell) -> Path | None:
         tell: Hears of each that is passed over, and why.
     """
     for path in numbered(folder).values():
-        problems = manifest.problems(path)
+        problems = manifest.problems(path) or _misstated(path)
         if not problems:
             return path
         tell(f"{path} is passed over: {listing(problems, 3)}")
@@ -91,6 +92,23 @@ def check_goes_on(checkpoint: Path, settings: Settings) -> None:
                 f"run's settings now say {short(now.get(name))}: put back what they were, or begin "
                 "a new run"
             )
+
+
+def _misstated(checkpoint: Path) -> list[str]:
+    """What is wrong with the states of a checkpoint whose manifest holds: somebody edited both."""
+    try:
+        with reading(TRAINER_STATE_NAME, "it is no state of the Trainer"):
+            state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            if not 0 <= int(state.global_step) <= int(state.max_steps):
+                raise ValueError(f"its step is {state.global_step} of {state.max_steps}")
+            if not isinstance(state.stateful_callbacks, dict):
+                raise ValueError("its callbacks are none")
+        with reading(_trained(0), "it does not say what was trained"):
+            trained = read_json(checkpoint / _trained(0))
+            float(trained["loss"]), int(trained["logged"]), int(trained["processes"])
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _comparable(settings: Settings) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 
-from sentei.files import check_name, leftovers, write_text
+from sentei.files import check_place, leftovers, write_text
 from sentei.messages import explain
 from sentei.parts.part import Part
 from sentei.tasks.options import WHOLE_PATHS, DataPath, ModelName, Option
@@ -148,9 +147,10 @@ def check_output(folder: Path) -> None:
     Raises:
         ValueError: It is a file, it is not empty, or it cannot be made.
     """
-    check_name(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {folder}: a file is in the way; name a folder")
+    try:
+        check_place(folder)
+    except ValueError as error:
+        raise ValueError(f"--out {error}") from None
     if folder.is_dir() and {*folder.iterdir()} - {*leftovers(folder)}:
         begun = (folder / "run.yaml").is_file()
         fix = (
@@ -159,8 +159,3 @@ def check_output(folder: Path) -> None:
             else "name a new or empty folder"
         )
         raise ValueError(f"--out {folder}: the folder is not empty; {fix}")
-    parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
-    if not parent.is_dir():
-        raise ValueError(f"--out {folder}: {parent} is a file; name a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ValueError(f"--out {folder}: {parent} cannot be written to; name another folder")

@@ -26,6 +26,9 @@ from sentei.run.prepare import Prepared
 from sentei.run.saving import explained
 from sentei.run.settings import Training
 from sentei.run.signals import status
+from sentei.untrusted import reading
+
+_NOT_OURS = "it is damaged, or of another run: take it away, and an older one is used"
 
 
 class Interrupted(Exception):
@@ -157,6 +160,18 @@ class PruningTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **named)  # type: ignore[no-untyped-call]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint, _NOT_OURS):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(checkpoint, _NOT_OURS):
+            super()._load_rng_state(checkpoint)
+
+    def _load_callback_state(self) -> None:
+        with reading("trainer_state.json", _NOT_OURS):
+            super()._load_callback_state()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Through ``from_pretrained``: a file may hold weights under older names than the model's,

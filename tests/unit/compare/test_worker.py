@@ -9,7 +9,7 @@ from sentei.compare import worker as workers
 from sentei.compare.plan import load
 from sentei.compare.runs import Runs
 from sentei.compare.worker import Worker
-from sentei.files import Lease
+from sentei.locks import Lease
 from sentei.records import RunReport
 from sentei.run.result import seal
 

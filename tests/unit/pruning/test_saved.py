@@ -50,7 +50,7 @@ PLAIN = {
 @pytest.mark.parametrize(
     ("key", "value"),
     [(key, value) for key, values in PLAIN.items() for value in values],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: "changed" if callable(value) else str(value)[:30],
 )
 def test_a_value_that_no_pruner_saves_is_refused_and_nothing_changes(key, value):
     training, state = stopped()
