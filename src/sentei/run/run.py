@@ -49,6 +49,7 @@ from sentei.run.reporting import describe_run
 from sentei.run.saving import explained, save_model
 from sentei.run.settings import is_written
 from sentei.run.training import train
+from sentei.untrusted import read_text
 
 
 def warn(said: str) -> None:
@@ -170,9 +171,17 @@ def _begin(prepared: Prepared, out: Path) -> None:
             sweep(out)
             if not is_written(prepared.settings, out / "run.yaml"):
                 prepared.settings.write(out / "run.yaml")
-            text, file = serialization.dump(prepared.recipe), out / "recipe.yaml"
-            if not file.is_file() or file.read_bytes() != text.encode():
-                write_text(file, text)
+            _tell_recipe(serialization.dump(prepared.recipe), out / "recipe.yaml")
+
+
+def _tell_recipe(text: str, path: Path) -> None:
+    """Write the recipe where it is not told already, whole and as it is done."""
+    try:
+        if read_text(path) == text:
+            return
+    except ValueError:
+        pass
+    write_text(path, text)
 
 
 class _Dense(NamedTuple):
