@@ -177,6 +177,11 @@ class Lease:
         try:
             self._file.acquire(blocking=False)
         except Timeout:
+            # What a power cut left empty is a holder of an older version to filelock, for ever;
+            # what is no holder's at all it takes over.
+            with suppress(OSError):
+                if not self.path.stat().st_size:
+                    os.truncate(self.path, 1)
             return False
         except LeaseSettingsMismatch:
             owner = self._file.owner

@@ -302,6 +302,13 @@ def test_settings_that_are_whole_are_not_written_again(stopped):
     assert before == {name: (stopped / name).stat().st_ino for name in before}
 
 
+@pytest.mark.parametrize("harm", [emptied, Path.unlink, lambda path: path.write_bytes(b"\xff")])
+def test_the_recipe_is_told_again_where_it_is_not_what_is_done(harm, stopped, whole):
+    harm(stopped / "recipe.yaml")
+    assert sentei("prune", "--out", stopped, "--resume").exit_code == 0
+    assert (stopped / "recipe.yaml").read_bytes() == (whole / "recipe.yaml").read_bytes()
+
+
 # --------------------------------------------------------------------------------- finished
 
 

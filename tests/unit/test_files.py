@@ -268,6 +268,16 @@ def test_the_run_of_a_killed_worker_on_this_machine_is_free_at_once(path, tmp_pa
         other.check()
 
 
+@pytest.mark.parametrize("left", ["", "pid", "\0" * 40], ids=["nothing", "half", "zeros"])
+def test_a_lease_that_a_power_cut_took_the_words_of_is_free_after_a_while(path, left):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(left)
+    ours = Lease(path, 1.0)
+    wait_for(ours.take, seconds=20.0)
+    with ours:
+        ours.check()
+
+
 def test_who_shares_a_folder_must_agree_how_long_a_lease_lasts(path):
     ours, other = Lease(path, 60.0), Lease(path, 2.0)
     assert ours.take()

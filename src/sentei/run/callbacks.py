@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sentei.data.features import ByLength, Features
 from sentei.distill import Distiller
 from sentei.distributed import anywhere, is_main, wait_for_all
-from sentei.files import append_line, write_text
+from sentei.files import append_line, sync, write_text
 from sentei.integrations.trainer import PruningCallback
 from sentei.records import EvalPoint, TrainPoint
 from sentei.run import checkpoints
@@ -89,6 +89,13 @@ class Journal(TrainerCallback):
             folder = checkpoints.place(args, state)
             checkpoints.write_seconds(folder / SECONDS, self.seconds)
             write_text(folder / JOURNAL, self._text())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Have the lines on the disk before anything says that training is done."""
+        if self.writes:
+            sync(self.path)
 
     def on_log(
         self,

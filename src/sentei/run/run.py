@@ -170,8 +170,9 @@ def _begin(prepared: Prepared, out: Path) -> None:
             sweep(out)
             if not is_written(prepared.settings, out / "run.yaml"):
                 prepared.settings.write(out / "run.yaml")
-            if not (out / "recipe.yaml").is_file():
-                write_text(out / "recipe.yaml", serialization.dump(prepared.recipe))
+            text, file = serialization.dump(prepared.recipe), out / "recipe.yaml"
+            if not file.is_file() or file.read_bytes() != text.encode():
+                write_text(file, text)
 
 
 class _Dense(NamedTuple):
