@@ -8,6 +8,7 @@ from typing import NamedTuple
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from sentei.messages import printable
 from sentei.records import RunReport, SpeedReport
 from sentei.report import charts, speed
 from sentei.report.facts import (
@@ -60,7 +61,10 @@ class _Heat(NamedTuple):
 
 
 def fill(template: str, **values: object) -> str:
-    """A page from its template, which knows the colours of charts and how numbers are written."""
+    """A page from its template, which knows the colours of charts and how numbers are written.
+
+    Control characters in names of others are shown, and turn no line around.
+    """
     environment = Environment(
         loader=PackageLoader("sentei", "report"),
         autoescape=True,
@@ -71,7 +75,7 @@ def fill(template: str, **values: object) -> str:
     written = (count, size, duration, percent, left)
     environment.filters |= {write.__name__: write for write in written}
     colors = {"kept": charts.KEPT, "pruned": charts.PRUNED, "loss": charts.LOSS}
-    return environment.get_template(template).render(colors=colors, **values)
+    return printable(environment.get_template(template).render(colors=colors, **values))
 
 
 def render(report: RunReport, timed: SpeedReport | None = None) -> str:

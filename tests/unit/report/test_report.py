@@ -388,6 +388,15 @@ def test_page_escapes_what_users_name():
     assert evil in page.text
 
 
+def test_page_shows_control_characters():
+    name = "a\u0085b\u2028c\u202etxt\x1b[31m"
+    base = realistic(layers=1, steps=100)
+    report = base.model_copy(update={"title": name, "model": name, "settings": {name: name}})
+    html = reports.render_html(report)
+    assert r"a\x85b\u2028c\u202etxt\x1b[31m" in html
+    assert not set(name) & set(html) - set("abctx[31m")
+
+
 def test_minimal_report_renders():
     page = Page(reports.render_html(minimal()))
     assert "svg" not in page.tags
