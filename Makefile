@@ -13,7 +13,7 @@ demo: $(READY)  ## prune a real model on real data, and print what came out
 test: $(READY)  ## the tests
 	$(BIN)/python -m pytest
 
-soak: $(READY)  ## kills, full disks, harmed files, bad input: 25 minutes on two cores
+soak: $(READY)  ## kills, full disks, harmed files, bad input: about half an hour on two cores
 	$(BIN)/python -m tests.soak --write
 
 check: $(READY)  ## what CI checks besides the tests
