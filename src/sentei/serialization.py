@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from sentei import messages, methods, untrusted
@@ -53,7 +52,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every default included: ``load(dump(r)) == r``."""
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False)
+    return untrusted.to_yaml(to_dict(recipe))
 
 
 def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:

@@ -146,6 +146,11 @@ def parse_yaml(text: str, what: object) -> Any:
         return yaml.load(text, _Loader)
 
 
+def to_yaml(value: Any) -> str:
+    """A value in the YAML that :func:`parse_yaml` reads, with the order of its keys."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+
+
 def read_json(path: str | Path) -> Any:
     """The value of a JSON file.
 
@@ -180,6 +185,13 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise ValueError(f"it is nested more than {DEEPEST} deep")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without aliases: what comes twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class _Loader(yaml.SafeLoader):

@@ -18,6 +18,7 @@ from sentei.untrusted import (
     read_yaml,
     reading,
     reason,
+    to_yaml,
 )
 
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -145,3 +146,11 @@ def test_what_is_a_sentence_already_stays_as_it_is():
         raise ModuleNotFoundError("it needs yaml2: pip install yaml2")
     with pytest.raises(KeyboardInterrupt), reading("x.json"):
         raise KeyboardInterrupt
+
+
+def test_what_is_written_has_no_aliases_and_is_read_back():
+    shared = {"steps": [1, 2.5, "2:4"]}
+    value = {"second": shared, "first": [shared, shared]}
+    text = to_yaml(value)
+    assert "&" not in text and "*" not in text and text.startswith("second:")
+    assert parse_yaml(text, "plan.yaml") == value

@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from sentei import serialization
@@ -28,7 +27,7 @@ from sentei.records import REFERENCES
 from sentei.run.options import OptionError, flat, places, settings_from
 from sentei.run.recipes import make_recipe
 from sentei.run.settings import Seed, Settings
-from sentei.untrusted import read_yaml
+from sentei.untrusted import read_yaml, to_yaml
 
 ELSEWHERE: Final = {
     "recipe": "they are listed under `recipes`",
@@ -126,7 +125,7 @@ class Plan(Declaration):
 
     def dump(self) -> str:
         """The plan as YAML, complete; :func:`load` takes it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return to_yaml(self.model_dump(mode="json"))
 
     @model_validator(mode="after")
     def _fits(self) -> Plan:

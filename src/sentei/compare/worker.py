@@ -208,10 +208,14 @@ class Worker:
         except LeaseLost as error:
             self._say("lost", run, error=str(error))
             return
-        except (Interrupted, SaveError):
+        except Interrupted:
             raise
         except Exception as error:
-            self._fail(run, lease, error)
+            if self._is_lost(run, lease):  # whose folder another has changed meanwhile
+                return
+            if isinstance(error, SaveError):
+                raise
+            self._fail(run, error)
             return
         if run.search and run.role == "trial":
             searching.tell(self.runs.searches[run.search], run, self.runs.out, report)
@@ -220,13 +224,16 @@ class Worker:
         self._seconds.setdefault(run.task, []).append(time.monotonic() - begun)
         self._say("done", run, report)
 
-    def _fail(self, run: Run, lease: Lease, error: Exception) -> None:
-        sentence = " ".join(str(error).split()) or type(error).__name__
+    def _is_lost(self, run: Run, lease: Lease) -> bool:
         try:
             lease.check()
         except LeaseLost as lost:
             self._say("lost", run, error=str(lost))
-            return
+            return True
+        return False
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        sentence = " ".join(str(error).split()) or type(error).__name__
         write_text(run.error_file, f"{sentence}\n\n{traceback.format_exc()}")
         self._say("failed", run, error=sentence)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, SerializeAsAny, ValidationError
 
 from sentei.files import check_place, leftovers, write_text
@@ -14,7 +13,7 @@ from sentei.messages import explain
 from sentei.parts.part import Part
 from sentei.tasks.options import WHOLE_PATHS, DataPath, ModelName, Option
 from sentei.tasks.task import Task
-from sentei.untrusted import read_yaml
+from sentei.untrusted import read_yaml, to_yaml
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """As numpy takes it."""
@@ -130,7 +129,7 @@ class Settings(Part):
         """Write everything, defaults included, so that it holds in whatever folder it is read."""
         data = self.model_dump(mode="json", context=WHOLE_PATHS)
         data["task"] = {"kind": self.task.label, **data["task"]}  # first, for the reader
-        write_text(path, yaml.safe_dump(data, sort_keys=False))
+        write_text(path, to_yaml(data))
 
 
 def is_written(settings: Settings, path: Path) -> bool:
