@@ -41,7 +41,7 @@ class Places:
         self._modules = [link for link in links.values() if isinstance(link[2], nn.Module)]
         self._parameters = [link for link in links.values() if not isinstance(link[2], nn.Module)]
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def check(self) -> None:
         """Refuse a model that holds other tensors than those that are pruned.
 
