@@ -7,7 +7,7 @@ report only if its model is there; every other command ends in a result or a sen
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .bad import INSPECT
@@ -86,6 +86,12 @@ def _other(out: Path, file: str, other: Path) -> bytes:
 
 
 def _resume(world: World, scenario: Scenario, act, file: str):
+    return _again(scenario, act, file, lambda out: world.differs(scenario, out))
+
+
+def _again(scenario: Scenario, act, file: str, compare: Callable[[Path], list[str]]):
+    """Harm a run, go on with it, and compare where that was not refused."""
+
     def play(place: Path) -> list[str]:
         out = place / "out"
         act(out)
@@ -93,7 +99,7 @@ def _resume(world: World, scenario: Scenario, act, file: str):
         found = faults_of(ended)
         if ended.code:
             return found or refused_with(ended, _names(file))
-        return found or world.differs(scenario, out)
+        return found or compare(out)
 
     return play
 
@@ -106,19 +112,13 @@ def _names(file: str) -> list[str]:
 def _finished(world: World, scenario: Scenario, act, file: str):
     """A finished run needs its checkpoints and journal no more; its model and facts it does."""
 
-    def play(place: Path) -> list[str]:
-        out = place / "out"
-        act(out)
-        ended = run(scenario.typed(out, again=True), place, [out], seconds=PATIENCE)
-        found = faults_of(ended)
-        if ended.code:
-            return found or refused_with(ended, _names(file))
+    def compare(out: Path) -> list[str]:
         needed = file.startswith("model/") or file == "report.json"
         kept = difference(out, world.reference(scenario))
         spare = not needed and kept.startswith(("checkpoints/", "metrics.jsonl", "recipe.yaml"))
-        return found or ([] if spare or not kept else [f"silent difference: {kept}"])
+        return [] if spare or not kept else [f"silent difference: {kept}"]
 
-    return play
+    return _again(scenario, act, file, compare)
 
 
 def _readers(world: World, file: str, rng: random.Random) -> list[tuple[str, ...]]:

@@ -46,8 +46,8 @@ class Distillation(Part):
 
     attention_of: Literal["scores", "probabilities"] = "scores"
     """What of the attention is compared: its scores before softmax (SparseBERT), or its
-    probabilities, which are 100 to 500 times nearer to each other (LEAP's code, where the
-    student's are those after dropout)."""
+    probabilities, which make a far smaller term (LEAP's code, where the student's are those after
+    dropout)."""
 
     padding: bool = False
     """Whether hidden states and attention of padding count too, as in SparseBERT's and
