@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
+import sentei.files
 from sentei import cli, manifest
 from sentei.locks import FolderLock
 from sentei.messages import SenteiWarning
@@ -31,7 +31,7 @@ STOP = 13
 """A step between two logged ones, two checkpoints, and two evaluations."""
 
 
-def sentei(*arguments: object):
+def run_command(*arguments: object):
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
@@ -58,7 +58,7 @@ def options(tiny_model, data) -> list[object]:
 def whole(options, tmp_path_factory) -> Path:
     """A run that was left alone."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    done = sentei("prune", *options, "--out", out)
+    done = run_command("prune", *options, "--out", out)
     assert done.exit_code == 0, done.output
     return out
 
@@ -106,11 +106,11 @@ def expect_same(out: Path, whole: Path) -> None:
         other = theirs / name.name if isinstance(name, Path) else whole / name
         a, b = load_file(out / name), load_file(other)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    assert sentei("verify", out).exit_code == 0
+    assert run_command("verify", out).exit_code == 0
 
 
 def expect_goes_on(out: Path, whole: Path, said: str = "") -> None:
-    done = sentei("prune", "--out", out, "--resume")
+    done = run_command("prune", "--out", out, "--resume")
     assert done.exit_code == 0, done.output
     assert said in done.stderr.replace("\n", " ")
     expect_same(out, whole)
@@ -222,11 +222,11 @@ def test_an_archive_that_its_manifest_tells_of_and_is_none_is_refused(name, stop
     newest = checkpoints(stopped)[0]
     (newest / name).write_bytes(b"\0" * 100)
     manifest.write(newest)
-    done = sentei("prune", "--out", stopped, "--resume")
+    done = run_command("prune", "--out", stopped, "--resume")
     assert done.exit_code == 2 and "Traceback" not in done.output, done.output
     assert "take it away, and an older one is used" in " ".join(done.output.split())
     shutil.rmtree(newest)
-    assert sentei("prune", "--out", stopped, "--resume").exit_code == 0
+    assert run_command("prune", "--out", stopped, "--resume").exit_code == 0
 
 
 def test_other_folders_beside_checkpoints_are_nothing(stopped, whole):
@@ -239,7 +239,7 @@ def test_other_folders_beside_checkpoints_are_nothing(stopped, whole):
 def test_without_a_complete_checkpoint_it_begins_again_and_says_so(stopped, whole):
     for checkpoint in checkpoints(stopped):
         (checkpoint / "optimizer.pt").unlink()
-    done = sentei("prune", "--out", stopped, "--resume", "--json")
+    done = run_command("prune", "--out", stopped, "--resume", "--json")
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)["passed_over"]) == 2
     expect_same(stopped, whole)
@@ -266,7 +266,7 @@ def test_another_number_of_processes_is_said_before_training(stopped):
     trained = json.loads((newest / "trained_0.json").read_text())
     (newest / "trained_0.json").write_text(json.dumps({**trained, "processes": 2}))
     manifest.write(newest)
-    done = sentei("prune", "--out", stopped, "--resume")
+    done = run_command("prune", "--out", stopped, "--resume")
     assert done.exit_code == 2
     assert "it was trained by 2 processes, and here is 1" in done.stderr.replace("\n", " ")
 
@@ -283,7 +283,7 @@ def test_settings_that_were_changed_are_named(old, new, said, stopped):
     text = (stopped / "run.yaml").read_text()
     assert old in text
     (stopped / "run.yaml").write_text(text.replace(old, new))
-    done = sentei("prune", "--out", stopped, "--resume")
+    done = run_command("prune", "--out", stopped, "--resume")
     assert done.exit_code == 2 and said in done.stderr.replace("\n", " ")
 
 
@@ -291,21 +291,21 @@ def test_files_may_have_moved(stopped, whole, data, tmp_path):
     moved = shutil.copy(data["train"], tmp_path)
     text = (stopped / "run.yaml").read_text()
     (stopped / "run.yaml").write_text(text.replace(str(data["train"]), str(moved)))
-    done = sentei("prune", "--out", stopped, "--resume")
+    done = run_command("prune", "--out", stopped, "--resume")
     assert done.exit_code == 0, done.output
     assert facts(stopped) == facts(whole)
 
 
 def test_settings_that_are_whole_are_not_written_again(stopped):
     before = {name: (stopped / name).stat().st_ino for name in ("run.yaml", "recipe.yaml")}
-    assert sentei("prune", "--out", stopped, "--resume").exit_code == 0
+    assert run_command("prune", "--out", stopped, "--resume").exit_code == 0
     assert before == {name: (stopped / name).stat().st_ino for name in before}
 
 
 @pytest.mark.parametrize("harm", [emptied, Path.unlink, lambda path: path.write_bytes(b"\xff")])
 def test_the_recipe_is_told_again_where_it_is_not_what_is_done(harm, stopped, whole):
     harm(stopped / "recipe.yaml")
-    assert sentei("prune", "--out", stopped, "--resume").exit_code == 0
+    assert run_command("prune", "--out", stopped, "--resume").exit_code == 0
     assert (stopped / "recipe.yaml").read_bytes() == (whole / "recipe.yaml").read_bytes()
 
 
@@ -333,10 +333,10 @@ def test_a_finished_run_is_shown_and_its_card_may_change(whole, tmp_path):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     (out / "model" / "README.md").write_text("mine")
     (out / "report.html").unlink()
-    done = sentei("prune", "--out", out, "--resume")
+    done = run_command("prune", "--out", out, "--resume")
     assert done.exit_code == 0 and "made again" not in done.stderr
     assert (out / "model" / "README.md").read_text() == "mine" and (out / "report.html").exists()
-    assert sentei("report", out).exit_code == 0
+    assert run_command("report", out).exit_code == 0
     assert manifest.problems(out) == []
 
 
@@ -350,7 +350,7 @@ def test_a_folder_where_another_process_is_at_work_is_left_to_it(verb, stopped, 
         monkeypatch.setattr(FolderLock, "__init__", _impatient(FolderLock.__init__))
     before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
     with FolderLock(stopped):
-        done = sentei(*verb, stopped)
+        done = run_command(*verb, stopped)
         lock = {stopped, stopped / ".lock"}
         now = {path: path.stat().st_mtime_ns for path in stopped.rglob("*") if path not in lock}
     assert done.exit_code == 2 and "is at work in this folder" in done.stderr.replace("\n", " ")
@@ -366,12 +366,12 @@ def _impatient(init):
 
 def test_a_new_run_leaves_a_folder_to_who_began_there(options, tmp_path):
     with FolderLock(tmp_path / "run"):
-        done = sentei("prune", *options, "--out", tmp_path / "run")
+        done = run_command("prune", *options, "--out", tmp_path / "run")
     assert done.exit_code == 2 and "is at work in this folder" in done.stderr.replace("\n", " ")
     (tmp_path / "run").mkdir(exist_ok=True)
     (tmp_path / "run" / ".lock").touch()  # as a process that was killed leaves it
     (tmp_path / "run" / ".run.yaml.12.unfinished").touch()
-    done = sentei("prune", *options, "--epochs", 1, "--out", tmp_path / "run")
+    done = run_command("prune", *options, "--epochs", 1, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert not list((tmp_path / "run").glob(".*"))
 
@@ -388,7 +388,7 @@ def test_a_tilde_is_the_home_folder_in_every_option(options, tmp_path, monkeypat
     for name, source in (("model", options[1]), ("train.jsonl", options[3]), ("d.csv", options[5])):
         (home / name).symlink_to(source)
     words = ["--model=~/model", "--train=~/train.jsonl", "--eval=~/d.csv", *options[6:]]
-    done = sentei("prune", *words, "--epochs", 1, "--out=~/runs/first")
+    done = run_command("prune", *words, "--epochs", 1, "--out=~/runs/first")
     assert done.exit_code == 0, done.output
     assert list(here.iterdir()) == []
     assert (home / "runs" / "first" / "checkpoints" / "checkpoint-5").is_dir()
@@ -396,9 +396,9 @@ def test_a_tilde_is_the_home_folder_in_every_option(options, tmp_path, monkeypat
     assert "~" not in text and str(home / "train.jsonl") in text
     again = ["--model=~/model", "--train=~/train.jsonl", "--resume", "--out=~/runs/first"]
     for verb in (["prune", *again], ["report", "~/runs/first"], ["verify", "~/runs/first"]):
-        done = sentei(*verb)
+        done = run_command(*verb)
         assert done.exit_code == 0, done.output
-    done = sentei("evaluate", "--model=~/runs/first")
+    done = run_command("evaluate", "--model=~/runs/first")
     assert done.exit_code == 0, done.output
     assert list(here.iterdir()) == []
 
@@ -416,7 +416,7 @@ def test_a_model_that_cannot_be_written_is_no_training_lost(stopped, whole, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(PruningTrainer, "save_model", full)
-        done = sentei("prune", "--out", stopped, "--resume")
+        done = run_command("prune", "--out", stopped, "--resume")
     said = done.stderr.replace("\n", " ")
     assert done.exit_code == 1 and "model could not be written (No space left on device)" in said
     assert "make room and go on with --resume: training goes on from" in said
@@ -443,39 +443,39 @@ def test_the_remedy_is_the_causes(error, remedy, stopped, monkeypatch):
 
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/null/run"])
 def test_what_is_no_folder_is_said_so(place, options):
-    done = sentei("prune", *options, "--out", place)
+    done = run_command("prune", *options, "--out", place)
     assert done.exit_code == 2 and "name a folder" in done.stderr and "room" not in done.stderr
 
 
 # ------------------------------------------------------------------------------------- kills
 
-KILLED = """
-import os, sys
-import sentei.files
-number, sync = int(sys.argv.pop(1)), sentei.files._sync_one
-def once(path):
-    global number
-    number -= 1
-    if not number:
-        os._exit(9)
-    sync(path)
-sentei.files._sync_one = once
-from sentei.cli import main
-main()
-"""
+FORK = multiprocessing.get_context("fork")
+
+
+def killed_at(number: int, words: list[object]) -> None:
+    """The command in this process, killed when it has the disk keep its number-th file."""
+    sync, left = sentei.files._sync_one, iter(range(number - 1))
+
+    def once(path: Path) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(path)
+
+    sentei.files._sync_one = once
+    run_command(*words)
 
 
 @pytest.mark.parametrize("number", [2, 12, 60])
 def test_a_kill_while_writing_leaves_a_run_that_goes_on(number, options, whole, tmp_path):
     """In the settings, in the first checkpoint, and later; every write is in ``make soak``."""
     out = tmp_path / "run"
-    words = [str(word) for word in (*options, "--out", out)]
-    command = [sys.executable, "-c", KILLED, str(number), "prune"]
-    killed = subprocess.run([*command, *words], capture_output=True, check=False)
-    assert killed.returncode == 9, killed.stderr
+    process = FORK.Process(target=killed_at, args=(number, ["prune", *options, "--out", out]))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     if (out / "run.yaml").exists():
         expect_goes_on(out, whole)
         return
-    done = sentei("prune", *words)
+    done = run_command("prune", *options, "--out", out)
     assert done.exit_code == 0, done.output
     expect_same(out, whole)
