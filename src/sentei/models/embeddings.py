@@ -30,6 +30,16 @@ def embeddings(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     return found or _inputs(model)
 
 
+def freeze_embeddings_(model: PreTrainedModel) -> None:
+    """Have no optimizer train :func:`embeddings`.
+
+    Raises:
+        ValueError: The model does not say what they are.
+    """
+    for weight in embeddings(model).values():
+        weight.requires_grad_(False)
+
+
 def _inputs(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """Of a model that calls nothing so: what it gives itself."""
     try:

@@ -14,10 +14,10 @@ import transformers
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-from sentei.data.features import ByLength
+from sentei.data.features import ByLength, Features
 from sentei.distill import Distiller
 from sentei.distributed import anywhere
-from sentei.models.embeddings import embeddings
+from sentei.models.embeddings import freeze_embeddings_
 from sentei.models.folder import copy_manifest
 from sentei.models.loading import load_pretrained
 from sentei.run.callbacks import Epochs, Milestones
@@ -77,13 +77,9 @@ def train(
     """
     training = prepared.settings.training
     saving = Milestones(training, decisions)
-    lengths = prepared.train.lengths
-    order = None
-    if training.group_by_length and lengths is not None:
-        order = ByLength(lengths, training.batch_size, training.seed)
+    order = _order(training, prepared.train)
     if training.freeze_embeddings:
-        for weight in embeddings(model).values():
-            weight.requires_grad_(False)
+        freeze_embeddings_(model)
     trainer = PruningTrainer(
         prepared,
         order,
@@ -110,6 +106,13 @@ def train(
         written = place(trainer.args, state)
         raise Interrupted(written, state.global_step, state.max_steps, number)
     return trainer
+
+
+def _order(training: Training, data: Features) -> ByLength | None:
+    """The order of the training data where it is not drawn from all."""
+    if not training.group_by_length or data.lengths is None:
+        return None
+    return ByLength(data.lengths, training.batch_size, training.seed)
 
 
 def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArguments:

@@ -30,7 +30,10 @@ OPTIONS = {
         --image-column --target-column --regression/--no-regression --metric --encoding
         --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
         --batch-size --accumulate --learning-rate --group-by-length/--no-group-by-length
-        --lr-warmup --weight-decay --clip --max-length --doc-stride --max-answer-length
+        --lr-warmup --lr-schedule --lr-floor --optimizer --adam-beta1 --adam-beta2 --adam-epsilon
+        --weight-decay --clip
+        --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
+        --max-length --doc-stride --max-answer-length
         --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision --dtype
         --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
         --baseline --out --only --launch --patience --wait/--no-wait --keep
@@ -55,7 +58,9 @@ OPTIONS = {
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
-        --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
+        --group-by-length/--no-group-by-length --lr-warmup --lr-schedule --lr-floor
+        --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
+        --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --names --json
@@ -70,7 +75,9 @@ OPTIONS = {
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
-        --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
+        --group-by-length/--no-group-by-length --lr-warmup --lr-schedule --lr-floor
+        --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
+        --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --resume --json
