@@ -81,7 +81,7 @@ def test_what_the_authors_relu_before_the_classifier_does():
     for name, gradient in before.items():
         change = (gradients[name] - gradient).abs().max() / gradient.abs().max()
         head = name.startswith(("classifier", "bert.pooler"))
-        assert change > 1 if head else change < 0.01, name
+        assert change > 0.5 if head else change < 0.01, name
 
 
 def prune(*, relu: bool) -> tuple[list[Tensor], dict[str, Tensor]]:
