@@ -263,6 +263,7 @@ def fitted(recipe: sentei.Recipe) -> sentei.Recipe:
     settings = {
         "schedule.every": 2,
         "schedule.stages": 10,
+        "schedule.rises": 5,
         "score.window": 2,
         "score.optimizer.lr": 0.5,
         "budget.optimizer.lr": 1.0,
