@@ -19,7 +19,8 @@ OPTIONS = {
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --max-length
-        --doc-stride --max-answer-length --null-threshold --prefix --max-new-tokens
+        --doc-stride --max-answer-length --null-threshold --mask-probability
+        --whole-words/--no-whole-words --prefix --max-new-tokens
         --num-beams --seed folder --batch --length --threads --rounds --engine
         --precision --score/--no-score --out --json
     """,
@@ -31,9 +32,10 @@ OPTIONS = {
         --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
         --batch-size --accumulate --learning-rate --group-by-length/--no-group-by-length
         --lr-warmup --weight-decay --clip --max-length --doc-stride --max-answer-length
-        --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision --dtype
-        --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
-        --baseline --out --only --launch --patience --wait/--no-wait --keep
+        --null-threshold --flip/--no-flip
+        --mask-probability --whole-words/--no-whole-words --prefix --max-new-tokens --num-beams
+        --precision --dtype --evaluations --checkpoints plan --method --recipe --set --sparsity
+        --seed --baseline --out --only --launch --patience --wait/--no-wait --keep
         --report --json
     """,
     "demo": """
@@ -45,8 +47,8 @@ OPTIONS = {
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --batch-size
-        --max-length --doc-stride --max-answer-length --null-threshold --prefix
-        --max-new-tokens --num-beams --seed --json
+        --max-length --doc-stride --max-answer-length --null-threshold --mask-probability
+        --whole-words/--no-whole-words --prefix --max-new-tokens --num-beams --seed --json
     """,
     "inspect": """
         --model --trust-remote-code/--no-trust-remote-code
@@ -57,6 +59,7 @@ OPTIONS = {
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
         --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
+        --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --names --json
     """,
@@ -72,6 +75,7 @@ OPTIONS = {
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
         --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
+        --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --resume --json
     """,

@@ -30,7 +30,7 @@ from helpers.zoo import BART, T5
 from sentei.tasks.answers.files import Answer, Question
 from sentei.tasks.answers.task import Questions
 from sentei.tasks.labelled_texts import LabelledTexts
-from sentei.tasks.language import Documents
+from sentei.tasks.running_text import Documents
 from sentei.tasks.summaries import SummaryPairs
 from sentei.tasks.tagged_sentences import TaggedSentences
 
