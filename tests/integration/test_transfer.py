@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,33 @@ def test_the_upstream_run_is_measured_and_goes_on_as_what_it_is(upstream, tmp_pa
     assert refused.exit_code == 2 and "--kind masked-text: sentei bench" in refused.stdout
     card = (upstream / "model" / "README.md").read_text()
     assert "fill-mask" in card and "AutoModelForMaskedLM.from_pretrained" in card
+
+
+def test_a_checkpoint_without_a_head_for_masked_tokens_gets_one_and_is_told(tiny_model, tmp_path):
+    options = [*masked_text(tmp_path, tiny_model), "--epochs", 4, "--sparsity", 0.5]
+    told = sentei("inspect", *options, "--json")
+    assert f"--model {tiny_model} brings no head that guesses masked tokens" in told.stdout
+
+
+def test_upstream_goes_on_bit_for_bit_in_the_middle_of_an_epoch(tiny_model, tmp_path):
+    options = [*masked_text(tmp_path, tiny_model), "--sparsity", 0.5, "--set", "schedule.every=2"]
+    options += ["--set", "score.window=2", "--epochs", 2, "--checkpoints", 3, "--whole-words"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert sentei("prune", *options, "--precision", "fp32", "--out", whole).exit_code == 0
+    shutil.copytree(whole, stopped)
+    first, *others = sorted(stopped.glob("checkpoints/*"), key=lambda path: int(path.name[11:]))
+    steps = json.loads((whole / "report.json").read_text())["pruning"]["total_steps"]
+    assert int(first.name[11:]) % (steps // 2) and others
+    for folder in (*others, stopped / "model"):
+        shutil.rmtree(folder)
+    (stopped / "report.json").unlink()
+    done = sentei("prune", "--out", stopped, "--resume")
+    assert done.exit_code == 0, done.output
+    a, b = (
+        BertForMaskedLM.from_pretrained(folder / "model").state_dict()
+        for folder in (whole, stopped)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_inspect_says_what_is_kept(task):

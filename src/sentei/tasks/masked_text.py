@@ -37,6 +37,7 @@ class MaskedText(RunningText):
     title = "masked language modelling"
     auto_class = "AutoModelForMaskedLM"
     pipeline_tag = "fill-mask"
+    new_head = "brings no head that guesses masked tokens: one is drawn, and learnt with the rest"
 
     @property
     def metric_choices(self) -> tuple[str, ...]:
