@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
 from sentei.methods.knowledge_aware import Stages
+from sentei.run.optimizers import BertAdam
 from sentei.testing import Training
+
+SMALL = BertConfig(
+    vocab_size=100,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=128,
+    max_position_embeddings=16,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    attn_implementation="eager",
+)
 
 
 def test_sparsity_of_the_stages():
@@ -53,3 +69,47 @@ def test_the_student_learns_from_the_teacher_alone():
     assert (distill.labels, distill.logits, distill.hidden, distill.attention) == (0, 1, 1, 1)
     assert distill.logits_loss == "cross_entropy" and distill.temperature == 1
     assert distill.student == "pretrained"
+
+
+def test_what_the_authors_relu_before_the_classifier_does():
+    """Much to the first gradients of the head, little to those of layers and to masks."""
+    masks, gradients = prune(relu=False)
+    theirs, before = prune(relu=True)
+    equal = torch.stack([(a == b).double().mean() for a, b in zip(masks, theirs, strict=True)])
+    assert len(equal) == 200 and equal[0] == 1
+    assert 0.998 < equal.mean() < 0.9995
+    for name, gradient in before.items():
+        change = (gradients[name] - gradient).abs().max() / gradient.abs().max()
+        head = name.startswith(("classifier", "bert.pooler"))
+        assert change > 0.5 if head else change < 0.01, name
+
+
+def prune(*, relu: bool) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Masks after every step of a training as SparseBERT's, and its first gradients."""
+    torch.manual_seed(0)
+    teacher, student = (BertForSequenceClassification(SMALL).double() for _ in range(2))
+    for model in (teacher, student):
+        for name, weight in model.named_parameters():
+            if name.endswith("bias"):
+                weight.data.normal_(0, 0.02)
+        if relu:
+            model.classifier.register_forward_pre_hook(lambda _, inputs: inputs[0].relu())
+    recipe = sentei.knowledge_aware(0.95)
+    optimizer = BertAdam(student.parameters(), lr=3e-4, weight_decay=0.01)
+    alone = recipe.model_copy(update={"distill": None})
+    pruner = sentei.Pruner(student, alone, total_steps=200)
+    pruner.attach(optimizer)
+    generator = torch.Generator().manual_seed(1)
+    masks, first = [], dict[str, Tensor]()
+    with sentei.Distiller(student.train(), teacher, recipe.distill):
+        for _ in range(200):
+            ids = torch.randint(100, (8, 12), generator=generator)
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            student(**batch, labels=ids[:, 0] % 2).loss.backward()
+            first = first or {name: p.grad.clone() for name, p in student.named_parameters()}
+            for weight in student.parameters():
+                clip_grad_norm_(weight, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            masks.append(torch.cat([mask.flatten() for mask in pruner.masks.values()]))
+    return masks, first

@@ -132,6 +132,39 @@ def test_wherever_it_comes(at, whole, tmp_path):
     expect_goes_on(tmp_path / "run", whole)
 
 
+WAYS = {
+    "sparsebert": "--optimizer bert_adam --lr-schedule constant --clip-each --adam-epsilon 1e-6",
+    "platon": "--optimizer bert_adamax --weight-decay 0.01 --group-by-length --accumulate 2",
+    "mgpp": "--adam-beta2 0.98 --lr-schedule cosine --lr-floor 0.1 --clip 0",
+    "movement": "--freeze-embeddings --lr-floor 0.2 --method movement",
+}
+"""As the papers train."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_it_is_trained_with(way, options, tmp_path):
+    words = options if way != "movement" else options[: options.index("--method")]
+    words = [*words, *WAYS[way].split(), "--learning-rate", 1e-3, "--precision", "fp32"]
+    whole = tmp_path / "whole"
+    done = run_command("prune", *words, "--out", whole)
+    assert done.exit_code == 0, done.output
+    stop(Settings.read(whole / "run.yaml"), tmp_path / "run", at=7)
+    expect_goes_on(tmp_path / "run", whole)
+
+
+def test_settings_of_before_these_options_go_on_with_what_was_done_then(stopped, whole):
+    """A run that an older version began says nothing of them."""
+    newer = ("optimizer", "adam_", "lr_schedule", "lr_floor", "clip_each", "freeze_embeddings")
+    for file in (stopped / "run.yaml", *stopped.glob("checkpoints/*/settings.yaml")):
+        lines = file.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith(tuple(f"  {n}" for n in newer))]
+        assert len(lines) - len(kept) == 8
+        file.write_text("".join(kept))
+    for checkpoint in stopped.glob("checkpoints/*"):
+        manifest.write(checkpoint)
+    expect_goes_on(stopped, whole)
+
+
 def test_training_does_not_go_beyond_its_last_step(whole, tmp_path):
     """Which lies within an epoch."""
     settings = Settings.read(whole / "run.yaml")

@@ -13,6 +13,8 @@ import torch
 import typer
 import yaml
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertForQuestionAnswering,
@@ -22,6 +24,8 @@ from transformers import (
     DebertaV2ForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 import sentei
@@ -36,9 +40,12 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 BY_FILE = pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 NAME = re.compile(
-    r"(?P<model>bert-base-uncased|deberta-v3-base|gpt2)-(?P<task>[a-z0-9]+)"
-    r"-kept(?P<kept>\d\d)(-[a-z]+)?"
+    r"(?P<model>bert-base-uncased|deberta-v3-base|gpt2|bart-large|vit-base-patch16-224-in21k)"
+    r"-(?P<task>[a-z0-9]+)-kept(?P<kept>\d\d)(-[a-z]+)*"
 )
+CORPORA = {"fineweb": "language"}
+"""Kind of what is pruned on a corpus, which no known task has."""
+
 STEPS = 30
 """Enough for a ramp."""
 
@@ -82,7 +89,7 @@ def total_steps(file: Path) -> int | None:
 
 def test_there_are_recipes_for_all_four_papers():
     assert {"platon", "mgpp", "leap", "knowledge_aware"} <= {file.parent.name for file in FILES}
-    assert len(FILES) >= 70
+    assert len(FILES) >= 110
 
 
 # --------------------------------------------------------------------------------- as they are
@@ -134,9 +141,12 @@ def test_the_command_in_the_header_can_be_typed(file):
     group = typer.main.get_command(app)
     found = group.commands[verb].make_context(verb, arguments).params
     assert ROOT / found["recipe"] == file
-    task, name = found["task"], name_of(file)
-    assert task == name["task"]
-    assert task in DATASETS
+    name = name_of(file)
+    if name["task"] in CORPORA:
+        assert found["kind"] == CORPORA[name["task"]] and found["train"]
+    else:
+        assert found["task"].replace("_", "") == name["task"]
+        assert name["task"] in DATASETS
     assert found["model"].endswith(name["model"]) or found["model"].startswith("runs/")
     assert bool(found["teacher"]) == (sentei.load(file).distill is not None)
     given = {key: found[key] for key in places() if found.get(key) is not None}
@@ -170,6 +180,35 @@ def test_fractions_are_the_steps_of_the_header(file):
         recipe.with_examples(EXAMPLES).check(total)
 
 
+BASELINES = [
+    ("platon/bert-base-uncased-mrpc-kept10", ["score=magnitude"]),
+    ("platon/bert-base-uncased-mrpc-kept10", ["score=smoothed"]),
+    ("mgpp/bert-base-uncased-qnli-kept10", ["penalties=[]"]),
+    (
+        "mgpp/bert-base-uncased-qnli-kept10",
+        ["score=uncertainty", "score.beta2=0.85", "penalties=[]"],
+    ),
+    ("movement/bert-base-uncased-mnli-kept10", ["distill=null"]),
+    ("soft_movement/bert-base-uncased-mnli-kept10", ["distill=null"]),
+    ("l0/bert-base-uncased-mnli-kept10", ["distill=null"]),
+    ("soft_movement/bert-base-uncased-mnli-kept10", ["pattern=32x32"]),
+]
+"""What docs/papers.md changes in a file to make it a baseline of a table."""
+
+
+@pytest.mark.parametrize(("file", "settings"), BASELINES, ids=str)
+def test_a_file_makes_the_baselines_of_its_table(file, settings):
+    shown = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert all(f"--set {setting}" in shown for setting in settings)
+    path = ROOT / "recipes" / f"{file}.yaml"
+    recipe = fitted(sentei.override(sentei.load(path), settings))
+    with warnings.catch_warnings():
+        if hasattr(recipe.budget, "settle"):  # a coefficient for far longer training, as it says
+            warnings.simplefilter("ignore", sentei.SenteiWarning)
+        _, pruner = train(path, recipe, STEPS, STEPS)
+        assert pruner.finish().pruned > 0
+
+
 # ------------------------------------------------------------------------------- as they prune
 
 
@@ -179,6 +218,24 @@ def make_model(file: Path) -> torch.nn.Module:
     if name["model"] == "gpt2":
         return GPT2LMHeadModel(
             GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=2)
+        )
+    if name["model"] == "vit-base-patch16-224-in21k":
+        return ViTForImageClassification(
+            ViTConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                image_size=8,
+                patch_size=4,
+            )
+        )
+    if name["model"] == "bart-large":
+        sizes = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
+        stacks = ("encoder", "decoder")
+        sizes = {f"{stack}_{key}": size for stack in stacks for key, size in sizes.items()}
+        return BartForConditionalGeneration(
+            BartConfig(vocab_size=50, d_model=32, max_position_embeddings=16, **sizes)
         )
     small = dict(
         vocab_size=50,
@@ -219,8 +276,10 @@ def train(
     task = name_of(file)["task"]
     for _ in range(steps):
         tokens = torch.randint(0, 50, (8, 8))
-        labels: dict[str, torch.Tensor] = {"labels": torch.randint(0, 2, (8,))}
-        if task in ("mlm", "fineweb"):
+        inputs, labels = {"input_ids": tokens}, {"labels": torch.randint(0, 2, (8,))}
+        if task in ("cifar100", "imagenet"):
+            inputs = {"pixel_values": torch.randn(8, 3, 8, 8)}
+        elif task in ("mlm", "fineweb", "xsum", "cnndailymail"):
             labels = {"labels": tokens}
         elif task == "squad":
             labels = {
@@ -228,7 +287,7 @@ def train(
             }
         elif task == "stsb":
             labels = {"labels": torch.rand(8) * 5}
-        model(input_ids=tokens, **labels).loss.backward()
+        model(**inputs, **labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return model, pruner
@@ -239,6 +298,7 @@ def fitted(recipe: sentei.Recipe) -> sentei.Recipe:
     settings = {
         "schedule.every": 2,
         "schedule.stages": 10,
+        "schedule.rises": 5,
         "score.window": 2,
         "score.optimizer.lr": 0.5,
         "budget.optimizer.lr": 1.0,

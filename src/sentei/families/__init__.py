@@ -40,6 +40,7 @@ __all__ = [
     "divide",
     "find",
     "known",
+    "names_embedding",
     "structures",
 ]
 
@@ -52,3 +53,9 @@ def find(model_type: str) -> Family | None:
 def known() -> tuple[Family, ...]:
     """Return every known family."""
     return FAMILIES
+
+
+def names_embedding(parameter: str) -> bool:
+    """Whether the name of a parameter says that it belongs to embeddings."""
+    parts = parameter.split(".")
+    return "embeddings" in parts or any("embed" in part for part in parts[-2:])

@@ -16,8 +16,9 @@ Cost: 1 byte a weight (the mask); the teacher's forward pass, unless cached, and
 
 Against the authors' code: the teacher is in eval mode (theirs keeps dropout by oversight:
 ``teacher_dropout``); padding does not count in the means (``padding``); the last stage ends with
-training and not one stage before. They train at a constant learning rate on augmented data, about
-60 copies an example for MRPC: see ``sentei augment``.
+training and not one stage before; no relu between pooler and classifier. They train with BERT's
+Adam at a constant learning rate on augmented data, about 60 copies an example for MRPC: see
+``sentei augment``.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ Cost: 1 byte a weight (the mask); one pass over weights and gradients a step, no
 Against the authors' code: the prior joins after clipping (their scripts do not clip), and is exact
 under accumulation; as a sigmoid in float32, where theirs overflows. Two codings: PTMGP, the
 default, anneals lambda; BayesianPruner keeps it (``slab_probability=1e-3, anneal=1``), with a
-ramp from 10 % to 90 % of training. PTMGP's scripts leave no cool-down and decide every 100 steps
-of far longer runs.
+ramp from 10 % to 90 % of training, cubic or in equal steps (:class:`EqualSteps`). PTMGP's scripts
+leave no cool-down and decide every 100 steps of far longer runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,17 @@ from pydantic import Field
 from torch import Tensor
 
 from sentei.methods.method import Method
-from sentei.parts import Cubic, Global, Magnitude, Pattern, Progress, Project, Scope, WeightPenalty
+from sentei.parts import (
+    Cubic,
+    Global,
+    Magnitude,
+    Pattern,
+    Progress,
+    Project,
+    Schedule,
+    Scope,
+    WeightPenalty,
+)
 from sentei.recipe import Recipe
 
 
@@ -108,6 +118,66 @@ class MixtureGaussian(WeightPenalty):
             odds + 0.5 * math.log(self.spike / self.slab),
             0.5 / self.spike - 0.5 / self.slab,
         )
+
+
+class EqualSteps(Schedule):
+    """Sparsity rises by as much each time, at equal intervals between warm-up and cool-down.
+
+    With warm-up t_i and cool-down t_f in steps of T, and n rises: s = k s_T / n after rise k. The
+    first is made at t_i, or at step 1 without a warm-up, the others every
+    floor((T - t_i - t_f) / (n - 1)) steps, and s_T is cut once more where the ramp ends. The last
+    step of training always decides. (BayesianPruner's code, which is told the height of a rise,
+    s_T / n.)
+    """
+
+    kind: Literal["equal_steps"] = "equal_steps"
+
+    rises: int = Field(16, ge=1)
+    """n: how often sparsity rises. The authors' rises of 0.05 to a sparsity of 0.8 are 16."""
+
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Fraction of training before the first rise."""
+
+    cooldown: float = Field(0.1, ge=0, lt=1)
+    """Fraction of training after the ramp, spent at the final sparsity."""
+
+    def at(self, step: int, total: int) -> float:
+        """Sparsity after the rises made by ``step``."""
+        start, end = self._ends(total)
+        if step < start:
+            return 0.0
+        made = (step - start) // self._interval(total) + 1
+        return self.sparsity if step >= end else self.sparsity * min(made / self.rises, 1.0)
+
+    def ramp(self, step: int, total: int) -> float:
+        """Place of ``step`` between the first rise and the end of the ramp."""
+        start, end = self._ends(total)
+        return (step - start) / (end - start)
+
+    def is_update(self, step: int, total: int) -> bool:
+        """At every rise, where the ramp ends, and last."""
+        start, end = self._ends(total)
+        passed, interval = step - start, self._interval(total)
+        rises = step < end and passed % interval == 0 and 0 <= passed // interval < self.rises
+        return rises or step in (end, total)
+
+    def check(self, total: int) -> None:
+        """Refuse a ramp with fewer steps than rises."""
+        start, end = self._ends(total)
+        if end - start < max(self.rises - 1, 1):
+            raise ValueError(
+                f"schedule.rises={self.rises}: a warm-up of {self.warmup:g} and a cool-down of "
+                f"{self.cooldown:g} leave {max(end - start + 1, 0)} of {total} training steps to "
+                "rise in; train longer, or set fewer rises or shorter ends"
+            )
+
+    def _interval(self, total: int) -> int:
+        start, end = self._ends(total)
+        return max((end - start) // max(self.rises - 1, 1), 1)
+
+    def _ends(self, total: int) -> tuple[int, int]:
+        """The step of the first rise and the last step of the ramp."""
+        return max(round(self.warmup * total), 1), total - round(self.cooldown * total)
 
 
 def mgpp(

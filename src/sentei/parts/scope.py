@@ -192,9 +192,7 @@ class Scope(Part):
             return "matched by no include pattern"
         if "Norm" in type(entry.owner).__name__:
             return "layer norm"
-        parts = entry.name.split(".")
-        named_so = "embeddings" in parts or any("embed" in part for part in parts[-2:])
-        if named_so or isinstance(entry.owner, nn.Embedding):
+        if families.names_embedding(entry.name) or isinstance(entry.owner, nn.Embedding):
             return "embedding"
         if family and family.locate(entry.module) is None:
             return "outside the encoder blocks (pooler, head)"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sentei.distill.cache import FILE as CACHE_FILE
+from sentei.models.embeddings import embeddings
 from sentei.models.loading import parameter_bytes
 from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Selection
@@ -153,11 +154,13 @@ def _trajectory(schedule: Schedule, total: int) -> tuple[tuple[int, float], ...]
 
 
 def _memory(prepared: Prepared) -> MemoryRecord:
-    weights = parameter_bytes(prepared.model)
+    weights = trained = parameter_bytes(prepared.model)
+    if prepared.settings.training.freeze_embeddings:
+        trained -= sum(weight.nbytes for weight in embeddings(prepared.model).values())
     return MemoryRecord(
         weights=weights,
-        gradients=weights,
-        optimizer=2 * weights,
+        gradients=trained,
+        optimizer=2 * trained,
         pruner=prepared.selection.prunable * prepared.recipe.bytes_per_weight,
         teacher=prepared.teacher.bytes if prepared.teacher else 0,
     )

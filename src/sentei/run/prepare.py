@@ -11,6 +11,8 @@ from transformers import PreTrainedModel, set_seed
 
 from sentei import serialization
 from sentei.data.features import Features
+from sentei.messages import listing
+from sentei.models.embeddings import embeddings
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
 from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.parts.scope import Selection
@@ -99,6 +101,7 @@ def prepare(settings: Settings) -> Prepared:
     except ValueError as error:
         raise ValueError(f"--model {settings.model}: {error}") from None
     recipe = fitted.recipe
+    _check_frozen(training, model, fitted.selection)
     teacher = teachers.load_teacher(choice, settings, recipe, corpus, model, processor, train)
     return Prepared(
         settings=settings,
@@ -140,4 +143,20 @@ def _check_steps(
         raise ValueError(
             f"--dense-epochs {training.dense_epochs:g}: dense training leaves no zeros, and the "
             "recipe keeps those of --model; leave the option out"
+        )
+
+
+def _check_frozen(training: Training, model: PreTrainedModel, selection: Selection) -> None:
+    """Refuse to prune what is not trained."""
+    if not training.freeze_embeddings:
+        return
+    try:
+        frozen = {id(weight) for weight in embeddings(model).values()}
+    except ValueError as error:
+        raise ValueError(f"--freeze-embeddings: {error}; leave the option out") from None
+    pruned = [site.name for site in selection.sites if id(site.parameter) in frozen]
+    if pruned:
+        raise ValueError(
+            f"--freeze-embeddings: the recipe prunes {listing(pruned, 3)}, and what is pruned must "
+            f"be trained: leave the option out, or --set scope.exclude='[{pruned[0]}]'"
         )

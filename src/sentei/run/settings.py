@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from sentei.files import check_place, leftovers, write_text
 from sentei.messages import explain
@@ -19,6 +19,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """As numpy takes it."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+Optimizers = Literal["adamw", "bert_adam", "bert_adamax"]
+
+LearningRates = Literal["linear", "cosine", "constant"]
 
 
 class Training(Part):
@@ -37,7 +41,7 @@ class Training(Part):
     """Batches in an optimizer step."""
 
     learning_rate: float = Field(5e-5, gt=0)
-    """Peak learning rate; it falls linearly to 0."""
+    """Peak learning rate."""
 
     group_by_length: bool = False
     """Make batches of examples of like length: less padding, so faster where lengths differ."""
@@ -45,11 +49,36 @@ class Training(Part):
     lr_warmup: float = Field(0.1, ge=0, lt=1)
     """Fraction of training in which the learning rate rises to its peak."""
 
+    lr_schedule: LearningRates = "linear"
+    """What follows the rise: linear or cosine fall to --lr-floor at the end, constant stays."""
+
+    lr_floor: float = Field(0.0, ge=0, lt=1)
+    """Fraction of the peak at which a falling learning rate ends."""
+
+    optimizer: Optimizers = "adamw"
+    """adamw, or what the first code of BERT had: bert_adam (no bias correction) or bert_adamax (the
+    same, by the largest gradient so far)."""
+
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Weight of the past in the optimizer's average of gradients."""
+
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Weight of the past in the optimizer's measure of their size."""
+
+    adam_epsilon: float = Field(1e-8, gt=0)
+    """Added to that measure."""
+
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay of AdamW."""
+    """Decoupled weight decay, in units of the learning rate; not of biases and layer norms."""
 
     clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 does not clip."""
+
+    clip_each: bool = False
+    """Clip the gradient of each weight matrix or vector alone instead of all together."""
+
+    freeze_embeddings: bool = False
+    """Do not train the embeddings, with the layer norm beside them."""
 
     precision: Precision = "auto"
     """Arithmetic of forward and backward; auto is bf16 where the hardware has it."""
@@ -68,6 +97,20 @@ class Training(Part):
 
     checkpoints: int = Field(5, ge=1)
     """Checkpoints during training; the newest two are kept."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.lr_floor and self.lr_schedule == "constant":
+            raise ValueError(
+                f"--lr-floor {self.lr_floor:g}: a constant learning rate does not fall; leave the "
+                "option out, or --lr-schedule constant"
+            )
+        if self.clip_each and not self.clip:
+            raise ValueError(
+                "--clip-each: --clip 0 does not clip; give --clip the largest norm, or leave the "
+                "option out"
+            )
+        return self
 
 
 class Teaching(Part):

@@ -11,16 +11,19 @@ from typing import Any
 
 import torch
 import transformers
+from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-from sentei.data.features import ByLength
+from sentei.data.features import ByLength, Features
 from sentei.distill import Distiller
 from sentei.distributed import anywhere
+from sentei.models.embeddings import freeze_embeddings_
 from sentei.models.folder import copy_manifest
 from sentei.models.loading import load_pretrained
 from sentei.run.callbacks import Epochs, Milestones
 from sentei.run.checkpoints import Completion, RunningLoss, place
 from sentei.run.evaluate import metrics_of
+from sentei.run.optimizers import optimizer_of, schedule_of
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
 from sentei.run.saving import explained
@@ -74,10 +77,9 @@ def train(
     """
     training = prepared.settings.training
     saving = Milestones(training, decisions)
-    lengths = prepared.train.lengths
-    order = None
-    if training.group_by_length and lengths is not None:
-        order = ByLength(lengths, training.batch_size, training.seed)
+    order = _order(training, prepared.train)
+    if training.freeze_embeddings:
+        freeze_embeddings_(model)
     trainer = PruningTrainer(
         prepared,
         order,
@@ -88,6 +90,7 @@ def train(
         processing_class=prepared.processor,
         data_collator=prepared.corpus.task.collator(prepared.processor),
         callbacks=[saving, Epochs(prepared.train, order), *callbacks],
+        optimizer_cls_and_kwargs=optimizer_of(training),
     )
     # The Trainer leaves it to models to divide their loss by the batches of a step, where they take
     # any keyword. Most classifiers take it and do not divide: then it must.
@@ -105,8 +108,16 @@ def train(
     return trainer
 
 
+def _order(training: Training, data: Features) -> ByLength | None:
+    """The order of the training data where it is not drawn from all."""
+    if not training.group_by_length or data.lengths is None:
+        return None
+    return ByLength(data.lengths, training.batch_size, training.seed)
+
+
 def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArguments:
     arithmetic = precision(training.precision)
+    curve, numbers = schedule_of(training)
     arguments = TrainingArguments(
         output_dir=os.path.abspath(folder),
         num_train_epochs=epochs,
@@ -115,6 +126,11 @@ def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArgum
         gradient_accumulation_steps=training.accumulate,
         learning_rate=training.learning_rate,
         warmup_steps=training.lr_warmup,
+        lr_scheduler_type=curve,
+        lr_scheduler_kwargs=numbers,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,
         max_grad_norm=training.clip,
         bf16=arithmetic == "bf16",
@@ -160,6 +176,16 @@ class PruningTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **named)  # type: ignore[no-untyped-call]
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The norm before clipping, of all gradients together in either case."""
+        training = self._prepared.settings.training
+        if not training.clip_each:
+            return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        self.accelerator.unscale_gradients()
+        weights = [weight for weight in model.parameters() if weight.grad is not None]
+        norms = [clip_grad_norm_(weight, training.clip) for weight in weights]
+        return torch.linalg.vector_norm(torch.stack(norms))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with reading(checkpoint, _NOT_OURS):

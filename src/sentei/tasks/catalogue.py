@@ -171,6 +171,7 @@ DATASETS: Final[dict[str, KnownDataset]] = {
         _squad("squad_v2", ("f1", "exact_match", "best_f1", "best_exact_match")),
         _images("cifar10", "uoft-cs/cifar10", "img", "label", "test"),
         _images("cifar100", "uoft-cs/cifar100", "img", "fine_label", "test"),
+        _images("imagenet", "ILSVRC/imagenet-1k", "image", "label", "validation"),
         _wikitext("wikitext2", "wikitext-2-raw-v1"),
         _wikitext("wikitext103", "wikitext-103-raw-v1"),
         _summaries("xsum", "EdinburghNLP/xsum", "default", "document", "summary", CONVERTED),

@@ -31,11 +31,14 @@ OPTIONS = {
         --image-column --target-column --regression/--no-regression --metric --encoding
         --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
         --batch-size --accumulate --learning-rate --group-by-length/--no-group-by-length
-        --lr-warmup --weight-decay --clip --max-length --doc-stride --max-answer-length
-        --null-threshold --flip/--no-flip
-        --mask-probability --whole-words/--no-whole-words --prefix --max-new-tokens --num-beams
-        --precision --dtype --evaluations --checkpoints plan --method --recipe --set --sparsity
-        --seed --baseline --out --only --launch --patience --wait/--no-wait --keep
+        --lr-warmup --lr-schedule --lr-floor --optimizer --adam-beta1 --adam-beta2 --adam-epsilon
+        --weight-decay --clip
+        --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
+        --max-length --doc-stride --max-answer-length
+        --null-threshold --flip/--no-flip --mask-probability --whole-words/--no-whole-words
+        --prefix --max-new-tokens --num-beams --precision --dtype
+        --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
+        --baseline --out --only --launch --patience --wait/--no-wait --keep
         --report --json
     """,
     "demo": """
@@ -57,7 +60,9 @@ OPTIONS = {
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
-        --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
+        --group-by-length/--no-group-by-length --lr-warmup --lr-schedule --lr-floor
+        --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
+        --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
         --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
@@ -73,7 +78,9 @@ OPTIONS = {
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
         --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
-        --group-by-length/--no-group-by-length --lr-warmup --weight-decay --clip
+        --group-by-length/--no-group-by-length --lr-warmup --lr-schedule --lr-floor
+        --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
+        --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
         --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints

@@ -16,6 +16,7 @@ from sentei.pruning.optimizers import (
     stepping,
     unscale_,
 )
+from sentei.run.optimizers import BertAdam, BertAdamax
 from sentei.testing import STEPS, Training
 
 
@@ -78,6 +79,8 @@ def test_gradients_that_the_optimizer_changes_are_refused():
 OPTIMIZERS = {
     "SGD with momentum": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
     "Adamax": lambda p: torch.optim.Adamax(p, lr=1e-2, weight_decay=0.01),
+    "BertAdam": lambda p: BertAdam(p, lr=1e-2, weight_decay=0.01),
+    "BertAdamax": lambda p: BertAdamax(p, lr=1e-2, weight_decay=0.01),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=1e-3),
     "Adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
     "AdamW foreach": lambda p: torch.optim.AdamW(p, lr=1e-2, foreach=True),
