@@ -29,6 +29,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for thing in ("film", "book", "meal")
     ],
     "language": [{"text": "the film was good"}, {"text": "a meal was bad"}],
+    "masked-text": [{"text": "the film was good"}, {"text": "a meal was bad"}],
     "summaries": [
         {"text": "the film was good", "summary": "good"},
         {"text": "a meal was bad", "summary": "bad"},
@@ -101,7 +102,11 @@ FORMS = [
     *[("classification", form) for form in ("csv", "tsv", "jsonl", "json")],
     *[("tokens", form) for form in ("conll", "jsonl", "json")],
     *[("answers", form) for form in ("csv", "tsv", "jsonl", "json", "squad.json")],
-    *[("language", form) for form in ("txt", "csv", "tsv", "jsonl", "json")],
+    *[
+        (kind, f)
+        for kind in ("language", "masked-text")
+        for f in ("txt", "csv", "tsv", "jsonl", "json")
+    ],
     *[("summaries", form) for form in ("csv", "tsv", "jsonl", "json")],
 ]
 """Every kind with every form that it reads."""

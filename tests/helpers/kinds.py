@@ -102,6 +102,14 @@ def language(folder: Path, tiny: Path) -> list[object]:
     return ["--kind", "language", "--model", folder / "llama", *given]
 
 
+def masked_text(folder: Path, tiny: Path) -> list[object]:
+    """Two sentences of one pattern in each block; the checkpoint has no head."""
+    rng = random.Random(0)
+    rows = [{"text": f"the {rng.choice(THINGS)} was {rng.choice(WORDS)}"} for _ in range(1200)]
+    given = ["--train", lines(folder / "train.jsonl", rows), "--max-length", 12]
+    return ["--kind", "masked-text", "--model", tiny, *given, "--batch-size", 16]
+
+
 def summaries(folder: Path, tiny: Path) -> list[object]:
     """The same of every text, so that a tiny model learns to write it."""
     rng = random.Random(0)
@@ -136,4 +144,7 @@ def summaries(folder: Path, tiny: Path) -> list[object]:
     return ["--kind", "summaries", "--model", folder / "bart", *given, *more]
 
 
-TASKS = {task.__name__: task for task in (tokens, answers, images, language, summaries)}
+TASKS = {
+    task.__name__.replace("_", "-"): task
+    for task in (tokens, answers, images, language, masked_text, summaries)
+}

@@ -33,6 +33,7 @@ EXPECTED = {
     "answers": ("question answering", "f1", lambda before, after: after > 0.2),
     "images": ("image classification", "accuracy", lambda before, after: after > 0.8),
     "language": ("language modelling", "perplexity", lambda before, after: after < 0.6 * before),
+    "masked-text": ("masked language modelling", "perplexity", lambda before, after: after < 4),
     "summaries": ("summarisation", "rougeL", lambda before, after: after > 0.5),
 }
 
@@ -90,8 +91,8 @@ def test_inspect_tells_without_training(run):
     assert found["steps"] == report["pruning"]["total_steps"]
     assert found["prunable"] == report["pruning"]["prunable"]
     assert found["metric"] == report["metric"]
-    assert (found["truncated"] is None) == (name in ("answers", "images", "language"))
-    assert bool(found["features"]) == (name in ("answers", "language"))
+    assert (found["truncated"] is None) == (name not in ("tokens", "summaries"))
+    assert bool(found["features"]) == (name in ("answers", "language", "masked-text"))
     done("inspect", *options)
 
 

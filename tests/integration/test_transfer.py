@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForMaskedLM
+from transformers import AutoModelForSequenceClassification, BertForMaskedLM
 from typer.testing import CliRunner
 
-import sentei as library
-from sentei import cli
+from helpers.kinds import masked_text
+from sentei import cli, serialization
+from sentei.methods.frozen_mask import frozen_mask
+from sentei.run.options import settings_from
+from sentei.run.prepare import prepare
 
 FAST = ["--precision", "fp32", "--epochs", 8, "--batch-size", 16, "--learning-rate", 1e-2]
 
@@ -23,24 +27,13 @@ def sentei(*arguments: object):
 
 @pytest.fixture(scope="module")
 def upstream(tiny_model, tmp_path_factory) -> Path:
-    """A masked language model at 70 %."""
+    """The run of a masked language model at 70 %."""
     folder = tmp_path_factory.mktemp("upstream")
-    model, tokenizer = (
-        BertForMaskedLM.from_pretrained(tiny_model),
-        AutoTokenizer.from_pretrained(tiny_model),
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    pruner = library.Pruner(model, library.mgpp(0.7, every=2), total_steps=20, examples=160)
-    pruner.attach(optimizer)
-    for _ in range(20):
-        words = torch.randint(5, len(tokenizer), (8, 6))
-        model(input_ids=words, labels=words).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    pruner.finish()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    options = masked_text(folder, tiny_model)
+    pruned = ["--method", "mgpp", "--sparsity", 0.7, "--set", "schedule.every=2"]
+    done = sentei("prune", *options, *pruned, "--precision", "fp32", "--out", folder / "run")
+    assert done.exit_code == 0, done.output
+    return folder / "run"
 
 
 @pytest.fixture
@@ -60,7 +53,7 @@ def test_transfer(task, upstream, tmp_path):
     report = json.loads((out / "report.json").read_text())
     names = [site["name"] for site in report["pruning"]["sites"]]
     assert len(names) == 12
-    before = places(upstream, names)
+    before = places(upstream / "model", names)
     assert sum(int(zero.sum()) for zero in before) == report["pruning"]["pruned"]
     for folder in (out / "model", *out.glob("checkpoints/checkpoint-*")):
         assert all(map(torch.equal, places(folder, names), before)), folder
@@ -76,6 +69,56 @@ def test_transfer(task, upstream, tmp_path):
     done = sentei("prune", *task, "--recipe", out / "recipe.yaml", "--out", again)
     assert done.exit_code == 0, done.output
     assert all(map(torch.equal, places(again / "model", names), before))
+
+
+def test_the_encoder_carries_over_and_the_heads_do_not(upstream, data):
+    given = {"model": str(upstream), "train": data["train"], "eval": data["eval"]}
+    prepared = prepare(settings_from(given, serialization.to_dict(frozen_mask())))
+    taught = BertForMaskedLM.from_pretrained(upstream / "model").bert.state_dict()
+    ours = prepared.model.base_model.state_dict()
+    assert all(torch.equal(ours[name], taught[name]) for name in taught)
+    assert {name.partition(".")[0] for name in ours.keys() - taught.keys()} == {"pooler"}
+    assert not prepared.trained_head and prepared.model.classifier.weight.all()
+
+
+def test_the_upstream_run_is_measured_and_goes_on_as_what_it_is(upstream, tmp_path):
+    measured = sentei("evaluate", "--model", upstream, "--json")
+    report = json.loads((upstream / "report.json").read_text())
+    assert json.loads(measured.stdout)["metrics"] == pytest.approx(report["sparse"])
+    assert set(report["sparse"]) == {"loss", "perplexity", "accuracy"}
+    assert report["pruning"]["pruned"] == round(0.7 * report["pruning"]["prunable"])
+    assert not any("cls." in site["name"] for site in report["pruning"]["sites"])
+    refused = sentei("bench", upstream, "--json")
+    assert refused.exit_code == 2 and "--kind masked-text: sentei bench" in refused.stdout
+    card = (upstream / "model" / "README.md").read_text()
+    assert "fill-mask" in card and "AutoModelForMaskedLM.from_pretrained" in card
+
+
+def test_a_checkpoint_without_a_head_for_masked_tokens_gets_one_and_is_told(tiny_model, tmp_path):
+    options = [*masked_text(tmp_path, tiny_model), "--epochs", 4, "--sparsity", 0.5]
+    told = sentei("inspect", *options, "--json")
+    assert f"--model {tiny_model} brings no head that guesses masked tokens" in told.stdout
+
+
+def test_upstream_goes_on_bit_for_bit_in_the_middle_of_an_epoch(tiny_model, tmp_path):
+    options = [*masked_text(tmp_path, tiny_model), "--sparsity", 0.5, "--set", "schedule.every=2"]
+    options += ["--set", "score.window=2", "--epochs", 2, "--checkpoints", 3, "--whole-words"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert sentei("prune", *options, "--precision", "fp32", "--out", whole).exit_code == 0
+    shutil.copytree(whole, stopped)
+    first, *others = sorted(stopped.glob("checkpoints/*"), key=lambda path: int(path.name[11:]))
+    steps = json.loads((whole / "report.json").read_text())["pruning"]["total_steps"]
+    assert int(first.name[11:]) % (steps // 2) and others
+    for folder in (*others, stopped / "model"):
+        shutil.rmtree(folder)
+    (stopped / "report.json").unlink()
+    done = sentei("prune", "--out", stopped, "--resume")
+    assert done.exit_code == 0, done.output
+    a, b = (
+        BertForMaskedLM.from_pretrained(folder / "model").state_dict()
+        for folder in (whole, stopped)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_inspect_says_what_is_kept(task):

@@ -34,6 +34,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for number in range(40)
     ],
     "language": [{"text": "the film was good"}] * 200,
+    "masked-text": [{"text": "the film was good"}] * 200,
     "summaries": [{"document": "the film was good", "summary": "the film"}] * 40,
 }
 
@@ -68,6 +69,7 @@ def _forms(kind: str) -> tuple[str, ...]:
         "tokens": ("conll", "jsonl"),
         "answers": ("json", "jsonl", "csv"),
         "language": ("txt", "jsonl"),
+        "masked-text": ("txt", "jsonl"),
         "summaries": ("jsonl", "csv"),
     }[kind]
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from sentei.messages import listing
+from sentei.messages import listing, printable
 from sentei.models import demo
 from sentei.models.classes import placeholders, same_names
 from sentei.models.folder import is_shrunk, load, transformer_folder
@@ -188,16 +188,17 @@ def load_model(
     # long again as plain attention does.
     attention = None if torch.cuda.is_available() else "eager"
     trust: Any = {"trust_remote_code": trust_remote_code}
+    config, where = load_config(folder, option, **trust, **head.config), f"--{option} {folder}"
+    _check_family(config, head, where)
     model, info = load_pretrained(
         folder,
         head.model_class,
         option=option,
-        head=load_config(folder, option, **trust, **head.config),
+        head=config,
         dtype=torch.float32,
         attn_implementation=attention,
         **trust,
     )
-    where = f"--{option} {folder}"
     if is_shrunk(folder):
         _check_head(model, head, where)
     model.config.update(dict(head.config))
@@ -207,6 +208,17 @@ def load_model(
     _check_finite(model, where)
     names = saved_labels(folder, option, **trust)
     return model, not fresh and _same_classes(names, head.labels)
+
+
+def _check_family(config: PreTrainedConfig, head: Head, where: str) -> None:
+    """Refuse an architecture for which transformers has no such head."""
+    known = getattr(head.model_class, "_model_mapping", None)
+    own = getattr(config, "auto_map", None) or {}
+    if known is not None and type(config) not in known and head.model_class.__name__ not in own:
+        raise ValueError(
+            f"{where}: a {printable(config.model_type)[:80]} model is none for {head.purpose}: "
+            f"transformers has no {head.model_class.__name__} of it; name another model"
+        )
 
 
 def _check_head(model: PreTrainedModel, head: Head, where: str) -> None:

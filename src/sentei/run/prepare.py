@@ -94,6 +94,7 @@ def prepare(settings: Settings) -> Prepared:
     names = saved_labels(folder, **trust) if labels else ()
     notes = teachers.assumed_names(settings.model, names, labels) if trained_head else ()
     if not trained_head:
+        notes += (f"--model {settings.model} {task.new_head}",) if task.new_head else ()
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)
     try:
         fitted = recipe.fit(model, total, len(train))

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import BatchEncoding, PreTrainedModel
 
 from sentei.data.features import Features, check_inputs, check_length
 from sentei.messages import counted
@@ -60,7 +60,9 @@ def pack(texts: Sequence[str], source: str, tokenizer: Any, length: int) -> Bloc
         ValueError: They do not fill one.
     """
     check_length(length, tokenizer)
-    ids = np.fromiter(chain.from_iterable(_ids(texts, tokenizer)), np.int32)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    pieces = (end if one is None else one["input_ids"] for one in encoded(texts, tokenizer))
+    ids = np.fromiter(chain.from_iterable(pieces), np.int32)
     if len(ids) < length:
         raise ValueError(
             f"{source}: {counted(len(ids), 'token')} do not fill one block of "
@@ -102,13 +104,18 @@ def _looks_ahead(model: PreTrainedModel, ids: torch.Tensor) -> bool:
     return not torch.allclose(ours[:, :-1], theirs[:, :-1], rtol=1e-3, atol=1e-4)
 
 
-def _ids(texts: Sequence[str], tokenizer: Any) -> Iterator[list[int]]:
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+def encoded(texts: Sequence[str], tokenizer: Any) -> Iterator[BatchEncoding | None]:
+    """The pieces of each text that is not blank without special tokens, and None behind its last.
+
+    Args:
+        texts: In their order.
+        tokenizer: What makes tokens of them.
+    """
     skipped = _adds_blank(tokenizer)
     for text in filter(str.strip, texts):
         for piece in _pieces(text, skipped):
-            yield tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
-        yield end
+            yield tokenizer(piece, add_special_tokens=False, verbose=False)
+        yield None
 
 
 def _adds_blank(tokenizer: Any) -> bool:

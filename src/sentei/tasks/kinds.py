@@ -8,6 +8,7 @@ from sentei.tasks.answers.task import QuestionAnswering
 from sentei.tasks.classification import Classification
 from sentei.tasks.images import Images
 from sentei.tasks.language import Language
+from sentei.tasks.masked_text import MaskedText
 from sentei.tasks.summaries import Summaries
 from sentei.tasks.tagging import Tagging
 from sentei.tasks.task import Task
@@ -18,6 +19,7 @@ OURS: Final[tuple[type[Task[Any]], ...]] = (
     QuestionAnswering,
     Images,
     Language,
+    MaskedText,
     Summaries,
 )
 """In the order in which people are told of them."""

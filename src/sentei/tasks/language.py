@@ -1,71 +1,21 @@
-"""The next token of running text, measured by perplexity.
-
-Texts are put end to end, the tokenizer's end-of-text token behind each, and cut into blocks of one
-length without padding; what does not fill a block is left out. Perplexity is exp of the mean loss
-of a token. It depends on tokenizer and block length: compare only what agrees in both.
-"""
+"""The next token of running text, measured by perplexity."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from sentei.data.formats import KNOWN, read_text, suffix
-from sentei.data.holdout import set_aside
-from sentei.data.table import Table
-from sentei.messages import counted
-from sentei.tasks.examples import Unlabelled
-from sentei.tasks.task import Prediction, mean_loss
-from sentei.tasks.text import TextColumn
+from sentei.tasks.running_text import Documents, RunningText, perplexity
+from sentei.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sentei.data.features import Features
-    from sentei.tasks.task import Batch, Collator
-
-_TABLES: Final = frozenset(KNOWN) - {".txt"}
-"""Files that are tables; any other is one plain text."""
+    from sentei.tasks.task import Batch
 
 
-@dataclass(frozen=True)
-class Documents(Unlabelled):
-    """Texts to continue."""
-
-    rows: list[str]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Some texts set aside, or the end of the only one.
-
-        Raises:
-            ValueError: There are too few, or the only one cannot be cut.
-        """
-        if len(self) == 1:
-            return self._end_aside(fraction)
-        return set_aside(self, ("rows",), self.rows, None, "text", fraction=fraction, seed=seed)
-
-    def _end_aside(self, fraction: float) -> tuple[Self, Self]:
-        text = self.rows[0]
-        cut = text.rfind("\n", 0, round(len(text) * (1 - fraction))) + 1
-        if not text[:cut].strip() or not text[cut:].strip():
-            raise ValueError(
-                f"{self.source}: it has no line end to cut it at; give an evaluation file with "
-                f"--eval."
-            )
-        return (
-            replace(self, rows=[text[:cut]], source=f"{self.source}: its first {1 - fraction:.0%}"),
-            replace(self, rows=[text[cut:]], source=f"{self.source}: its last {fraction:.0%}"),
-        )
-
-
-class Language(TextColumn[Documents]):
+class Language(RunningText):
     """Causal language modelling."""
 
     kind: Literal["language"] = "language"
@@ -73,33 +23,14 @@ class Language(TextColumn[Documents]):
     title = "language modelling"
     auto_class = "AutoModelForCausalLM"
     pipeline_tag = "text-generation"
-    one_each = False
-    usual_length = 512
 
     @property
     def metric_choices(self) -> tuple[str, ...]:
         """Perplexity alone."""
         return ("perplexity",)
 
-    def read(self, path: Path, splits: Sequence[str]) -> Documents:
-        """One plain text, or the texts of a table.
-
-        Raises:
-            ValueError: It cannot be used; names the place, the reason and the fix.
-        """
-        if path.is_file() and suffix(path) not in _TABLES:
-            text = read_text(path, self.encoding).replace("\r\n", "\n").replace("\r", "\n")
-            return Documents([text], f"{path}, {counted(len(text), 'character')}")
-        return super().read(path, splits)
-
-    def from_table(self, table: Table) -> Documents:
-        """The texts of a column."""
-        column = self.text_column or "text"
-        rows = table.texts(column, "--text-column")
-        return Documents(rows, f"{table.name} ({column}), {counted(len(rows), 'text')}")
-
     def features(self, examples: Documents, processor: Any, *, seed: int | None = None) -> Features:
-        """Blocks of all texts end to end.
+        """Blocks of all texts end to end, the tokenizer's end-of-text token behind each.
 
         Raises:
             ValueError: They do not fill one.
@@ -107,9 +38,6 @@ class Language(TextColumn[Documents]):
         from sentei.tasks.blocks import pack
 
         return pack(examples.rows, examples.source, processor, self.length(processor))
-
-    def truncated(self, features: Features, processor: Any) -> None:
-        """Nothing is cut."""
 
     def check_model(self, model: PreTrainedModel, features: Features) -> None:
         """Refuse a model that is too short for the blocks or sees what comes after a token.
@@ -121,12 +49,6 @@ class Language(TextColumn[Documents]):
 
         check_causal(model, features)
 
-    def collator(self, processor: Any) -> Collator:
-        """Blocks of one length, stacked."""
-        from transformers import DefaultDataCollator
-
-        return DefaultDataCollator()
-
     def predict(self, model: PreTrainedModel, batch: Batch, processor: Any) -> Prediction:
         """The loss; of a block, all tokens but the first are guessed."""
         rows, length = batch["labels"].shape
@@ -136,9 +58,4 @@ class Language(TextColumn[Documents]):
         self, predictions: Sequence[Prediction], examples: Documents, features: Features
     ) -> dict[str, float]:
         """Perplexity of a token."""
-        mean = mean_loss(predictions)
-        if not math.isfinite(mean):
-            raise ValueError(
-                f"the model's loss is {mean}: training has diverged; try a lower learning rate."
-            )
-        return {"perplexity": math.exp(min(mean, 700.0))}
+        return {"perplexity": perplexity(predictions)}

@@ -89,6 +89,9 @@ class Task(CorpusSource, Generic[E]):
     cannot_learn: ClassVar[str] = ""
     """Why its models cannot learn from a teacher; empty where they can."""
 
+    new_head: ClassVar[str] = ""
+    """What to tell of a model that brings no head for it; empty where that is usual."""
+
     one_each: ClassVar[bool] = True
     """Whether every example makes one feature, so that the steps are known before any is made."""
 

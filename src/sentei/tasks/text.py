@@ -25,7 +25,7 @@ class TextTask(Task[E]):
 
     max_length: int | None = Field(None, ge=4)
     """Tokens kept of a text or pair, in a window of a context, or in a block of running text
-    [default: 128; answers 384; language and summaries 512; or the model's limit]."""
+    [default: 128; answers 384; running text and summaries 512; or the model's limit]."""
 
     encoding: str = "utf-8"
     """Encoding of the data files."""

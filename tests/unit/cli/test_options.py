@@ -19,7 +19,8 @@ OPTIONS = {
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --max-length
-        --doc-stride --max-answer-length --null-threshold --prefix --max-new-tokens
+        --doc-stride --max-answer-length --null-threshold --mask-probability
+        --whole-words/--no-whole-words --prefix --max-new-tokens
         --num-beams --seed folder --batch --length --threads --rounds --engine
         --precision --score/--no-score --out --json
     """,
@@ -34,7 +35,8 @@ OPTIONS = {
         --weight-decay --clip
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length
-        --null-threshold --flip/--no-flip --prefix --max-new-tokens --num-beams --precision --dtype
+        --null-threshold --flip/--no-flip --mask-probability --whole-words/--no-whole-words
+        --prefix --max-new-tokens --num-beams --precision --dtype
         --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
         --baseline --out --only --launch --patience --wait/--no-wait --keep
         --report --json
@@ -48,8 +50,8 @@ OPTIONS = {
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --batch-size
-        --max-length --doc-stride --max-answer-length --null-threshold --prefix
-        --max-new-tokens --num-beams --seed --json
+        --max-length --doc-stride --max-answer-length --null-threshold --mask-probability
+        --whole-words/--no-whole-words --prefix --max-new-tokens --num-beams --seed --json
     """,
     "inspect": """
         --model --trust-remote-code/--no-trust-remote-code
@@ -62,6 +64,7 @@ OPTIONS = {
         --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
+        --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --names --json
     """,
@@ -79,6 +82,7 @@ OPTIONS = {
         --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
+        --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --resume --json
     """,

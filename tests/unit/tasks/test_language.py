@@ -16,7 +16,7 @@ from transformers import (
 from helpers import tokenizers
 from helpers.tasks import SEED, task_of
 from sentei.tasks import blocks
-from sentei.tasks.language import Documents
+from sentei.tasks.running_text import Documents
 from sentei.tasks.task import Prediction
 
 SMALL = dict(

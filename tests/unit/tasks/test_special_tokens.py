@@ -11,6 +11,7 @@ from transformers import (
     BartForQuestionAnswering,
     BartForSequenceClassification,
     BertConfig,
+    BertForMaskedLM,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -30,7 +31,7 @@ from helpers.zoo import BART, T5
 from sentei.tasks.answers.files import Answer, Question
 from sentei.tasks.answers.task import Questions
 from sentei.tasks.labelled_texts import LabelledTexts
-from sentei.tasks.language import Documents
+from sentei.tasks.running_text import Documents
 from sentei.tasks.summaries import SummaryPairs
 from sentei.tasks.tagged_sentences import TaggedSentences
 
@@ -70,6 +71,7 @@ EXAMPLES = {
         "two",
     ),
     "language": Documents([f"the film {WORDS} was good " * 20], "one"),
+    "masked-text": Documents([f"the film {WORDS} was good " * 20], "one"),
     "summaries": SummaryPairs([f"a {WORDS} film", "a meal"], [f"good {WORDS} x", "bad"], "two"),
 }
 BARTS = {
@@ -87,7 +89,9 @@ BERTS = {
     "classification": BertForSequenceClassification,
     "tokens": BertForTokenClassification,
     "answers": BertForQuestionAnswering,
+    "masked-text": BertForMaskedLM,
 }
+BLOCKS = ("language", "masked-text")
 
 
 def build(kind, family, size=400):
@@ -122,7 +126,7 @@ def test_texts_with_special_tokens_are_learnt_and_measured(tmp_path, kind, famil
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     task, examples = task_of(kind=kind, max_length=64), EXAMPLES[kind]
-    if kind == "language":
+    if kind in BLOCKS:
         task = task_of(kind=kind, max_length=16)
     if kind == "answers":
         task = task_of(kind=kind, max_length=64, doc_stride=4)
@@ -205,7 +209,7 @@ def test_tokens_that_were_added_to_the_tokenizer_alone(tmp_path, kind, family):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     options = {"doc_stride": 4} if kind == "answers" else {}
-    length = 16 if kind == "language" else 64
+    length = 16 if kind in BLOCKS else 64
     task = task_of(kind=kind, max_length=length, **options)
     tokenizer = task.load_processor(str(tmp_path))
     task.check_model(model, task.features(EXAMPLES[kind], tokenizer))
@@ -217,7 +221,7 @@ def test_tokens_that_were_added_to_the_tokenizer_alone(tmp_path, kind, family):
     task.check_model(model, features)
 
 
-@pytest.mark.parametrize(("kind", "family"), [one for one in PAIRS if one[0] != "language"])
+@pytest.mark.parametrize(("kind", "family"), [one for one in PAIRS if one[0] not in BLOCKS])
 def test_padding_that_was_added_to_the_tokenizer_alone(kind, family):
     tokenizer = build(kind, family)[1]
     model = build(kind, family, size=len(tokenizer))[0]
@@ -296,7 +300,7 @@ def test_a_teacher_with_fewer_tokens_is_named(tmp_path, data, tiny_model):
 # ---------------------------------------------------------------------------------- long texts
 
 
-@pytest.mark.parametrize(("kind", "family"), [one for one in PAIRS if one[0] not in ("language",)])
+@pytest.mark.parametrize(("kind", "family"), [one for one in PAIRS if one[0] not in BLOCKS])
 def test_of_a_long_text_a_tokenizer_sees_the_beginning(monkeypatch, kind, family):
     _, tokenizer = build(kind, family)
     seen = []
