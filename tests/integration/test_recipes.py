@@ -33,6 +33,7 @@ from sentei import methods
 from sentei.cli import app
 from sentei.parts.budget import AcrossSizes
 from sentei.run.options import places, settings_from
+from sentei.run.settings import Training
 from sentei.tasks.catalogue import DATASETS
 from sentei.testing import make_sparse_
 
@@ -43,7 +44,7 @@ NAME = re.compile(
     r"(?P<model>bert-base-uncased|deberta-v3-base|gpt2|bart-large|vit-base-patch16-224-in21k)"
     r"-(?P<task>[a-z0-9]+)-kept(?P<kept>\d\d)(-[a-z]+)*"
 )
-CORPORA = {"fineweb": "language"}
+CORPORA = {"fineweb": "language", "mlm": "masked-text"}
 """Kind of what is pruned on a corpus, which no known task has."""
 
 STEPS = 30
@@ -70,6 +71,21 @@ def value_at(recipe: sentei.Recipe, path: str) -> Any:
     for key in path.split("."):
         value = getattr(value, key)
     return value
+
+
+def command_of(file: Path) -> dict[str, Any]:
+    """Arguments of the command in the header."""
+    [line] = re.findall(r"^  (sentei .+)$", header(file).replace("\\\n", " "), re.M)
+    verb, *arguments = shlex.split(line)[1:]
+    group = typer.main.get_command(app)
+    return group.commands[verb].make_context(verb, arguments).params
+
+
+def training_of(file: Path) -> Training:
+    """What the command in the header says of the training."""
+    arguments = command_of(file)
+    typed = {key: arguments[key] for key in places() if arguments.get(key) is not None}
+    return settings_from(typed, sentei.serialization.to_dict(sentei.load(file))).training
 
 
 def total_steps(file: Path) -> int | None:
@@ -132,14 +148,7 @@ def count_numbers(data: Any) -> int:
 @BY_FILE
 def test_the_command_in_the_header_can_be_typed(file):
     text = header(file)
-    commands = re.findall(r"^  (sentei .+)$", text.replace("\\\n", " "), re.M)
-    if not commands:
-        assert "No command: " in text
-        return
-    [command] = commands
-    verb, *arguments = shlex.split(command)[1:]
-    group = typer.main.get_command(app)
-    found = group.commands[verb].make_context(verb, arguments).params
+    found = command_of(file)
     assert ROOT / found["recipe"] == file
     name = name_of(file)
     if name["task"] in CORPORA:
@@ -149,13 +158,33 @@ def test_the_command_in_the_header_can_be_typed(file):
         assert name["task"] in DATASETS
     assert found["model"].endswith(name["model"]) or found["model"].startswith("runs/")
     assert bool(found["teacher"]) == (sentei.load(file).distill is not None)
-    given = {key: found[key] for key in places() if found.get(key) is not None}
-    training = settings_from(given, sentei.serialization.to_dict(sentei.load(file))).training
+    training = training_of(file)
     steps = re.search(r"^steps: .*?(\d+)\)? x (\d+) = ", text, re.M)
     if steps and total_steps(file):
         assert training.epochs == int(steps[2])
     if batches := re.search(r"^steps: ceil\(\d+ / (\d+)\)", text, re.M):
         assert training.batch_size == int(batches[1])
+
+
+@BY_FILE
+def test_a_method_trains_as_its_authors_do(file):
+    """The table of docs/papers.md: a new row forgets none of it."""
+    training, task = training_of(file), name_of(file)["task"]
+    if file.parent.name == "platon":
+        glue = DATASETS[task].kind == "classification" and not file.stem.endswith("-rows")
+        assert training.optimizer == ("bert_adamax" if glue else "adamw")
+    elif file.parent.name == "mgpp":
+        if task in ("xsum", "cnndailymail"):
+            return  # ours
+        transfers, codes = file.stem.endswith("-transfer"), "-bayesian" in file.stem
+        adam = {"squad": 0.999, "mlm": 0.999}.get(task, 0.95 if codes else 0.98)
+        assert training.adam_beta2 == adam
+        assert (training.lr_floor == 0) == transfers and training.optimizer == "adamw"
+    elif file.parent.name == "knowledge_aware":
+        assert training.optimizer == "bert_adam" and training.lr_schedule == "constant"
+        assert training.clip == 1 and training.clip_each
+    elif not file.stem.endswith("-hybrid") or file.parent.name == "leap":
+        assert training.freeze_embeddings
 
 
 @BY_FILE
