@@ -50,10 +50,14 @@ def codes(ranks: list) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore:training stopped at step")
-def test_two_processes_stop_at_a_signal_and_go_on_to_the_same_bits(tiny_model, data, tmp_path):
+@pytest.mark.parametrize(
+    "way", ["", "--optimizer bert_adamax --lr-schedule constant --clip-each --freeze-embeddings"]
+)
+def test_two_processes_stop_at_a_signal_and_go_on_to_the_same_bits(way, tiny_model, data, tmp_path):
     task = ["--model", tiny_model, "--train", data["train"], "--eval", data["eval"]]
     task += ["--method", "magnitude", "--set", "schedule.every=2", "--sparsity", 0.7]
     task += ["--precision", "fp32", "--batch-size", 4, "--epochs", 8, "--evaluations", 0]
+    task += way.split()
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert codes(launch("prune", *task, "--out", whole)) == [0, 0]
 

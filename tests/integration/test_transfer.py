@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, BertForMaskedLM
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2Model,
+    ViTConfig,
+    ViTModel,
+)
 from typer.testing import CliRunner
 
 from helpers.kinds import masked_text
@@ -18,6 +25,8 @@ from sentei.methods.frozen_mask import frozen_mask
 from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
 
+SMALL = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+ENDS = dict(vocab_size=20, bos_token_id=0, eos_token_id=0)
 FAST = ["--precision", "fp32", "--epochs", 8, "--batch-size", 16, "--learning-rate", 1e-2]
 
 
@@ -98,6 +107,16 @@ def test_a_checkpoint_without_a_head_for_masked_tokens_gets_one_and_is_told(tiny
     options = [*masked_text(tmp_path, tiny_model), "--epochs", 4, "--sparsity", 0.5]
     told = sentei("inspect", *options, "--json")
     assert f"--model {tiny_model} brings no head that guesses masked tokens" in told.stdout
+
+
+def test_architectures_without_such_a_head_are_refused_before_anything_is_read(tmp_path):
+    ViTModel(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
+    GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=1, **ENDS)).save_pretrained(tmp_path / "gpt2")
+    for family in ("vit", "gpt2"):
+        given = ["--model", tmp_path / family, "--train", "missing.txt", "--sparsity", 0.5]
+        done = sentei("inspect", "--kind", "masked-text", *given)
+        told = f"a {family} model is none for --kind masked-text: transformers has no Auto"
+        assert done.exit_code == 2 and told in " ".join(done.stderr.split()), done.output
 
 
 def test_upstream_goes_on_bit_for_bit_in_the_middle_of_an_epoch(tiny_model, tmp_path):

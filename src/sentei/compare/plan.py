@@ -17,7 +17,15 @@ from typing import Any, Final
 from pydantic import Field, ValidationError, model_validator
 
 from sentei import serialization
-from sentei.compare.choices import TRAINING, Declaration, Space, Values, apply, paths
+from sentei.compare.choices import (
+    TRAINING,
+    Declaration,
+    Space,
+    Values,
+    apply,
+    combinations,
+    paths,
+)
 from sentei.data import hub
 from sentei.files import expanded
 from sentei.messages import cut, did_you_mean, explain, short
@@ -26,7 +34,7 @@ from sentei.parts.schedule import Sparsity
 from sentei.records import REFERENCES
 from sentei.run.options import OptionError, flat, places, settings_from
 from sentei.run.recipes import make_recipe
-from sentei.run.settings import Seed, Settings
+from sentei.run.settings import Seed, Settings, Training
 from sentei.untrusted import read_yaml, to_yaml
 
 ELSEWHERE: Final = {
@@ -178,11 +186,23 @@ class Plan(Declaration):
                             apply(run, {key: value})
                         except ValueError as error:
                             raise ValueError(f"search: {key} of recipe {name}: {error}") from None
+                _check_together(self.space(name), run, name)
                 if settings["train"] and not settings["eval"]:
                     raise ValueError(
                         f"tasks.{task}.eval is missing: without it every seed sets other texts "
                         "aside, and a search would train on what another seed is measured on"
                     )
+
+
+def _check_together(space: Space, run: Settings, recipe: str) -> None:
+    """Refuse listed settings of training that fit one by one and not each other."""
+    listed = {name: choice for name, choice in space.items() if name in TRAINING and choice.values}
+    for chosen in combinations(listed, 1000) or ():
+        try:
+            Training.model_validate(run.training.model_dump() | chosen)
+        except ValidationError as error:
+            pair = ", ".join(f"{name}={short(value)}" for name, value in chosen.items())
+            raise ValueError(f"search: {pair} of recipe {recipe}: {explain(error)}") from None
 
 
 def load(source: Path | Mapping[str, Any]) -> Plan:

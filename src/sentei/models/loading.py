@@ -189,7 +189,7 @@ def load_model(
     attention = None if torch.cuda.is_available() else "eager"
     trust: Any = {"trust_remote_code": trust_remote_code}
     config, where = load_config(folder, option, **trust, **head.config), f"--{option} {folder}"
-    _check_family(config, head, where)
+    check_family(config, head.model_class, head.purpose, where)
     model, info = load_pretrained(
         folder,
         head.model_class,
@@ -210,14 +210,24 @@ def load_model(
     return model, not fresh and _same_classes(names, head.labels)
 
 
-def _check_family(config: PreTrainedConfig, head: Head, where: str) -> None:
-    """Refuse an architecture for which transformers has no such head."""
-    known = getattr(head.model_class, "_model_mapping", None)
+def check_family(config: PreTrainedConfig, model_class: Any, purpose: str, where: str) -> None:
+    """Refuse an architecture that has no such head.
+
+    Args:
+        config: The model's.
+        model_class: The class of transformers that would give it the head.
+        purpose: What the head is for, in words.
+        where: The model, for the error.
+
+    Raises:
+        ValueError: It has none, in transformers or in code of its own.
+    """
+    known = getattr(model_class, "_model_mapping", None)
     own = getattr(config, "auto_map", None) or {}
-    if known is not None and type(config) not in known and head.model_class.__name__ not in own:
+    if known is not None and type(config) not in known and model_class.__name__ not in own:
         raise ValueError(
-            f"{where}: a {printable(config.model_type)[:80]} model is none for {head.purpose}: "
-            f"transformers has no {head.model_class.__name__} of it; name another model"
+            f"{where}: a {printable(config.model_type)[:80]} model is none for {purpose}: "
+            f"transformers has no {model_class.__name__} of it; name another model"
         )
 
 

@@ -167,5 +167,6 @@ def _training(prepared: Prepared, report: RunReport) -> str:
         f"{report.train_examples:,} examples, {training.epochs + training.dense_epochs:g} epochs"
         f"{dense}; steps of {training.batch_size * training.accumulate} examples, "
         f"{report.pruning.total_steps:,} of them while pruning; learning rate "
-        f"{training.learning_rate:g}, {report.environment['precision']}, seed {training.seed}."
+        f"{training.learning_rate:g} ({training.optimizer}, {training.lr_schedule}), "
+        f"{report.environment['precision']}, seed {training.seed}."
     )

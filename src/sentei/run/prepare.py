@@ -7,13 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
 from sentei import serialization
 from sentei.data.features import Features
 from sentei.messages import listing
 from sentei.models.embeddings import embeddings
-from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
+from sentei.models.loading import (
+    check_family,
+    load_model,
+    locate_model,
+    saved_labels,
+    share_padding,
+)
 from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.parts.scope import Selection
 from sentei.recipe import Recipe
@@ -73,7 +79,7 @@ def prepare(settings: Settings) -> Prepared:
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
     trust: Any = {"trust_remote_code": settings.trust_remote_code}
-    config = load_config(folder, "model", **trust)  # before the data, which may take long
+    config = _config(settings, folder)  # before the data, which may take long
     teachers.check_folders(choice, recipe, folder)
     corpus = load_corpus(task, training.seed)
     corpus, order = teachers.number_classes(corpus, folder, choice, **trust)
@@ -122,6 +128,14 @@ def prepare(settings: Settings) -> Prepared:
         total_steps=total,
         dense_steps=optimizer_steps(len(train), training.dense_epochs, training),
     )
+
+
+def _config(settings: Settings, folder: str) -> PreTrainedConfig:
+    """The model's config, of an architecture that can have the task's head."""
+    task = settings.task
+    config = load_config(folder, "model", trust_remote_code=settings.trust_remote_code)
+    check_family(config, task.model_class, f"--kind {task.label}", f"--model {settings.model}")
+    return config
 
 
 def optimizer_steps(features: int, epochs: float, training: Training) -> int:

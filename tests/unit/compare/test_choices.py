@@ -37,6 +37,8 @@ def test_chosen_values_find_their_places():
     found = apply(settings, {"learning_rate": 3e-4, "score.beta2": 0.7, "budget": "uniform"})
     assert found.training.learning_rate == 3e-4
     assert found.recipe["score"]["beta2"] == 0.7 and found.recipe["budget"]["kind"] == "uniform"
+    found = apply(settings, {"optimizer": "bert_adam", "lr_schedule": "cosine", "clip_each": True})
+    assert found.training.optimizer == "bert_adam" and found.training.clip_each
 
 
 @pytest.mark.parametrize("value", [1e-05, 0.1, 3, True, None, "uniform", "a: b"])

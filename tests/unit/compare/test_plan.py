@@ -103,6 +103,10 @@ BAD = {
         small(recipes={"a": {"method": "l0", "settings": {"max_length": 8}}}),
         "recipes.a.settings.max_length: the same for all recipes",
     ),
+    "settings that do not fit": (
+        small(recipes={"a": {"method": "l0", "settings": {"clip_each": True, "clip": 0}}}),
+        "--clip-each: --clip 0 does not clip",
+    ),
     "no dense": (
         small(recipes={"a": {"method": "l0", "teacher": "dense"}}),
         "recipes.a.teacher=dense: task two trains no dense model",
@@ -126,6 +130,10 @@ BAD = {
     "searched value": (
         searched(settings={"learning_rate": [1e-4, -1]}),
         "search: learning_rate of recipe magnitude: learning_rate=-1",
+    ),
+    "searched together": (
+        searched(settings={"lr_schedule": ["linear", "constant"], "lr_floor": [0, 0.1]}),
+        "search: lr_schedule='constant', lr_floor=0.1 of recipe magnitude: --lr-floor 0.1: a const",
     ),
     "searched path": (
         searched(set={"score.beta3": [1]}),
