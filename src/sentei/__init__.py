@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
     from sentei.messages import SenteiWarning
+    from sentei.methods import published
     from sentei.methods.auto import auto
     from sentei.methods.frozen_mask import frozen_mask
     from sentei.methods.knowledge_aware import knowledge_aware
@@ -63,6 +64,7 @@ __all__ = [
     "parts",
     "platon",
     "proximal",
+    "published",
     "random",
     "runtime",
     "sensitivity",
@@ -93,6 +95,7 @@ _FROM = {
     "parts": "sentei.parts",
     "platon": "sentei.methods.platon",
     "proximal": "sentei.methods.proximal",
+    "published": "sentei.methods",
     "random": "sentei.methods.random",
     "runtime": "sentei.runtime",
     "sensitivity": "sentei.methods.sensitivity",

@@ -40,7 +40,7 @@ class Grouped(Gated):
 
 @pytest.mark.parametrize(("pattern", "rows", "columns"), [("row", 1, 16), ("4x2", 4, 2)])
 def test_grouped_movement_equals_an_autograd_gated_network(pattern, rows, columns):
-    run = ours(sentei.movement(0.5, score_lr=0.05, pattern=pattern))
+    run = ours(sentei.movement(0.5, score_lr=0.05, push=0.0, warmup=0.1, pattern=pattern))
     reference = Grouped(0.5, rows, columns)
     revived, before = 0, dict.fromkeys(run.pruner.masks, torch.tensor(True))
     for _ in range(STEPS):

@@ -35,7 +35,7 @@ def test_sparsity_of_the_stages():
 
 def test_nested_masks_of_equal_sparsity_are_held_at_every_step():
     steps, stages = 60, 20
-    run = Training(sentei.knowledge_aware(0.9, stages=stages), steps=steps)
+    run = Training(sentei.published("knowledge_aware", 0.9, stages=stages), steps=steps)
     names = [f"blocks.{i}.weight" for i in range(4)]
     pruned = {name: torch.zeros(16, 16, dtype=torch.bool) for name in names}
     met = {}
@@ -65,7 +65,7 @@ def test_nested_masks_of_equal_sparsity_are_held_at_every_step():
 
 
 def test_the_student_learns_from_the_teacher_alone():
-    distill = sentei.knowledge_aware().distill
+    distill = sentei.published("knowledge_aware").distill
     assert (distill.labels, distill.logits, distill.hidden, distill.attention) == (0, 1, 1, 1)
     assert distill.logits_loss == "cross_entropy" and distill.temperature == 1
     assert distill.student == "pretrained"
@@ -94,7 +94,7 @@ def prune(*, relu: bool) -> tuple[list[Tensor], dict[str, Tensor]]:
                 weight.data.normal_(0, 0.02)
         if relu:
             model.classifier.register_forward_pre_hook(lambda _, inputs: inputs[0].relu())
-    recipe = sentei.knowledge_aware(0.95)
+    recipe = sentei.published("knowledge_aware", 0.95)
     optimizer = BertAdam(student.parameters(), lr=3e-4, weight_decay=0.01)
     alone = recipe.model_copy(update={"distill": None})
     pruner = sentei.Pruner(student, alone, total_steps=200)

@@ -10,7 +10,7 @@ import torch
 import sentei
 from helpers.gated import STEPS, Gated, StraightThrough, close, expect_same, ours, top
 from sentei.methods.leap import ExcessRatio
-from sentei.parts.penalties import ScoreL1
+from sentei.parts.penalties import ScorePush
 
 
 class Leap(Gated):
@@ -63,6 +63,7 @@ def test_equals_an_autograd_gated_network_at_every_step(
         0.6,
         score=score,
         score_lr=0.05,
+        push=0.0,
         ratio_lr=0.5 * temperature,
         ratio_beta2=0.999,
         temperature=temperature,
@@ -112,7 +113,6 @@ def test_every_matrix_keeps_the_ceiling_of_its_ratio():
         assert counts == [math.ceil(k * 256) for k in run.pruner.ratios.values()]
 
 
-def test_a_penalty_on_scores_is_for_learned_ones():
-    assert sentei.leap(penalty=400.0).penalties[1:] == (ScoreL1(coefficient=400.0, follow=False),)
-    with pytest.raises(ValueError, match="penalty=400 is on learned scores, and score is 'magni"):
-        sentei.leap(score="magnitude", penalty=400.0)
+def test_a_push_is_for_learned_scores():
+    assert sentei.leap(push=2.0).penalties[1:] == (ScorePush(coefficient=2.0),)
+    assert not sentei.leap(score="magnitude").penalties[1:] + sentei.leap(push=0.0).penalties[1:]

@@ -40,6 +40,7 @@ def test_equals_an_autograd_gated_network_at_every_step(coefficient):
     recipe = sentei.soft_movement(
         0.8,
         score_lr=0.05,
+        distance=None,
         threshold=THRESHOLD,
         coefficient=coefficient,
         follow=False,

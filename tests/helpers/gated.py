@@ -80,6 +80,9 @@ class Gated:
         """What the loss holds besides the data's."""
         return 0.0
 
+    def push(self) -> None:
+        """What the gradients hold besides the loss's."""
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.network.input(x)
         for block, gate in zip(self.network.blocks, self.gates(), strict=True):
@@ -94,6 +97,7 @@ class Gated:
         ):
             loss = functional.mse_loss(self.forward(x), y) + self.penalty()
             (loss / MICRO_BATCHES).backward()
+        self.push()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()

@@ -50,9 +50,18 @@ def _show(name: str, json: bool) -> None:
     recipe = method.build()
     if json:
         facts = {"name": method.name, "summary": method.summary, "paper": method.paper}
-        show_json({**facts, "recipe": serialization.to_dict(recipe)})
+        show_json(
+            {
+                **facts,
+                "recipe": serialization.to_dict(recipe),
+                "published": dict(method.published),
+            }
+        )
         return
     card = sys.modules[method.build.__module__].__doc__ or ""
     output.print(inspect.cleandoc(card))
     output.print("\nIts recipe, complete (change values with --set):\n")
     output.print(serialization.dump(recipe))
+    if method.published:
+        values = ", ".join(f"{key}={value}" for key, value in method.published.items())
+        output.print(f"Its authors' settings, {name}:published, have {values}.")

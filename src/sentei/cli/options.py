@@ -17,7 +17,11 @@ from sentei.tasks.catalogue import DATASETS
 from sentei.tasks.source import CorpusSource
 
 MethodOption = Annotated[
-    str | None, typer.Option(help="Pruning method, see `sentei methods` [default: auto].")
+    str | None,
+    typer.Option(
+        help="Pruning method, see `sentei methods`; leap:published has its authors' settings, for "
+        "long trainings [default: auto]."
+    ),
 ]
 SparsityOption = Annotated[
     float | None,

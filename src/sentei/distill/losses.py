@@ -18,6 +18,9 @@ from sentei.parts.distillation import Distillation
 MASKED = -100.0
 """Attention scores at or below this were masked out; both models' are set to 0 (SparseBERT)."""
 
+_TINY = 1e-12
+"""Least mean square that a relative error is divided by."""
+
 _PADDING_LOGIT = -1e4
 """Where a softmax goes over the tokens."""
 
@@ -44,6 +47,7 @@ def loss_terms(
         ValueError: The two cannot be compared so, or there are no labels where these are needed.
     """
     real = None if distillation.padding else _real_tokens(batch, student)
+    relative = distillation.relative
     terms = {}
     if distillation.labels:
         if own is None:
@@ -59,10 +63,10 @@ def loss_terms(
         terms["logits"] = _logits_term(distillation, student, teacher, batch, problem)
     if distillation.hidden:
         _check_shapes(student.hidden, teacher.hidden, "hidden states")
-        terms["hidden"] = hidden_loss(student.hidden, teacher.hidden, real)
+        terms["hidden"] = hidden_loss(student.hidden, teacher.hidden, real, relative)
     if distillation.attention:
         _check_shapes(student.attention, teacher.attention, "attention scores")
-        terms["attention"] = attention_loss(student.attention, teacher.attention, real)
+        terms["attention"] = attention_loss(student.attention, teacher.attention, real, relative)
     return terms
 
 
@@ -177,7 +181,10 @@ def logits_loss(student: Tensor, teacher: Tensor, kind: str, temperature: float)
 
 
 def hidden_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], real: Tensor | None
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    real: Tensor | None,
+    relative: bool = False,
 ) -> Tensor:
     """Sum over layers of the mean squared error of hidden states [batch, tokens, width].
 
@@ -185,12 +192,16 @@ def hidden_loss(
         student: One a layer.
         teacher: As many.
         real: [batch, tokens], 1 for tokens that count; None counts all.
+        relative: Divide each layer's by the teacher's mean square there.
     """
-    return _sum_of_means(student, teacher, None if real is None else real[:, :, None])
+    return _sum_of_means(student, teacher, None if real is None else real[:, :, None], relative)
 
 
 def attention_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], real: Tensor | None
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    real: Tensor | None,
+    relative: bool = False,
 ) -> Tensor:
     """Sum over layers of the mean squared error of attention scores [batch, heads, query, key].
 
@@ -198,10 +209,11 @@ def attention_loss(
         student: One a layer.
         teacher: As many.
         real: [batch, tokens], 1 for tokens that count, as query and as key; None counts all.
+        relative: Divide each layer's by the teacher's mean square there.
     """
     student, teacher = [unmasked(s) for s in student], [unmasked(t) for t in teacher]
     pairs = None if real is None else real[:, None, :, None] * real[:, None, None, :]
-    return _sum_of_means(student, teacher, pairs)
+    return _sum_of_means(student, teacher, pairs, relative)
 
 
 def unmasked(scores: Tensor) -> Tensor:
@@ -210,19 +222,25 @@ def unmasked(scores: Tensor) -> Tensor:
 
 
 def _sum_of_means(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], weight: Tensor | None
+    student: Sequence[Tensor], teacher: Sequence[Tensor], weight: Tensor | None, relative: bool
 ) -> Tensor:
     total = _wide(student[0]).new_zeros(())
     for ours, theirs in zip(student, teacher, strict=True):
         ours, theirs = _wide(ours), _wide(theirs)
-        if weight is None:
-            total = total + F.mse_loss(ours, theirs)
-            continue
-        weight = weight.to(ours.dtype)
-        repeated = ours.numel() // weight.numel()  # width, or heads
-        squares = (ours - theirs).square() * weight
-        total = total + squares.sum() / (weight.sum() * repeated).clamp(min=1)
+        error = _mean((ours - theirs).square(), weight)
+        total = total + (
+            error / _mean(theirs.square(), weight).clamp(min=_TINY) if relative else error
+        )
     return total
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of what counts; ``weight`` is 1 there, and broadcasts over width or heads."""
+    if weight is None:
+        return values.mean()
+    weight = weight.to(values.dtype)
+    repeated = values.numel() // weight.numel()
+    return (values * weight).sum() / (weight.sum() * repeated).clamp(min=1)
 
 
 def _wide(tensor: Tensor) -> Tensor:

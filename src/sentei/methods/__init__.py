@@ -15,11 +15,15 @@ import re
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentei.messages import did_you_mean, short
 from sentei.methods.method import Card, Method
 
-__all__ = ["Card", "Method", "cards", "find", "known"]
+if TYPE_CHECKING:
+    from sentei.recipe import Recipe
+
+__all__ = ["Card", "Method", "cards", "find", "known", "published"]
 
 _ON_CARD = ("name", "summary", "paper")
 _COST = re.compile(r"^Cost: \D*(\d+) bytes? a weight", re.M)
@@ -100,3 +104,29 @@ def find(name: str) -> Method:
         hint = did_you_mean(name, methods)
         raise ValueError(f"no method {short(name)}{hint} (known: {', '.join(sorted(methods))})")
     return methods[name]
+
+
+def published(name: str, sparsity: float | None = None, **arguments: object) -> Recipe:
+    """A method's recipe with its authors' settings, where its defaults are others.
+
+    Those of leap, movement, soft_movement, l0, mgpp and knowledge_aware are for trainings of tens
+    of thousands of steps; the defaults work in short ones too.
+
+    Args:
+        name: The method, such as "leap".
+        sparsity: Fraction of the prunable weights to remove, in [0, 1) [default: the method's].
+        **arguments: Of the method, in place of the published ones.
+
+    Raises:
+        ValueError: There is no such method, or its defaults are not apart from the published
+            settings.
+    """
+    method = find(name)
+    if not method.published:
+        apart = ", ".join(other.name for other in known() if other.published)
+        raise ValueError(
+            f"{method.name} has no published settings apart from its defaults: say {method.name} "
+            f"alone (apart are those of {apart})"
+        )
+    places = () if sparsity is None else (sparsity,)
+    return method.build(*places, **{**method.published, **arguments})

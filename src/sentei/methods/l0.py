@@ -12,10 +12,11 @@ and the module holds W gate; evaluation and what is saved use s = sigmoid(S), so
 where S <= log(1/11). The penalty is coefficient x mean sigmoid(S - temperature log(0.1 / 1.1)), the
 expected fraction of open gates.
 
-What sparsity that gives depends on the task, the model and the length of training. By default the
-penalty follows a cubic schedule, as strong as the pruned fraction is behind it; and in the last
-tenth of training gates are deterministic and the count is exact.
-``follow=False, settle=None`` leaves the sparsity to the coefficient, as the papers do.
+What sparsity that gives depends on the task, the model and the length of training. The default
+needs no coefficient: a push down in mean gradients of each matrix, as strong as the pruned fraction
+is behind a cubic schedule (:class:`~sentei.parts.ScorePush`); in the last tenth of training gates
+are deterministic and the count is exact. A ``coefficient`` puts the papers' penalty in place of the
+push; ``PUBLISHED`` leaves the sparsity to it, as they do.
 
 Cost: 21 bytes a weight (latent weight, log-odds, Adam's two averages and the draw in float32;
 mask).
@@ -45,6 +46,7 @@ from sentei.parts import (
     Progress,
     Scope,
     ScorePenalty,
+    ScorePush,
     Threshold,
     push_down_,
 )
@@ -172,7 +174,9 @@ class ExpectedL0(ScorePenalty):
     temperature: float = Field(2 / 3, gt=0)
     """Of the stochastic gate, as the mask's."""
 
-    def add_(self, gradient: Tensor, score: Tensor, share: float, progress: Progress) -> None:
+    def add_(
+        self, gradient: Tensor, score: Tensor, share: float | Tensor, progress: Progress
+    ) -> None:
         """Push every log-odds down."""
         shift = self.temperature * math.log(-self.low / self.high)
         push_down_(gradient, score, shift, self.strength(progress) * share)
@@ -182,7 +186,8 @@ def l0(
     sparsity: float = 0.8,
     *,
     score_lr: float = 1e-1,
-    coefficient: float = 125.0,
+    push: float = 3.0,
+    coefficient: float | None = None,
     initial: float = 2.197,
     follow: bool = True,
     settle: float | None = 0.1,
@@ -197,7 +202,8 @@ def l0(
     Args:
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         score_lr: Peak learning rate of the log-odds.
-        coefficient: Weight of the expected fraction of open gates.
+        push: Of the log-odds down, in mean gradients of their matrix.
+        coefficient: Weight of the expected fraction of open gates, in place of the push.
         initial: Log-odds at the start; 2.197 opens a gate with probability 0.9.
         follow: Let the penalty follow the schedule, see
             :class:`~sentei.parts.penalties.ScorePenalty`.
@@ -209,6 +215,9 @@ def l0(
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     mask = HardConcrete(seed=seed)
+    penalty: ScorePenalty = ScorePush(coefficient=push, follow=follow, fades=None)
+    if coefficient is not None:
+        penalty = ExpectedL0(coefficient=coefficient, follow=follow)
     return Recipe(
         method="l0",
         scope=Scope.model_validate(scope or {}),
@@ -219,13 +228,17 @@ def l0(
             final=-mask.low / (mask.high - mask.low), rises=False, least=0.0, settle=settle
         ),
         mask=mask,
-        penalties=(ExpectedL0(coefficient=coefficient, follow=follow),),
+        penalties=(penalty,),
     )
 
+
+PUBLISHED = {"coefficient": 125.0, "follow": False, "settle": None}
+"""Movement pruning's."""
 
 METHOD = Method(
     name="l0",
     build=l0,
     summary="stochastic gates on every weight, pushed shut by their expected number",
     paper="Louizos et al., Learning sparse neural networks through L0, ICLR 2018, arXiv 1712.01312",
+    published=PUBLISHED,
 )

@@ -12,6 +12,9 @@ gradient of what the module holds, W the weights and M the mask:
     lambda  = max(lambda_max L_reg / (1 - k*)^2, lambda_min)                          (the paper)
     lambda  = the same, and 10 once L_reg < 3e-4                    (``form="code"``: MLPruning)
 
+Learned scores are pushed down beside their gradient, as in :mod:`sentei.methods.movement`
+(``push``); the authors do not.
+
 There is no schedule: the ratios find their way to the target, each its own. R is counted from the
 model, whatever its shapes.
 
@@ -48,7 +51,7 @@ from sentei.parts import (
     Quota,
     RatioPenalty,
     Scope,
-    ScoreL1,
+    ScorePush,
     Settling,
     StraightThrough,
     each_place,
@@ -189,7 +192,7 @@ def leap(
     *,
     score: Literal["learned", "magnitude"] = "learned",
     score_lr: float = 1e-2,
-    penalty: float = 0.0,
+    push: float = 3.0,
     ratio_lr: float = 1e-2,
     ratio_beta2: float = 0.9,
     temperature: float | None = None,
@@ -207,8 +210,7 @@ def leap(
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         score: What ranks the weights of a matrix.
         score_lr: Peak learning rate of learned scores.
-        penalty: Coefficient of an L1 penalty on them, see :mod:`sentei.methods.movement`; the
-            paper has none.
+        push: Of learned scores down, in mean gradients of their matrix; the paper has none.
         ratio_lr: Peak learning rate of sigma.
         ratio_beta2: Memory of Adam for sigma's squared gradients.
         temperature: T; None chooses it from the length of training.
@@ -220,9 +222,8 @@ def leap(
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
-    if penalty and score != "learned":
-        raise ValueError(f"penalty={penalty:g} is on learned scores, and score is {score!r}")
     learned = Learned(optimizer=Adam(lr=score_lr))
+    pushed = push and score == "learned"
     excess = ExcessRatio(form=form, maximum=lambda_max, minimum=lambda_min)
     return Recipe(
         method="leap",
@@ -237,13 +238,26 @@ def leap(
             settle=settle,
         ),
         mask=StraightThrough(),
-        penalties=(excess, ScoreL1(coefficient=penalty, follow=False)) if penalty else (excess,),
+        penalties=(excess, ScorePush(coefficient=push)) if pushed else (excess,),
     )
 
+
+PUBLISHED = {
+    "push": 0.0,
+    "ratio_beta2": 0.999,
+    "temperature": 1.0,
+    "initial": 10.0,
+    "form": "code",
+    "lambda_max": 20_000.0,
+    "lambda_min": 50.0,
+    "settle": None,
+}
+"""MLPruning's, for trainings of 100,000 steps and more."""
 
 METHOD = Method(
     name="leap",
     build=leap,
     summary="learns how much of every matrix to keep, under one penalty tied to the target",
     paper="Yao et al., LEAP: Learnable pruning for transformers, 2021, arXiv 2105.14636",
+    published=PUBLISHED,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,14 +28,16 @@ class Card:
 class Method:
     """A method's card in short.
 
-    ``build(sparsity)`` makes its recipe; other arguments are keywords with the authors' values as
-    defaults. ``summary`` is one line, ``paper`` a citation with an arXiv id.
+    ``build(sparsity)`` makes its recipe; other arguments are keywords. Their defaults are the
+    authors' values, but for those of ``published``: there ours work in short trainings too, and
+    these are the authors'. ``summary`` is one line, ``paper`` a citation with an arXiv id.
     """
 
     name: str
     build: Callable[..., Recipe]
     summary: str
     paper: str
+    published: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def card(self) -> Card:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         RatioPenalty,
         ScoreL1,
         ScorePenalty,
+        ScorePush,
         WeightPenalty,
         push_down_,
     )
@@ -73,8 +74,8 @@ _MODULES = {
     "part": "Part",
     "patterns": "Block Column Grouped Head Hybrid NM Neuron Pattern Row Tiling UnitGroup "
     "Unstructured matrix_shape tiled",
-    "penalties": "Penalty ProximalPenalty RatioPenalty ScoreL1 ScorePenalty WeightPenalty "
-    "push_down_",
+    "penalties": "Penalty ProximalPenalty RatioPenalty ScoreL1 ScorePenalty ScorePush "
+    "WeightPenalty push_down_",
     "progress": "Progress",
     "schedule": "Constant Cubic Schedule Sparsity",
     "scope": "Scope Selection",
@@ -117,6 +118,7 @@ __all__ = [
     "Score",
     "ScoreL1",
     "ScorePenalty",
+    "ScorePush",
     "Selection",
     "Sensitivity",
     "Settling",

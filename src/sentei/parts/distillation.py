@@ -49,6 +49,11 @@ class Distillation(Part):
     probabilities, which make a far smaller term (LEAP's code, where the student's are those after
     dropout)."""
 
+    relative: bool = False
+    """Divide each layer's squared error, of hidden states and of attention, by the mean square of
+    the teacher's there: every layer of every model then weighs alike, and about as much as the
+    logits. The papers do not."""
+
     padding: bool = False
     """Whether hidden states and attention of padding count too, as in SparseBERT's and
     LEAP's code."""

@@ -36,14 +36,19 @@ class Adam(Part):
     eps: float = Field(1e-8, gt=0)
     """Added to the root of that average."""
 
+    distance: float | None = Field(None, gt=0)
+    """How far a value must be able to come: in trainings of fewer than distance / lr steps the peak
+    is distance / steps. None leaves it at ``lr``."""
+
     def lr_at(self, progress: Progress) -> float:
         """Learning rate of the step being taken."""
+        peak = max(self.lr, (self.distance or 0.0) / progress.total)
         warm, passed = round(self.warmup * progress.total), progress.step - 1
         if passed < warm:
-            return self.lr * passed / warm
+            return peak * passed / warm
         if self.decay == "none":
-            return self.lr
-        return self.lr * max(progress.total - passed, 0) / max(progress.total - warm, 1)
+            return peak
+        return peak * max(progress.total - passed, 0) / max(progress.total - warm, 1)
 
     def step_(
         self,

@@ -6,6 +6,7 @@ their gradients join the loss's at the optimizer's step, once a step, after clip
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, Self
 
@@ -56,6 +57,10 @@ class ScorePenalty(Penalty):
     A place is a site, or what holds heads or neurons.
     """
 
+    relative: ClassVar[bool] = False
+    """Whether the term is measured by the scores' own gradient, place by place, and not in units of
+    the loss."""
+
     coefficient: float = Field(ge=0)
     """Weight of the term."""
 
@@ -85,10 +90,13 @@ class ScorePenalty(Penalty):
         return self.coefficient * min(max(missing, -1.0), 1.0)
 
     @abstractmethod
-    def add_(self, gradient: Tensor, score: Tensor, share: float, progress: Progress) -> None:
+    def add_(
+        self, gradient: Tensor, score: Tensor, share: float | Tensor, progress: Progress
+    ) -> None:
         """Add the term's gradient at ``score`` to ``gradient``; flat pieces of one size.
 
-        ``share`` is 1 / (places that it is for x scores in the place).
+        ``share`` is 1 / (places that it is for x scores in the place); of a relative term the mean
+        of |gradient| over the place's scores, before penalties.
         """
 
 
@@ -120,13 +128,49 @@ class ScoreL1(ScorePenalty):
         """The coefficient in force."""
         return super().strength(progress) * progress.sparsity / progress.final
 
-    def add_(self, gradient: Tensor, score: Tensor, share: float, progress: Progress) -> None:
+    def add_(
+        self, gradient: Tensor, score: Tensor, share: float | Tensor, progress: Progress
+    ) -> None:
         """Push every score down, most at sigmoid(S) = 1/2."""
         push_down_(gradient, score, 0.0, self.strength(progress) * share)
 
 
-def push_down_(gradient: Tensor, score: Tensor, shift: float, strength: float) -> None:
+class ScorePush(ScorePenalty):
+    """A constant push down on all scores, ``coefficient`` x the mean |dL/dS| of their place. Ours.
+
+    A learned score is trained by an Adam that divides its gradient by its own size, so that without
+    a push it is little more than a count of signs: important and idle weights drift alike. Beside a
+    push p the speed is p / sqrt(v + p^2): where |g w| is far above p a score hardly falls, and size
+    counts again. Measured by the gradient, it is the same for every loss, model and precision.
+    """
+
+    kind: Literal["score_push"] = "score_push"
+    relative: ClassVar[bool] = True
+
+    coefficient: float = Field(3.0, ge=0)
+    """The push, in mean gradients of the place."""
+
+    follow: bool = False
+    """As any penalty's on scores; by default it pushes on in full, from the first step."""
+
+    fades: float | None = Field(2000, gt=0)
+    """Steps of training over which it is divided by 2, over twice as many by 3: in long trainings
+    signs add up to movement, and what is left is the paper's method. None never fades."""
+
+    def strength(self, progress: Progress) -> float:
+        """The coefficient in force: coefficient / (1 + T / fades)."""
+        return super().strength(progress) / (1 + progress.total / (self.fades or math.inf))
+
+    def add_(
+        self, gradient: Tensor, score: Tensor, share: float | Tensor, progress: Progress
+    ) -> None:
+        """Push every score down alike."""
+        if strength := self.strength(progress):
+            gradient.add_(strength * share)
+
+
+def push_down_(gradient: Tensor, score: Tensor, shift: float, strength: float | Tensor) -> None:
     """Add ``strength`` x the derivative of sigmoid(score - shift)."""
-    if strength:
+    if strength := float(strength):
         gate = torch.sigmoid(score - shift)
         gradient.addcmul_(gate, 1 - gate, value=strength)

@@ -16,7 +16,7 @@ from sentei.parts.masks import Latent
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
-from sentei.pruning.state import Piece, PruningState, UnitState
+from sentei.pruning.state import Piece, PruningState, SiteState, UnitState
 from sentei.recipe import Recipe
 from sentei.tensors import score_dtype
 
@@ -64,24 +64,29 @@ def _units_before_step(
     recipe, group = state.recipe, unit.group
     on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
     pooled = group.pooled and recipe.score.learned
+    relative = any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties)
     gradients, kept = dict[Site, Tensor](), []
     for site in group.sites:
         site_state = state.sites[site]
         if pooled:
             dtype = score_dtype(site_state.weight)
             gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
-        whole = gradient_of(site, progress.step)
+        whole, mean = gradient_of(site, progress.step), None
+        if relative and not pooled:
+            mean = _mean_score_gradient(state, site_state, whole, sampled)
         for piece in state.pieces(site_state):
             gradient = piece.of(whole)
             kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
             if pooled:
                 piece.of(gradients[site]).copy_(piece.scratch)
             elif recipe.score.learned:  # last: gates are those of the forward pass
-                _train_scores(state, unit, piece.memory, piece.scratch, progress)
+                _train_scores(state, unit, piece.memory, piece.scratch, mean, progress)
             for prior in on_weights:
                 prior.add_(gradient, piece.dense, progress, piece.scratch)
     if pooled:
-        _train_scores(state, unit, unit.memory, group.pool(gradients, "sum"), progress)
+        pool = group.pool(gradients, "sum")
+        mean = pool.abs().mean() if relative else None
+        _train_scores(state, unit, unit.memory, pool, mean, progress)
     return torch.stack(kept).sum()
 
 
@@ -104,19 +109,41 @@ def _form_gradients(
     return torch.zeros((), dtype=scratch.dtype, device=scratch.device)
 
 
+def _mean_score_gradient(
+    state: PruningState, site_state: SiteState, gradient: Tensor, sampled: bool
+) -> Tensor:
+    """The mean |dL/dS| of a site whose units are single weights."""
+    mask, parts = state.recipe.mask, []
+    assert isinstance(mask, Latent)
+    for piece in state.pieces(site_state):
+        scratch = piece.scratch
+        mask.score_gradient_(scratch, piece.of(gradient), piece.dense, piece.memory, sampled)
+        parts.append(torch.linalg.vector_norm(scratch, 1))
+    return torch.stack(parts).sum() / gradient.numel()
+
+
 def _train_scores(
     state: PruningState,
     unit: UnitState,
     memory: dict[str, Tensor],
     gradient: Tensor,
+    mean: Tensor | None,
     progress: Progress,
 ) -> None:
-    """Add penalties to the gradient of learned scores, and take their step."""
+    """Add penalties to the gradient of learned scores, and take their step.
+
+    ``mean`` is the mean |gradient| of the place, where a penalty is relative to it.
+    """
     score, group = state.recipe.score, unit.group
     for penalty in state.recipe.penalties:
         if isinstance(penalty, ScorePenalty) and penalty.covers(group.pattern):
-            places = sum(penalty.covers(other.pattern) for other in state.groups)
-            share = 1 / (places * group.count)
+            share: float | Tensor
+            if penalty.relative:
+                assert mean is not None
+                share = mean
+            else:
+                places = sum(penalty.covers(other.pattern) for other in state.groups)
+                share = 1 / (places * group.count)
             penalty.add_(gradient, score.unit_value(memory), share, progress)
     score.learn_(memory, gradient, progress)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sentei import methods, serialization
+from sentei.messages import cut, short
 from sentei.parts.distillation import Distillation
 from sentei.recipe import Recipe
 
@@ -23,7 +24,7 @@ def make_recipe(
     """A method's recipe, or a file's, with some values changed.
 
     Args:
-        method: Its name [default: auto].
+        method: Its name [default: auto]; ``NAME:published`` has its authors' settings.
         sparsity: The final one.
         recipe_file: YAML, instead of a method.
         overrides: ``path=value``, applied last.
@@ -39,8 +40,7 @@ def make_recipe(
         if recipe_file:
             recipe = serialization.load(recipe_file)
         else:
-            chosen = methods.find(method or "auto")
-            recipe = chosen.build() if sparsity is None else chosen.build(sparsity)
+            recipe = _of_method(method or "auto", sparsity)
     except ValidationError as error:
         raise ValueError(serialization.explain(error)) from None
     if pattern:
@@ -50,3 +50,16 @@ def make_recipe(
     if recipe_file and sparsity is not None:
         overrides = [f"schedule.sparsity={sparsity}", *overrides]
     return serialization.override(recipe, overrides)
+
+
+def _of_method(method: str, sparsity: float | None) -> Recipe:
+    name, colon, variant = method.partition(":")
+    if not colon:
+        chosen = methods.find(name)
+        return chosen.build() if sparsity is None else chosen.build(sparsity)
+    if variant != "published":
+        raise ValueError(
+            f"method {short(method)}: say {short(name)}, or {cut(name, 60)}:published for its "
+            "authors' settings"
+        )
+    return methods.published(name, sparsity)
