@@ -13,7 +13,8 @@ def embeddings(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
     Tables of tokens, positions and types, what stands beside them (BERT's layer norm), and the
     projection of an image's patches. Where the head shares the table of tokens, it is the same
-    parameter. Tables inside blocks, of relative positions, are not among them.
+    parameter. Tables of relative positions are among them where all blocks share one (DeBERTa,
+    MPNet), and not where they are inside blocks (T5).
 
     Raises:
         ValueError: The model does not say what embeds its inputs.

@@ -1,8 +1,9 @@
 """The optimizers and learning rates of a run, in the Trainer's words.
 
-AdamW and the curves are PyTorch's and transformers'. The two optimizers here are those of the first
-code of BERT (Devlin et al. 2019, arXiv 1810.04805), which some papers were trained with. For a
-weight w with gradient g::
+AdamW and the curves are PyTorch's and transformers'. The two optimizers here are what some papers
+were trained with: the Adam of the first code of BERT (Devlin et al. 2019, arXiv 1810.04805), and
+the Adamax that MT-DNN's code (Liu et al. 2019, arXiv 1901.11504) makes of it. For a weight w with
+gradient g::
 
     m = beta1 m + (1 - beta1) g
     v = beta2 v + (1 - beta2) g^2            bert_adam      scale = sqrt(v) + epsilon
@@ -90,7 +91,7 @@ class BertAdam(_WithoutCorrection):
 
 
 class BertAdamax(_WithoutCorrection):
-    """Adamax in the same way; MT-DNN's (Liu et al. 2019, arXiv 1901.11504) and so PLATON's."""
+    """Adamax in the same way; MT-DNN's, and so PLATON's."""
 
     @staticmethod
     def _scale(measure: Tensor, gradient: Tensor, beta2: float, eps: float) -> Tensor:

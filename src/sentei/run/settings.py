@@ -56,8 +56,8 @@ class Training(Part):
     """Fraction of the peak at which a falling learning rate ends."""
 
     optimizer: Optimizers = "adamw"
-    """adamw, or what the first code of BERT had: bert_adam (no bias correction) or bert_adamax (the
-    same, by the largest gradient so far)."""
+    """adamw; bert_adam, of BERT's first code, without bias correction; or bert_adamax, of MT-DNN's,
+    the same by the largest gradient so far."""
 
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     """Weight of the past in the optimizer's average of gradients."""

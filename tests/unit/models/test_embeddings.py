@@ -57,6 +57,42 @@ BERT = ("word", "position", "token_type")
             {"shared.weight"},
         ),
         (
+            t.DebertaV2ForSequenceClassification,
+            t.DebertaV2Config(**SMALL, relative_attention=True, position_biased_input=False),
+            {
+                "deberta.embeddings.word_embeddings.weight",
+                "deberta.embeddings.LayerNorm.weight",
+                "deberta.embeddings.LayerNorm.bias",
+                "deberta.encoder.rel_embeddings.weight",
+            },
+        ),
+        (
+            t.BartForConditionalGeneration,
+            t.BartConfig(
+                d_model=16,
+                encoder_layers=1,
+                decoder_layers=1,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=32,
+                decoder_ffn_dim=32,
+                vocab_size=20,
+                max_position_embeddings=8,
+            ),
+            {
+                "model.shared.weight",
+                *(
+                    f"model.{side}.{name}"
+                    for side in ("encoder", "decoder")
+                    for name in (
+                        "embed_positions.weight",
+                        "layernorm_embedding.weight",
+                        "layernorm_embedding.bias",
+                    )
+                ),
+            },
+        ),
+        (
             t.LlamaForCausalLM,
             t.LlamaConfig(**SMALL, num_key_value_heads=2),
             {"model.embed_tokens.weight"},
