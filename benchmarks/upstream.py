@@ -132,7 +132,7 @@ def _note(line: Line) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
     return (
         f"- **{line['task']}, {line['way']}**: {line['pruned']:,} of {line['prunable']:,} "
-        f"prunable weights are zero; {line['steps']:,} steps in {line['seconds']:,.0f} s "
+        f"prunable weights are zero; {line['steps']:,} steps "
         f"({settings}); {metrics}."
     )
 
