@@ -246,7 +246,7 @@ def test_attaching_twice_is_refused():
 
 def test_a_pruner_whose_recipe_learns_from_a_teacher_misses_it():
     student, teacher = bert(), bert(seed=1)
-    recipe = sentei.knowledge_aware(0.5, stages=2)
+    recipe = sentei.published("knowledge_aware", 0.5, stages=2)
     distiller = sentei.Distiller(student, teacher, recipe.distill)
     for taught in (False, True):
         optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
