@@ -58,8 +58,18 @@ RECIPES = {
     "dense": "dense, trained on",
     "start": "start",
     "auto-alone": "`auto` without its teacher",
+    "movement": "`movement`, published",
     "movement-penalty": "`movement`, penalty 400",
+    "movement-push": "`movement`",
+    "leap": "`leap`, no push",
     "leap-penalty": "`leap`, penalty 400",
+    "leap-push": "`leap`",
+    "soft_movement": "`soft_movement`, penalty 400",
+    "soft_movement-push": "`soft_movement`",
+    "l0": "`l0`, penalty 125",
+    "l0-push": "`l0`",
+    "knowledge_aware": "`knowledge_aware`, published",
+    "knowledge_aware-relative": "`knowledge_aware`",
 }
 PARTS = {
     "start": "the dense model it started from",
