@@ -18,7 +18,7 @@ from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.state import Piece, PruningState, UnitState
 from sentei.recipe import Recipe
-from sentei.tensors import score_dtype
+from sentei.tensors import score_dtype, zero_pruned_
 
 
 def reads_gradient(recipe: Recipe) -> bool:
@@ -67,21 +67,21 @@ def _units_before_step(
     gradients, kept = dict[Site, Tensor](), []
     for site in group.sites:
         site_state = state.sites[site]
-        if pooled:
+        if pooled and site_state.gated:
             dtype = score_dtype(site_state.weight)
             gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
         whole = gradient_of(site, progress.step)
         for piece in state.pieces(site_state):
             gradient = piece.of(whole)
             kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
-            if pooled:
+            if site in gradients:
                 piece.of(gradients[site]).copy_(piece.scratch)
-            elif recipe.score.learned:  # last: gates are those of the forward pass
+            elif recipe.score.learned and not pooled:  # last: gates are those of the forward pass
                 _train_scores(state, unit, piece.memory, piece.scratch, progress)
             for prior in on_weights:
                 prior.add_(gradient, piece.dense, progress, piece.scratch)
     if pooled:
-        _train_scores(state, unit, unit.memory, group.pool(gradients, "sum"), progress)
+        _train_scores(state, unit, unit.memory, group.pool_gates(gradients), progress)
     return torch.stack(kept).sum()
 
 
@@ -95,7 +95,10 @@ def _form_gradients(
     score, mask, scratch = state.recipe.score, state.recipe.mask, piece.scratch
     if score.observes and not score.observes_new:
         score.observe_(piece.memory, piece.dense, gradient, step, scratch)
-    if isinstance(mask, Latent):
+    if isinstance(mask, Latent) and not piece.gated:
+        if not sampled:  # of a pruned unit only what does not pass through it, as a teacher's term
+            zero_pruned_(gradient, piece.keep)
+    elif isinstance(mask, Latent):
         if score.learned:
             mask.score_gradient_(scratch, gradient, piece.dense, piece.memory, sampled)
         mask.weight_gradient_(gradient, piece.keep, piece.memory, sampled)
