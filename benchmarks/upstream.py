@@ -117,7 +117,7 @@ def table(lines: list[Line]) -> str:
     cells = {(line["task"], line["way"], line["sparsity"]): line for line in lines}
     sparsities = sorted({line["sparsity"] for line in lines} - {0.0})
     columns = [("dense", 0.0), *((way, one) for one in sparsities for way in WAYS[1:])]
-    head = ["task", "steps", *(f"{way} {one:.0%}" if one else way for way, one in columns)]
+    head = ["task", "steps", *(f"{way} {100 * one:g} %" if one else way for way, one in columns)]
     rows = []
     for task in dict.fromkeys(line["task"] for line in lines if line["task"] != UPSTREAM):
         here = [cells.get((task, *column)) for column in columns]
@@ -132,7 +132,7 @@ def _note(line: Line) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in line["metrics"].items())
     return (
         f"- **{line['task']}, {line['way']}**: {line['pruned']:,} of {line['prunable']:,} "
-        f"prunable weights are zero; {line['steps']:,} steps in {line['seconds']:,.0f} s "
+        f"prunable weights are zero; {line['steps']:,} steps "
         f"({settings}); {metrics}."
     )
 

@@ -225,17 +225,24 @@ def _check(
     masking: Masking,
 ) -> None:
     """Refuse blocks of which nothing is masked, or all."""
-    for block, row in zip(words, ids, strict=True):
-        kept = block[block != _NEVER]
-        if not len(kept):
-            raise ValueError(
-                f"{source}: a block of {counted(len(row), 'token')}, "
-                f"{short(tokenizer.decode(row))}, holds only special and unknown tokens, and none "
-                "to mask; take that text out, or name a model that knows its writing"
-            )
-        if masking.whole_words and len(kept) > 1 and kept[0] == kept[-1]:
-            raise ValueError(
-                f"{source}: a block of {counted(len(row), 'token')}, "
-                f"{short(tokenizer.decode(row))}, is one word, which --whole-words would mask "
-                "whole; take that text out, or leave the option out"
-            )
+
+    def text(block: np.intp) -> str:
+        return f"{source}: a block of {counted(ids.shape[1], 'token')}, " + short(
+            tokenizer.decode(ids[block])
+        )
+
+    maskable = words != _NEVER
+    count = maskable.sum(axis=1)
+    if not count.all():
+        raise ValueError(
+            f"{text(count.argmin())}, holds only special and unknown tokens, and none to mask; "
+            "take that text out, or name a model that knows its writing"
+        )
+    last = words.max(axis=1)
+    first = np.where(maskable, words, last[:, None]).min(axis=1)
+    lone = (first == last) & (count > 1)
+    if masking.whole_words and lone.any():
+        raise ValueError(
+            f"{text(lone.argmax())}, is one word, which --whole-words would mask whole; take that "
+            "text out, or leave the option out"
+        )
