@@ -96,7 +96,7 @@ def _form_gradients(
     if score.observes and not score.observes_new:
         score.observe_(piece.memory, piece.dense, gradient, step, scratch)
     if isinstance(mask, Latent) and not piece.gated:
-        if not sampled:  # of a pruned unit only what does not pass through it, as a teacher's term
+        if not sampled:  # a term that reads a pruned unit past its gate, as a teacher's
             zero_pruned_(gradient, piece.keep)
     elif isinstance(mask, Latent):
         if score.learned:
