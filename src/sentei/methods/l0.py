@@ -10,7 +10,7 @@ Every weight W has a log-odds S. In training, with u uniform, drawn once an opti
 
 and the module holds W gate; evaluation and what is saved use s = sigmoid(S), so a weight is pruned
 where S <= log(1/11). The penalty is coefficient x mean sigmoid(S - temperature log(0.1 / 1.1)), the
-expected fraction of open gates.
+expected fraction of open gates. A gate of a head or neuron multiplies the columns that read it.
 
 What sparsity that gives depends on the task, the model and the length of training. The default
 needs no coefficient: a push down in mean gradients of each matrix, as strong as the pruned fraction

@@ -118,6 +118,9 @@ class Latent(Mask):
     The optimizer steps the latent weights. A pruned weight keeps its value, and comes back with it
     when its score does. Gradients of the latent weights and of the scores are formed from the one
     of what the module holds, ``gradient``; ``sampled`` says that this was a random sample.
+
+    The gate of a head or neuron lies on the columns that read it, and these are all that the
+    methods see: the unit's other weights are latent x mask, and dense in training's forward passes.
     """
 
     latent: ClassVar[bool] = True

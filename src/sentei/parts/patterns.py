@@ -30,6 +30,9 @@ class Tiling:
     """What units own of one site: tiles of ``rows`` x ``columns``, row by row of the tiles.
 
     They cover the entries [``start``, ``stop``) along ``dim`` and all of the other dimension.
+    ``gates`` says that the gates of a latent mask lie on these weights. Where they lie on others of
+    the same units, those that read what these make, one gate there is the gate on the unit, and
+    these stay dense in training's forward passes.
     """
 
     site: Site
@@ -38,6 +41,7 @@ class Tiling:
     stop: int
     rows: int
     columns: int
+    gates: bool = True
 
     def view(self, tensor: Tensor) -> Tensor:
         """``tensor``, of the site's shape, as (tiles down, rows, tiles across, columns)."""
@@ -81,14 +85,25 @@ class UnitGroup:
         """The sites that they lie in, each once."""
         return tuple(dict.fromkeys(tiling.site for tiling in self.tilings))
 
+    @property
+    def gated(self) -> tuple[Site, ...]:
+        """Those of them on which a latent mask's gates lie."""
+        return tuple(dict.fromkeys(tiling.site for tiling in self.tilings if tiling.gates))
+
     def pool(self, values: Mapping[Site, Tensor], reduce: Reduce) -> Tensor:
         """Values of the units, (count,), from those of the weights, by site."""
         views = [tiling.view(values[tiling.site]) for tiling in self.tilings]
         if reduce in ("max", "min"):
             pick = torch.amax if reduce == "max" else torch.amin
             return pick(torch.stack([pick(view, (1, 3)).flatten() for view in views]), 0)
-        total = torch.stack([view.sum((1, 3)).flatten() for view in views]).sum(0)
+        total = _summed(views)
         return total / self.weights if reduce == "mean" else total
+
+    def pool_gates(self, gradients: Mapping[Site, Tensor]) -> Tensor:
+        """Gradients of the units' gates, (count,), from those at the weights that they lie on."""
+        return _summed(
+            [tiling.view(gradients[tiling.site]) for tiling in self.tilings if tiling.gates]
+        )
 
 
 class Pattern(Part):
@@ -311,7 +326,10 @@ class Column(Grouped):
 
 
 class _Coupled(Grouped):
-    """Structures over several matrices, all of which are kept or removed together."""
+    """Structures over several matrices, all of which are kept or removed together.
+
+    The gate of each lies on the matrix that reads it, the last.
+    """
 
     coupled: ClassVar[bool] = True
 
@@ -356,7 +374,8 @@ class _Coupled(Grouped):
         shape = list(matrix_shape(self, site))
         shape[piece.dim] = piece.width
         stop = piece.offset + piece.width * structure.units
-        return Tiling(site, piece.dim, piece.offset, stop, *shape)
+        reads = piece is structure.weights[-1]
+        return Tiling(site, piece.dim, piece.offset, stop, shape[0], shape[1], reads)
 
 
 class Head(_Coupled):
@@ -437,6 +456,11 @@ def protect_(scores: Tensor, keep: int, of: int) -> None:
     here, there = groups.unsqueeze(2), groups.unsqueeze(1)
     ahead = (there > here) | ((there == here) & earlier)
     groups.masked_fill_(ahead.sum(2) < keep, torch.inf)
+
+
+def _summed(views: Sequence[Tensor]) -> Tensor:
+    """Sums over units, (count,), of tensors that are tiled alike."""
+    return torch.stack([view.sum((1, 3)).flatten() for view in views]).sum(0)
 
 
 def _singles(label: str, site: Site, n_m: tuple[int, int] | None = None) -> UnitGroup:

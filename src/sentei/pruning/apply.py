@@ -1,4 +1,4 @@
-"""Apply: what the modules hold. Sparse weights, but in the optimizer's step, and for samples."""
+"""Apply: what the modules hold. Sparse weights, but in the optimizer's step and for training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from sentei.parts.progress import Progress
 from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
 from sentei.pruning.state import PruningState, SiteState
+from sentei.tensors import copy_kept_
 
 
 class Weights:
     """The weights in the modules, and where they come from.
 
     A latent mask keeps the dense weights aside. The modules hold them in the optimizer's step only,
-    a random sample in the forward passes of training where the mask is stochastic, and otherwise
-    the sparse weights, which are what is saved.
+    and otherwise the sparse weights, which are what is saved. The forward passes of training see
+    others in two cases: a random sample where the mask is stochastic; and the dense weights of a
+    site whose units have their gates on another, that what reads a pruned unit may learn whether
+    it is missed.
 
     Args:
         state: Of the pruning.
@@ -30,10 +33,16 @@ class Weights:
         self._state = state
         self._places = places
         self._swapped = False
-        self._sampled = False
+        self._training = False
         self._versions: list[int] = []
         self.sampled_forward = False
-        """Whether the gradients of the step under way come from a sample."""
+        """Whether the gradients of the step under way come from a random sample."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether forward passes in training see other weights than are saved."""
+        sites = self._state.sites.values()
+        return self._state.recipe.mask.stochastic or not all(site.gated for site in sites)
 
     def attach(self) -> list[RemovableHandle]:
         """Know the weights again from here on: whoever writes to them now is not the optimizer.
@@ -64,7 +73,7 @@ class Weights:
             return
         for site_state in state.sites.values():
             self._write(site_state, site_state.weight, progress)
-        self._sampled = False
+        self._training = False
         state.draw(progress.step)
 
     def _write(self, site_state: SiteState, out: Tensor, progress: Progress) -> None:
@@ -72,20 +81,28 @@ class Weights:
         for piece in self._state.pieces(site_state):
             weight = piece.of(out)
             dense = piece.of(site_state.weight) if self._swapped else piece.dense
-            if progress.step:
+            if progress.step and not piece.gated:
+                copy_kept_(weight, dense, piece.keep)
+            elif progress.step:
                 self._state.recipe.mask.write_(weight, dense, piece.keep, piece.memory)
             else:  # nothing has been decided yet
                 weight.copy_(dense)
 
-    def sample(self) -> None:
-        """Write a sample of the weights, for a forward pass in training."""
+    def train(self) -> None:
+        """Write the weights that a forward pass in training sees, where they are others."""
         state, mask = self._state, self._state.recipe.mask
-        if self._sampled or not mask.samples(state.settled):
+        sampled = mask.samples(state.settled)
+        others = [one for one in state.sites.values() if sampled or not one.gated]
+        if self._training or not others:
             return
-        for site_state in state.sites.values():
+        for site_state in others:
             for piece in state.pieces(site_state):
-                mask.sample_(piece.of(site_state.weight), piece.dense, piece.keep, piece.memory)
-        self._sampled = self.sampled_forward = True
+                weight = piece.of(site_state.weight)
+                if piece.gated:
+                    mask.sample_(weight, piece.dense, piece.keep, piece.memory)
+                else:
+                    weight.copy_(piece.dense)
+        self._training, self.sampled_forward = True, sampled
         self._invalidate()
 
     def restore(self) -> None:
@@ -99,13 +116,13 @@ class Weights:
     def rest(self) -> None:
         """Leave the deterministic sparse weights in the modules, whatever was broken off.
 
-        What somebody else has written over a sample stays.
+        What somebody else has written over those of training stays.
         """
         self.restore()
-        if self._sampled and not self.written_to:
+        if self._training and not self.written_to:
             self.write(self._now, updated=False)
             self._invalidate()
-        self._sampled = False
+        self._training = False
 
     @torch.no_grad()
     def at_rest(self, site: Any) -> Tensor | None:
@@ -113,7 +130,7 @@ class Weights:
         site_state = self._state.sites.get(site)
         if site_state is None or site_state.latent is None:
             return None
-        if not self._swapped and (not self._sampled or self.written_to):
+        if not self._swapped and (not self._training or self.written_to):
             return None
         out = torch.empty_like(site_state.weight)
         self._write(site_state, out, self._now)
@@ -131,13 +148,13 @@ class Weights:
         return True
 
     def step_done(self) -> None:
-        """The weights of a step are written: no sample is under way."""
+        """The weights of a step are written: none of training's are under way."""
         self.sampled_forward = False
         self._remember()
 
     def forget(self) -> None:
         """Other weights are loaded, with their state."""
-        self._versions, self._sampled, self.sampled_forward = [], False, False
+        self._versions, self._training, self.sampled_forward = [], False, False
 
     def check_form(self) -> None:
         """Refuse weights of another device, precision or shape than the masks were made for.

@@ -18,7 +18,7 @@ from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.state import Piece, PruningState, SiteState, UnitState
 from sentei.recipe import Recipe
-from sentei.tensors import score_dtype
+from sentei.tensors import score_dtype, zero_pruned_
 
 
 def reads_gradient(recipe: Recipe) -> bool:
@@ -68,7 +68,7 @@ def _units_before_step(
     gradients, kept = dict[Site, Tensor](), []
     for site in group.sites:
         site_state = state.sites[site]
-        if pooled:
+        if pooled and site_state.gated:
             dtype = score_dtype(site_state.weight)
             gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
         whole, mean = gradient_of(site, progress.step), None
@@ -77,14 +77,14 @@ def _units_before_step(
         for piece in state.pieces(site_state):
             gradient = piece.of(whole)
             kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
-            if pooled:
+            if site in gradients:
                 piece.of(gradients[site]).copy_(piece.scratch)
-            elif recipe.score.learned:  # last: gates are those of the forward pass
+            elif recipe.score.learned and not pooled:  # last: gates are those of the forward pass
                 _train_scores(state, unit, piece.memory, piece.scratch, mean, progress)
             for prior in on_weights:
                 prior.add_(gradient, piece.dense, progress, piece.scratch)
     if pooled:
-        pool = group.pool(gradients, "sum")
+        pool = group.pool_gates(gradients)
         mean = pool.abs().mean() if relative else None
         _train_scores(state, unit, unit.memory, pool, mean, progress)
     return torch.stack(kept).sum()
@@ -100,7 +100,10 @@ def _form_gradients(
     score, mask, scratch = state.recipe.score, state.recipe.mask, piece.scratch
     if score.observes and not score.observes_new:
         score.observe_(piece.memory, piece.dense, gradient, step, scratch)
-    if isinstance(mask, Latent):
+    if isinstance(mask, Latent) and not piece.gated:
+        if not sampled:  # a term that reads a pruned unit past its gate, as a teacher's
+            zero_pruned_(gradient, piece.keep)
+    elif isinstance(mask, Latent):
         if score.learned:
             mask.score_gradient_(scratch, gradient, piece.dense, piece.memory, sampled)
         mask.weight_gradient_(gradient, piece.keep, piece.memory, sampled)

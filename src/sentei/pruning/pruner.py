@@ -114,13 +114,18 @@ class Pruner:
 
     @property
     def sparsity(self) -> float:
-        """Fraction of the prunable weights that are exactly zero now, counted (one pass).
+        """Fraction of the prunable weights that are exactly zero in the model as it would be saved
+        now, counted (one pass).
 
         Raises:
             ValueError: The model no longer holds them.
         """
         self._places.check()
-        return sum(count_zeros(site.parameter) for site in self._state.selected) / self.prunable
+        zeros = 0
+        for site in self._state.selected:
+            saved = self._weights.at_rest(site)
+            zeros += count_zeros(site.parameter if saved is None else saved)
+        return zeros / self.prunable
 
     @property
     def target(self) -> float:
@@ -210,9 +215,9 @@ class Pruner:
         if self.recipe.mask.latent:
             resting = Hook(before_copying=self._weights.rest)
             self._hooks.append(model.register_state_dict_pre_hook(resting))
-        if self.recipe.mask.stochastic:
-            sampling = Hook(self._steps.before_forward)
-            self._hooks.append(model.register_forward_pre_hook(sampling))
+        if self._weights.varies:
+            training = Hook(self._steps.before_forward)
+            self._hooks.append(model.register_forward_pre_hook(training))
 
     def _take_over(self) -> None:
         """Be the one pruner of these weights."""

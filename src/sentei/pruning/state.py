@@ -41,13 +41,15 @@ class SiteState:
     """What is kept beside the weight of one site.
 
     ``keep`` is the mask, True = kept; ``memory`` holds what score and mask remember, ``latent`` the
-    dense weight where the mask keeps it aside; all have the weight's shape.
+    dense weight where the mask keeps it aside; all have the weight's shape. ``gated`` says that the
+    mask's gates lie on them; a latent mask may have those of their units on another site.
     """
 
     site: Site
     keep: Tensor
     memory: dict[str, Tensor]
     latent: Tensor | None = None
+    gated: bool = True
 
     def __post_init__(self) -> None:
         self.dtype = self.weight.dtype
@@ -88,13 +90,17 @@ class UnitState:
 
 @dataclass(frozen=True)
 class Piece:
-    """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch."""
+    """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch.
+
+    ``gated`` is the site's.
+    """
 
     dense: Tensor
     keep: Tensor
     memory: dict[str, Tensor]
     scratch: Tensor
     span: slice
+    gated: bool
 
     def of(self, tensor: Tensor) -> Tensor:
         """The same slice of another tensor of the site."""
@@ -175,6 +181,7 @@ class PruningState:
         score, mask = self.recipe.score, self.recipe.mask
         shared = (*score.per_unit, *mask.per_unit)
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
+        gated = {site for group in self.groups for site in group.gated}
         for number, site in enumerate(self.selected):
             weight = site.parameter.data
             state = SiteState(site, torch.ones_like(weight, dtype=torch.bool), {})
@@ -186,7 +193,7 @@ class PruningState:
             if not (site in pooled and mask.per_unit):
                 mask.start_(state.memory, number)
             if mask.latent:
-                state.latent = weight.clone()
+                state.latent, state.gated = weight.clone(), site in gated
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
         self.draw(0)
@@ -234,6 +241,7 @@ class PruningState:
                 memory={name: tensor[start:stop] for name, tensor in memory.items()},
                 scratch=self.scratch(dense, stop - start),
                 span=slice(start, stop),
+                gated=state.gated,
             )
 
     def _spread(self, state: SiteState) -> dict[str, Tensor]:

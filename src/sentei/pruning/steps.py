@@ -134,16 +134,17 @@ class Steps:
 
     @torch.no_grad()
     def before_forward(self, module: nn.Module, args: Any) -> None:
-        """Write a sample of stochastic weights in training, the deterministic ones otherwise."""
+        """Write the weights that training's forward passes see, those that are saved otherwise."""
         if getattr(module, "_is_replica", False):
             raise ValueError(
-                "stochastic gates cannot be drawn under DataParallel, which has copied the weights "
-                "by then: use one process a GPU (torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
+                "stochastic gates, and heads or neurons with dense weights aside, need other "
+                "weights in training's forward passes, and DataParallel has copied the weights by "
+                "then: use one process a GPU (torchrun), or one GPU (CUDA_VISIBLE_DEVICES=0)"
             )
         if module.training and not self.idle:
             self._check_form()
             self.check_weights()
-            self._weights.sample()
+            self._weights.train()
         else:
             self._weights.rest()
 

@@ -215,5 +215,5 @@ def test_a_replica_of_the_model_cannot_hold_samples():
     """DataParallel copies the weights before the forward hooks run."""
     training = Training(LATENT["l0"])
     training.model._is_replica = True
-    with pytest.raises(ValueError, match=r"cannot be drawn under DataParallel.*one process a GPU"):
+    with pytest.raises(ValueError, match=r"DataParallel has copied .*one process a GPU"):
         training.model(training.inputs[0])
