@@ -12,9 +12,9 @@ THRESHOLD = 0.45
 
 
 class SoftMovement(Gated):
-    def __init__(self, coefficient):
+    def __init__(self, coefficient, pushed=0.0):
         super().__init__(score_lr=0.05)
-        self.coefficient = coefficient
+        self.coefficient, self.pushed = coefficient, pushed
         self.floors = 0
 
     def threshold(self):
@@ -29,6 +29,10 @@ class SoftMovement(Gated):
                 self.floors += 1
         none = self.sigmas[0]
         return [StraightThrough.apply(s, none, m) for s, m in zip(self.scores, masks, strict=True)]
+
+    def push(self):
+        for score in self.scores:
+            score.grad += self.pushed * score.grad.abs().mean()
 
     def penalty(self):
         strength = self.coefficient * self.threshold() / THRESHOLD
@@ -57,6 +61,26 @@ def test_equals_an_autograd_gated_network_at_every_step(coefficient):
         assert reference.floors > 3 and run.pruner.pruned == 4 * (256 - 2), "the floor was met"
     else:
         assert reference.floors == 0 and len(counts) > 20
+
+
+def test_the_push_equals_an_autograd_gated_network_at_every_step():
+    recipe = sentei.soft_movement(
+        0.8,
+        score_lr=0.01,
+        distance=0.05 * STEPS,
+        threshold=THRESHOLD,
+        push=2.0,
+        follow=False,
+        settle=None,
+    )
+    run, reference = ours(recipe), SoftMovement(0.0, pushed=2.0)
+    counts = set()
+    for _ in range(STEPS):
+        run.step()
+        reference.step()
+        expect_same(run, reference)
+        counts.add(run.pruner.pruned)
+    assert len(counts) > 20
 
 
 def test_every_matrix_finds_its_own_sparsity():

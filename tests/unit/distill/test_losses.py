@@ -48,6 +48,20 @@ def test_hidden_states_by_hand():
     assert losses.hidden_loss([ours], [theirs], None).item() == pytest.approx(every)
 
 
+def test_relative_errors_are_measured_by_the_teacher_s_own_size():
+    ours = torch.tensor([[[1.0, 2.0], [3.0, 100.0]]])
+    theirs = torch.tensor([[[2.0, 4.0], [6.0, 8.0]]])
+    real = torch.tensor([[1, 0]])
+    one = (1 + 4) / (4 + 16)
+    assert losses.hidden_loss([ours], [theirs], real, relative=True).item() == pytest.approx(one)
+    both = losses.hidden_loss([ours, ours], [theirs, 1e3 * theirs], None, relative=True).item()
+    every = (1 + 4 + 9 + 92**2) / (4 + 16 + 36 + 64)
+    far = ((1e3 * theirs - ours).square().sum() / (1e3 * theirs).square().sum()).item()
+    assert both == pytest.approx(every + far)
+    nothing = losses.attention_loss([ours[None]], [0 * ours[None]], None, relative=True)
+    assert nothing.isfinite()
+
+
 def test_attention_scores_by_hand():
     low = torch.finfo(torch.float32).min
     ours = torch.tensor([[[[1.0, 2.0, low], [3.0, 4.0, -100.0], [7.0, 7.0, low]]]])

@@ -12,6 +12,7 @@ import sentei
 from sentei import methods
 from sentei.methods import find, known
 from sentei.recipe import Recipe
+from sentei.run.recipes import make_recipe
 
 
 def test_every_file_is_a_method():
@@ -26,6 +27,33 @@ def test_cards_are_filled_in():
         assert isinstance(method.build(0.5), Recipe)
         assert method.summary and "\n" not in method.summary
         assert "arXiv" in method.paper
+
+
+def test_published_settings_stand_beside_the_defaults():
+    apart = {method.name for method in known() if method.published}
+    assert apart >= {"leap", "movement", "soft_movement", "l0", "knowledge_aware"}
+    for name in apart:
+        recipe = sentei.published(name, 0.7)
+        assert recipe.schedule.sparsity == 0.7 and recipe != find(name).build(0.7)
+        assert recipe == find(name).build(0.7, **find(name).published)
+    assert sentei.published("movement", push=1.0).penalties == sentei.movement(push=1.0).penalties
+    assert sentei.published("leap").budget.settle is None
+    with pytest.raises(ValueError, match=r"platon has no published settings apart .*\(apart are"):
+        sentei.published("platon")
+    with pytest.raises(ValueError, match="did you mean 'leap'"):
+        sentei.published("leep")
+
+
+def test_a_method_s_published_settings_by_one_word():
+    assert make_recipe("leap:published", 0.7, None, []) == sentei.published("leap", 0.7)
+    assert make_recipe("leap:published", None, None, []) == sentei.published("leap")
+    for wrong, said in (
+        ("leap:publishd", "say 'leap', or leap:published"),
+        ("leep:published", "did you mean 'leap'"),
+        ("auto:published", "auto has no published settings apart from its defaults"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            make_recipe(wrong, 0.5, None, [])
 
 
 def test_patterns():

@@ -49,6 +49,16 @@ def test_learning_rate_by_hand():
     assert optimizer.lr_at(at(15, 10)) == 0, "past the end"
 
 
+def test_a_short_training_is_stepped_faster_so_that_a_value_can_come_as_far():
+    """Rates rise in a fifth and fall on a line: they add up to half of peak x steps."""
+    optimizer = Adam(lr=0.01, warmup=0.2, distance=20.0)
+    for total, peak in ((100, 0.2), (1000, 0.02), (2000, 0.01), (50_000, 0.01)):
+        rates = [optimizer.lr_at(at(step, total)) for step in range(1, total + 1)]
+        assert max(rates) == pytest.approx(peak)
+        assert sum(rates) == pytest.approx(peak * total / 2, rel=0.01)
+    assert Adam(lr=0.01).lr_at(at(11, 100)) == pytest.approx(0.01), "none is asked for"
+
+
 @pytest.mark.parametrize("decay", ["linear", "none"])
 def test_a_warm_up_that_rounds_to_all_of_training(decay):
     optimizer = Adam(lr=0.1, warmup=0.96, decay=decay)

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import sentei
 from helpers.progress import BEHIND, progress
-from sentei.parts.penalties import Penalty, ScoreL1
+from sentei.parts.penalties import Penalty, ScoreL1, ScorePush
 from sentei.testing import Network
 
 
@@ -20,6 +20,16 @@ def test_a_penalty_that_follows_is_as_strong_as_the_sparsity_is_behind(reached, 
     gradient = torch.zeros(3)
     rising.add_(gradient, torch.zeros(3), 0.5, now)
     assert gradient.tolist() == pytest.approx([0.5 * share] * 3)
+
+
+@pytest.mark.parametrize(("total", "share"), [(500, 0.8), (2000, 0.5), (18_000, 0.1)])
+def test_a_push_is_alike_for_all_scores_and_fades_with_the_length_of_training(total, share):
+    now, scores = progress(step=1, total=total), torch.tensor([-9.0, 0.0, 9.0])
+    for push, part in ((ScorePush(), share), (ScorePush(fades=None), 1.0)):
+        gradient = torch.tensor([1.0, -2.0, 6.0])
+        push.add_(gradient, scores, torch.tensor(3.0), now)
+        expected = torch.tensor([1.0, -2.0, 6.0]) + 3 * 3 * part
+        torch.testing.assert_close(gradient, expected)
 
 
 def test_a_penalty_that_counts_no_examples_is_as_it_was():
