@@ -80,7 +80,7 @@ def test_the_push_equals_an_autograd_gated_network_at_every_step():
         reference.step()
         expect_same(run, reference)
         counts.add(run.pruner.pruned)
-    assert len(counts) > 20
+    assert len(counts) > 15
 
 
 def test_every_matrix_finds_its_own_sparsity():

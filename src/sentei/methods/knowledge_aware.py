@@ -118,27 +118,26 @@ def knowledge_aware(
         stages: C, the number of decisions.
         warmup: Fraction of training before the first stage; the authors have none.
         cooldown: Fraction of training at the final sparsity; the authors have none.
-        student: Where the student starts, where its teacher is trained in the same run; the
-            authors' is the pretrained model.
+        student: Where the student starts, where its teacher is trained in the same run.
         logits: Weight of the loss on the teacher's logits.
         logits_loss: Which one; the authors' is ``cross_entropy``, with weight 1.
         hidden: Weight of the hidden states' loss.
         attention: Weight of the attention scores' loss.
         labels: Weight of the loss on the labels.
         temperature: Divides the logits before softmax.
-        relative: Divide each layer's error by the mean square of the teacher's there; the authors
-            do not.
+        relative: Divide each layer's error by the mean square of the teacher's there.
         padding: Whether padding counts in those means, as in the authors' code.
         teacher_dropout: Leave the teacher's dropout on, as in the authors' code.
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
+    schedule = Stages(sparsity=sparsity, stages=stages, warmup=warmup, cooldown=cooldown)
     return Recipe(
         method="knowledge_aware",
         scope=Scope.model_validate(scope or {}),
         pattern=Pattern.model_validate(pattern),
         score=Magnitude(),
-        schedule=Stages(sparsity=sparsity, stages=stages, warmup=warmup, cooldown=cooldown),
+        schedule=schedule,
         budget=Uniform(),
         mask=Project(hold=True),
         distill=Distillation(
