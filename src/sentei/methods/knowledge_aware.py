@@ -116,8 +116,7 @@ def knowledge_aware(
     Args:
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         stages: C, the number of decisions.
-        warmup: Fraction of training before the first stage; the authors have none.
-        cooldown: Fraction of training at the final sparsity; the authors have none.
+        warmup, cooldown: Fractions of training before the first stage and after the last.
         student: Where the student starts, where its teacher is trained in the same run.
         logits: Weight of the loss on the teacher's logits.
         logits_loss: Which one; the authors' is ``cross_entropy``, with weight 1.
@@ -131,13 +130,12 @@ def knowledge_aware(
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
-    schedule = Stages(sparsity=sparsity, stages=stages, warmup=warmup, cooldown=cooldown)
     return Recipe(
         method="knowledge_aware",
         scope=Scope.model_validate(scope or {}),
         pattern=Pattern.model_validate(pattern),
         score=Magnitude(),
-        schedule=schedule,
+        schedule=Stages(sparsity=sparsity, stages=stages, warmup=warmup, cooldown=cooldown),
         budget=Uniform(),
         mask=Project(hold=True),
         distill=Distillation(
