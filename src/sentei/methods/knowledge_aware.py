@@ -116,7 +116,8 @@ def knowledge_aware(
     Args:
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         stages: C, the number of decisions.
-        warmup, cooldown: Fractions of training before the first stage and after the last.
+        warmup: Fraction of training before the first stage.
+        cooldown: Fraction of training at the final sparsity.
         student: Where the student starts, where its teacher is trained in the same run.
         logits: Weight of the loss on the teacher's logits.
         logits_loss: Which one; the authors' is ``cross_entropy``, with weight 1.
@@ -130,6 +131,7 @@ def knowledge_aware(
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
+    weights = {"labels": labels, "logits": logits, "hidden": hidden, "attention": attention}
     return Recipe(
         method="knowledge_aware",
         scope=Scope.model_validate(scope or {}),
@@ -139,13 +141,10 @@ def knowledge_aware(
         budget=Uniform(),
         mask=Project(hold=True),
         distill=Distillation(
-            labels=labels,
-            logits=logits,
+            **weights,
             logits_loss=logits_loss,
             temperature=temperature,
             regression="labels",
-            hidden=hidden,
-            attention=attention,
             relative=relative,
             padding=padding,
             student=student,
