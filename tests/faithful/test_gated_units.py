@@ -170,7 +170,9 @@ def same_weights(run: Sentei, reference: Reference, gates: list[torch.Tensor]) -
 
 @cases
 def test_movement(case):
-    recipe = sentei.movement(0.5, score_lr=0.05, warmup=0.0, cooldown=0.5, pattern=case.pattern)
+    recipe = sentei.movement(
+        0.5, score_lr=0.05, push=0.0, warmup=0.0, cooldown=0.5, pattern=case.pattern
+    )
     run = Sentei(case, recipe)
     keeps: list[torch.Tensor] = []
     reference = Reference(
@@ -203,6 +205,8 @@ def test_leap(case, score):
         score_lr=0.05,
         ratio_lr=0.5,
         ratio_beta2=0.999,
+        ratio_warmup=0.1,
+        push=0.0,
         temperature=1.0,
         initial=3.0,
         settle=None,
@@ -353,3 +357,24 @@ def test_the_gradient_of_a_pruned_units_latent_weights_is_zero():
             assert (parameter.grad[~keep] != 0).any() and not keep.all()
     run.optimizer.step()
     assert (part.weight.grad[~keep] == 0).all() and (part.weight.grad[keep] != 0).all()
+
+
+@pytest.mark.parametrize("pattern", ["head", "neuron"])
+def test_an_evaluation_between_forward_and_backward_changes_nothing(pattern):
+    """It writes zeros over what is dense in training, which no gradient comes through."""
+    found = []
+    for looked in (False, True):
+        run = Sentei(CASES["heads"], sentei.movement(0.5, warmup=0.0, pattern=pattern))
+        inputs = torch.randint(1, 30, (8, 4, 5), generator=torch.Generator().manual_seed(0))
+        for ids in inputs:
+            run.model.train()
+            loss = run.model(input_ids=ids).logits.square().mean()
+            if looked:
+                with torch.no_grad():
+                    run.model.eval()(input_ids=ids)
+            loss.backward()
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        assert 0 < run.pruner.pruned
+        found.append([parameter.detach().clone() for parameter in run.model.parameters()])
+    assert all(map(torch.equal, *found))

@@ -66,6 +66,7 @@ def test_equals_an_autograd_gated_network_at_every_step(
         push=0.0,
         ratio_lr=0.5 * temperature,
         ratio_beta2=0.999,
+        ratio_warmup=0.1,
         temperature=temperature,
         initial=initial,
         form=form,

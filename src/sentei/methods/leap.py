@@ -22,12 +22,13 @@ Cost: 17 bytes a weight with learned scores, 5 with magnitudes, and three number
 
 Against the code: it has no temperature (``temperature=1, initial=10``), which leaves sigma a
 gradient of 5e-5 at the start; the paper's T suits its 220 000 steps. Here ``temperature=None``
-chooses the T with which the ratios can reach the target in the first half of training. The
-penalty's gradient falls with the cube of the excess, and an Adam that remembers the first ones
+chooses the T with which the ratios can reach the target in the first seven tenths of training, and
+sigma's rate rises for half of it: scores must have learned something when the first tenths fall.
+The penalty's gradient falls with the cube of the excess, and an Adam that remembers the first ones
 (``ratio_beta2=0.999``, the authors') stalls in a short run: at 0.76 of 0.9 after 1000 steps of a
-small network, where 0.9 comes to 0.896. Thresholds and scores are not clipped. In the last
-tenth of training the count is exact, in the proportions
-learned; ``settle=None`` leaves it as it comes, a little above the target.
+small network, where 0.9 comes to 0.896. Thresholds and scores are not clipped. In the last tenth of
+training the count is exact, in the proportions learned; ``settle=None`` leaves it as it comes, a
+little above the target.
 """
 
 from __future__ import annotations
@@ -195,6 +196,8 @@ def leap(
     push: float = 3.0,
     ratio_lr: float = 1e-2,
     ratio_beta2: float = 0.9,
+    ratio_warmup: float = 0.5,
+    travel: float = 0.7,
     temperature: float | None = None,
     initial: float = 5.0,
     form: Literal["paper", "code"] = "paper",
@@ -213,6 +216,8 @@ def leap(
         push: Of learned scores down, in mean gradients of their matrix; the paper has none.
         ratio_lr: Peak learning rate of sigma.
         ratio_beta2: Memory of Adam for sigma's squared gradients.
+        ratio_warmup: Fraction of training in which sigma's rate rises.
+        travel: Fraction of training for the way to the target, where T is chosen.
         temperature: T; None chooses it from the length of training.
         initial: sigma / T at the start.
         form: Which of the two published coefficients.
@@ -233,8 +238,9 @@ def leap(
         schedule=Constant(sparsity=sparsity),
         budget=LearnedRatio(
             temperature=temperature,
+            travel=travel,
             initial=initial,
-            optimizer=Adam(lr=ratio_lr, beta2=ratio_beta2),
+            optimizer=Adam(lr=ratio_lr, warmup=ratio_warmup, beta2=ratio_beta2),
             settle=settle,
         ),
         mask=StraightThrough(),
@@ -245,6 +251,7 @@ def leap(
 PUBLISHED = {
     "push": 0.0,
     "ratio_beta2": 0.999,
+    "ratio_warmup": 0.1,
     "temperature": 1.0,
     "initial": 10.0,
     "form": "code",

@@ -103,7 +103,8 @@ class Weights:
                 else:
                     weight.copy_(piece.dense)
         self._training, self.sampled_forward = True, sampled
-        self._invalidate()
+        if sampled:  # what is dense before a shut gate sends no gradient on: a backward may read it
+            self._invalidate()
 
     def restore(self) -> None:
         """Give the modules their sparse weights after a step of the optimizer that broke off."""
@@ -121,7 +122,8 @@ class Weights:
         self.restore()
         if self._training and not self.written_to:
             self.write(self._now, updated=False)
-            self._invalidate()
+            if self.sampled_forward:
+                self._invalidate()
         self._training = False
 
     @torch.no_grad()
