@@ -50,7 +50,8 @@ def plan_of(file: Path | None, options: dict[str, Any], several: dict[str, Any])
     if "method" not in several and "recipe" not in several:
         raise ValueError("--method is missing: name what to compare, once for each")
     entry = {"set": several.get("set", []), "teacher": options.pop("teacher", None)}
-    entries = {name: {"method": name, **entry} for name in several.get("method", [])}
+    methods = several.get("method", [])
+    entries = {name.replace(":", "-"): {"method": name, **entry} for name in methods}
     for path in several.get("recipe", []):
         if path.stem in entries:
             raise ValueError(f"--recipe {path}: {path.stem} is there twice; name them in a plan")

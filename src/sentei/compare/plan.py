@@ -238,7 +238,7 @@ def _complete(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             for name, task in plan["tasks"].items()
         }
     if isinstance(plan.get("recipes"), list):
-        plan["recipes"] = {str(name): None for name in plan["recipes"]}
+        plan["recipes"] = {str(name).replace(":", "-"): str(name) for name in plan["recipes"]}
     if isinstance(plan.get("recipes"), Mapping):
         plan["recipes"] = {
             str(name): _entry(entry, str(name), folder) for name, entry in plan["recipes"].items()

@@ -109,8 +109,8 @@ def find(name: str) -> Method:
 def published(name: str, sparsity: float | None = None, **arguments: object) -> Recipe:
     """A method's recipe with its authors' settings, where its defaults are others.
 
-    Those of leap, movement, soft_movement, l0, mgpp and knowledge_aware are for trainings of tens
-    of thousands of steps; the defaults work in short ones too.
+    Those of leap, movement, soft_movement, l0 and knowledge_aware are for trainings of tens of
+    thousands of steps; the defaults work in short ones too.
 
     Args:
         name: The method, such as "leap".

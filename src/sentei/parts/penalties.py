@@ -153,7 +153,7 @@ class ScorePush(ScorePenalty):
     follow: bool = False
     """As any penalty's on scores; by default it pushes on in full, from the first step."""
 
-    fades: float | None = Field(2000, gt=0)
+    fades: float | None = Field(2000.0, gt=0)
     """Steps of training over which it is divided by 2, over twice as many by 3: in long trainings
     signs add up to movement, and what is left is the paper's method. None never fades."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
+import sentei
 from helpers.plans import TASK, searched, small
 from sentei import methods, serialization
+from sentei.cli import comparison
 from sentei.compare.plan import load
 from sentei.run.settings import Training
 
@@ -30,6 +32,16 @@ def test_the_short_spelling_is_completed():
     assert set(plan.recipes["magnitude"].recipe) == set(
         serialization.to_dict(methods.find("l0").build())
     )
+
+
+def test_a_method_beside_its_published_settings():
+    from_list = load(small(recipes=["leap", "leap:published"]))
+    options = {"model": "hub/name", **TASK}
+    typed = comparison.plan_of(None, options, {"method": ["leap", "leap:published"]})
+    for plan in (from_list, typed):
+        assert list(plan.recipes) == ["leap", "leap-published"]
+        published = serialization.load(plan.recipes["leap-published"].recipe)
+        assert published.budget == sentei.published("leap").budget != sentei.leap().budget
 
 
 @pytest.mark.parametrize(
