@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.tiny import write_bert, write_data
 # that are compared bit for bit must add in the same order.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has processes ignore it; some tests send it
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -53,7 +53,7 @@ def make_recipe(
 
 
 def _of_method(method: str, sparsity: float | None) -> Recipe:
-    name, colon, variant = method.partition(":")
+    name, colon, variant = str(method).partition(":")  # a plan may say anything
     if not colon:
         chosen = methods.find(name)
         return chosen.build() if sparsity is None else chosen.build(sparsity)

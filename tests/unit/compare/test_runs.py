@@ -26,7 +26,7 @@ def test_every_run_is_there_after_what_it_needs():
 def test_runs_start_from_the_dense_model_of_their_task_and_seed():
     entries = {
         "platon": {"method": "platon", "teacher": "dense"},
-        "fresh": "knowledge_aware",
+        "fresh": "knowledge_aware:published",
         "named": {"method": "knowledge_aware", "teacher": "a/teacher"},
         "plain": "l0",
         "optional": "auto",

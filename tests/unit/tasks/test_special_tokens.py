@@ -292,7 +292,7 @@ def test_a_teacher_with_fewer_tokens_is_named(tmp_path, data, tiny_model):
         "eval": data["eval"],
         "epochs": 20,
     }
-    recipe = serialization.to_dict(knowledge_aware(0.5))
+    recipe = serialization.to_dict(knowledge_aware(0.5, stages=10))
     with pytest.raises(ValueError, match=r"--teacher .*has embeddings for \d+"):
         prepare(settings_from(given, recipe))
 
