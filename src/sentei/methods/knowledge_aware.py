@@ -15,8 +15,8 @@ by squared error in place of CE_soft.
 Theirs is a training of 85,000 steps on 60 copies of the data. ``PUBLISHED`` has its settings; the
 defaults, which ask less of a short one, are ours: the student starts as its teacher, where one is
 fine-tuned in the same run; the first stage ends after a tenth of training and the last leaves three
-tenths to recover; each layer's error is measured by the teacher's own mean square, where raw
-attention is 15 to 30 times the rest; and CE_soft, a mean over classes there, is half their sum
+tenths to recover; each layer's error is measured by the teacher's own mean square, where that of
+raw attention drowns the rest; and CE_soft, a mean over classes there, is half their sum
 (as KL, with the same gradient), which is the same for two classes and does not vanish for many.
 
 Cost: 1 byte a weight (the mask); the teacher's forward pass, unless cached, and its activations.
