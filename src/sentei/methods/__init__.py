@@ -110,7 +110,7 @@ def published(name: str, sparsity: float | None = None, **arguments: object) -> 
     """A method's recipe with its authors' settings, where its defaults are others.
 
     Those of leap, movement, soft_movement, l0 and knowledge_aware are for trainings of tens of
-    thousands of steps; the defaults work in short ones too.
+    thousands of steps; the defaults are made for short ones too.
 
     Args:
         name: The method, such as "leap".

@@ -44,8 +44,7 @@ class Stages(Schedule):
     """The cubic ramp in a number of equal stages: s = s_T (1 - (1 - c / C)^3) after stage c of C.
 
     Stages end evenly between warm-up and cool-down, the last where the cool-down begins.
-    (SparseBERT's code, which stops
-    one stage, a millionth of the target, short.)
+    (SparseBERT's code, which stops one stage, a millionth of the target, short.)
     """
 
     kind: Literal["stages"] = "stages"

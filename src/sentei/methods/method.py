@@ -29,8 +29,8 @@ class Method:
     """A method's card in short.
 
     ``build(sparsity)`` makes its recipe; other arguments are keywords. Their defaults are the
-    authors' values, but for those of ``published``: there ours work in short trainings too, and
-    these are the authors'. ``summary`` is one line, ``paper`` a citation with an arXiv id.
+    authors' values, but for those of ``published``: there ours are made for short trainings too,
+    and these are the authors'. ``summary`` is one line, ``paper`` a citation with an arXiv id.
     """
 
     name: str
