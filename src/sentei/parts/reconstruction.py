@@ -3,6 +3,7 @@ r"""Reconstruction: what kept weights take over from pruned ones, before trainin
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,7 +36,7 @@ class Inputs(Part):
         """The ``(start, stop)`` blocks in which ``width`` inputs are kept."""
         count = -(-width // self.width)
         ends = [width * block // count for block in range(count + 1)]
-        return list(zip(ends, ends[1:], strict=False))
+        return list(pairwise(ends))
 
 
 class Reconstruction(Part):

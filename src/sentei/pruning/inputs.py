@@ -37,9 +37,10 @@ class InputState:
     def empty(cls, site: Site, inputs: Inputs) -> InputState:
         """Before the first input."""
         weight = site.parameter.data
-        like = {"dtype": score_dtype(weight), "device": weight.device}
+        dtype, device = score_dtype(weight), weight.device
         widths = [stop - start for start, stop in inputs.blocks(width_of(site))]
-        return cls([torch.zeros(n, n, **like) for n in widths], torch.zeros((), **like))
+        grams = [torch.zeros(width, width, dtype=dtype, device=device) for width in widths]
+        return cls(grams, torch.zeros((), dtype=dtype, device=device))
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -200,9 +200,8 @@ class PruningState:
                 state.latent, state.gated = weight.clone(), site in gated
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
-        part = self.recipe.reconstruction
-        for site in self.watched if part else ():
-            self.inputs[site] = InputState.empty(site, part.inputs)
+        if part := self.recipe.reconstruction:
+            self.inputs = {site: InputState.empty(site, part.inputs) for site in self.watched}
         self.draw(0)
 
     def draw(self, step: int) -> None:

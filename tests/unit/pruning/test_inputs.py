@@ -13,11 +13,11 @@ from sentei.parts.scope import Scope
 from sentei.pruning.inputs import InputState, LayerInputs, linear_maps, width_of
 from sentei.pruning.ownership import Places
 
-
+EVERYTHING = Inputs()
 MATRICES = Scope(include=("*.weight",))
 
 
-def watching(model, inputs=Inputs(), scope=MATRICES):
+def watching(model, inputs=EVERYTHING, scope=MATRICES):
     """What is observed of a model, and the states that it is taken into, by name of a site."""
     sites = scope.resolve(model).sites
     maps = linear_maps(Places(model, sites).owners)
