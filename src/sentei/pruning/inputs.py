@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sentei.modules import unwrapped
 from sentei.parts.reconstruction import Inputs
 from sentei.parts.site import Site
 from sentei.pruning.hooks import Hook
+from sentei.pruning.ownership import Places
 from sentei.tensors import score_dtype
 
 MASKS = ("attention_mask", "decoder_attention_mask")
@@ -57,6 +58,15 @@ class InputState:
         """Let what was seen so far count ``beta`` times as much from now on."""
         for tensor in self.tensors.values():
             tensor.mul_(beta)
+
+
+def observed_bytes(model: nn.Module, sites: Sequence[Site], inputs: Inputs) -> int:
+    """Memory that observing the linear maps among the prunable weights of a model takes."""
+    total = 0
+    for site in linear_maps(Places(model, sites).owners):
+        products = sum((stop - start) ** 2 for start, stop in inputs.blocks(width_of(site)))
+        total += products * score_dtype(site.parameter).itemsize
+    return total
 
 
 def width_of(site: Site) -> int:

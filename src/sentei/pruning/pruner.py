@@ -210,6 +210,10 @@ class Pruner:
             optimizer.register_step_post_hook(self._steps.after),
             Unseen(self._state.selected[0], lambda: (alive := steps()) is None or alive.seen),
         ]
+        self._hook_model()
+
+    def _hook_model(self) -> None:
+        """Put the hooks on the model that the recipe needs."""
         if self._steps.idle:
             return
         self._hooks += self._weights.attach()
