@@ -8,20 +8,27 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from helpers.zoo import ZOO
-from sentei.parts.reconstruction import Inputs
+import sentei
+from sentei.parts.inputs import Inputs, linear_maps
+from sentei.parts.reconstruction import LeastSquares
 from sentei.parts.scope import Scope
-from sentei.pruning.inputs import InputState, LayerInputs, linear_maps, width_of
-from sentei.pruning.ownership import Places
+from sentei.pruning.inputs import InputState, LayerInputs, width_of
 
 EVERYTHING = Inputs()
 MATRICES = Scope(include=("*.weight",))
 
 
+def rebuilt(inputs=EVERYTHING, scope=MATRICES):
+    """A recipe that wants all products."""
+    parts = {"scope": scope, "reconstruction": LeastSquares(inputs=inputs)}
+    return sentei.magnitude(0.5).model_copy(update=parts)
+
+
 def watching(model, inputs=EVERYTHING, scope=MATRICES):
     """What is observed of a model, and the states that it is taken into, by name of a site."""
     sites = scope.resolve(model).sites
-    maps = linear_maps(Places(model, sites).owners)
-    states = {site: InputState.empty(site, inputs) for site in maps}
+    maps = linear_maps(model, sites)
+    states = {site: InputState.empty(site, rebuilt(inputs)) for site in maps}
     watched = LayerInputs(model, maps, inputs)
     watched.attach()
     watched.watch(states, 1)
@@ -136,6 +143,5 @@ def test_replicas_are_refused():
 
 def test_nothing_to_observe_is_said():
     model = nn.Sequential(nn.Embedding(4, 4))
-    sites = Scope(include=("*weight",)).resolve(model).sites
     with pytest.raises(ValueError, match="none of the prunable weights is the matrix of a linear"):
-        linear_maps(Places(model, sites).owners)
+        rebuilt(scope=Scope(include=("*weight",))).fit(model, 100)
