@@ -34,6 +34,9 @@ from sentei.run.settings import Settings
 from sentei.tasks import kinds
 
 SPARSITIES = (0.3, 0.5, 0.6, 0.7)
+FIRST = (0.5, 0.7, 0.6, 0.3)
+"""The order in which they are made."""
+
 METHODS = ("magnitude", "wanda", "obs")
 BUDGETS = ("global", "uniform", "uniform_rows")
 """The first is the default of magnitude and obs, the last of wanda."""
@@ -41,25 +44,32 @@ BUDGETS = ("global", "uniform", "uniform_rows")
 COMPARED = 0.6
 """The sparsity at which budgets are compared."""
 
-EXAMPLES = (64, 256, 1024, 4096)
-"""How many examples are looked at, for wanda and obs with reconstruction, at that sparsity."""
+EXAMPLES = (64, 256)
+"""How many examples are looked at besides, for wanda with reconstruction, at that sparsity."""
 
 LOG = Log("one_shot", ("task", "method", "budget", "reconstruction", "sparsity", "examples"))
 
 
 def cells(examples: int) -> Iterator[Line]:
     """What tells the lines of a task from one another."""
+    usual = {"examples": examples, "sparsity": COMPARED}
+    for sparsity in FIRST:
+        for method in METHODS:
+            for rebuilt in (False, True):
+                about = {"method": method, "budget": own_budget(method), "reconstruction": rebuilt}
+                yield {**usual, **about, "sparsity": sparsity}
     for method in METHODS:
-        own = serialization.to_dict(find(method).build(0.5))["budget"]["kind"]
-        for rebuilt in (False, True):
-            line = {"method": method, "budget": own, "reconstruction": rebuilt}
-            for sparsity in SPARSITIES:
-                yield {**line, "sparsity": sparsity, "examples": examples}
-            for budget in BUDGETS:
-                yield {**line, "budget": budget, "sparsity": COMPARED, "examples": examples}
-            if rebuilt and method != "magnitude":
-                for number in EXAMPLES:
-                    yield {**line, "sparsity": COMPARED, "examples": number}
+        for budget in BUDGETS:
+            yield {**usual, "method": method, "budget": budget, "reconstruction": method == "obs"}
+    for number in EXAMPLES:
+        about = {"method": "wanda", "budget": own_budget("wanda"), "reconstruction": True}
+        yield {**usual, **about, "examples": number}
+
+
+def own_budget(method: str) -> str:
+    """The budget that a method has by default."""
+    kind: str = serialization.to_dict(find(method).build(0.5))["budget"]["kind"]
+    return kind
 
 
 def recipe_of(cell: Line) -> Recipe:
@@ -142,15 +152,11 @@ def _rows(lines: list[Line], metric: str) -> Iterator[list[str]]:
                 name = f"`{method}`{' and least squares' if rebuilt else ''}"
                 if here:
                     yield [name, f"`{budget}`", *(here.get(one, "") for one in SPARSITIES)]
-    for method in METHODS:
-        for number in EXAMPLES:
-            for line in lines:
-                rebuilt = line["reconstruction"] and line["examples"] == number != usual
-                if rebuilt and line["method"] == method:
-                    here = {line["sparsity"]: percent(line["metrics"][metric])}
-                    name = f"`{method}` and least squares, {number:,} examples"
-                    row = (here.get(one, "") for one in SPARSITIES)
-                    yield [name, f"`{line['budget']}`", *row]
+    for line in lines:
+        if line["examples"] in EXAMPLES:
+            here = {line["sparsity"]: percent(line["metrics"][metric])}
+            name = f"`{line['method']}` and least squares, {line['examples']:,} examples"
+            yield [name, f"`{line['budget']}`", *(here.get(one, "") for one in SPARSITIES)]
 
 
 def main() -> None:
