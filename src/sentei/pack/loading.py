@@ -1,0 +1,194 @@
+"""Between the tensors of packed files and the parameters of a model: transformers' conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import ConversionOps, WeightConverter
+
+from sentei.pack.files import FIX, File, to_torch
+from sentei.pack.tensor import PackedTensor
+from sentei.untrusted import reading
+
+_EVERY: Final = "sentei"
+"""The name of the conversion that takes all tensors that no other takes."""
+
+_left: ContextVar[Callable[[str], bool] | None] = ContextVar("left", default=None)
+
+
+@contextmanager
+def leaving_packed(names: Callable[[str], bool]) -> Iterator[None]:
+    """Around ``from_pretrained``, to leave some weights of a packed model as they are.
+
+    They are then parameters on the meta device, whose :func:`packed_of` is the packed tensor.
+
+    Args:
+        names: Whether a parameter, by its name in the model, is to be left.
+    """
+    token = _left.set(names)
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def packed_of(parameter: Tensor | None) -> PackedTensor | None:
+    """What a parameter was left as; None of one that holds its numbers."""
+    return getattr(parameter, "packed", None)
+
+
+def unpacking(
+    conversions: Sequence[Any], files: Mapping[str, File], model: PreTrainedModel
+) -> list[Any]:
+    """A model's conversions, with decoding before each of them.
+
+    Args:
+        conversions: From tensors of a plain model's files to parameters.
+        files: The file of each packed tensor.
+        model: What is loaded.
+    """
+    source = _Source(files, model)
+    made = [
+        _Before(one, source) if isinstance(one, WeightConverter) else one for one in conversions
+    ]
+    return [*made, _Single(source)]
+
+
+def as_before(conversions: Sequence[Any] | None) -> list[Any] | None:
+    """The conversions that :func:`unpacking` was given."""
+    if conversions is None:
+        return None
+    plain = (one.original if isinstance(one, _Before) else one for one in conversions)
+    return [one for one in plain if not isinstance(one, _Single)]
+
+
+def cast_to(converter: Any, dtype: torch.dtype) -> None:
+    """Say what the packed tensors that a conversion collects are cast to."""
+    if isinstance(converter, _Reading):
+        converter.dtype = dtype
+
+
+class _Source:
+    """Packed tensors by their names in the files."""
+
+    def __init__(self, files: Mapping[str, File], model: PreTrainedModel) -> None:
+        self._files = files
+        self._most = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Source:
+        return self  # transformers copies conversions for each parameter
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def packed(self, name: str) -> PackedTensor:
+        """A tensor, as it is packed.
+
+        Raises:
+            ValueError: It is damaged, or larger than the whole model.
+        """
+        packed = self._files[name].get(name)
+        assert isinstance(packed, PackedTensor)
+        if packed.size > self._most:
+            raise ValueError(
+                f"{self._files[name].path}: {name} has {packed.size:,} entries, and the model of "
+                f"config.json {self._most:,}; the files are not of one model"
+            )
+        return packed
+
+    def dense(self, name: str, dtype: torch.dtype | None) -> Tensor:
+        """A tensor, decoded.
+
+        Raises:
+            ValueError: It is damaged, or larger than the whole model.
+        """
+        packed = self.packed(name)
+        with reading(f"{self._files[name].path}: {name}", FIX):
+            return to_torch(packed).to(dtype)
+
+
+class _AsItIs(ConversionOps):  # type: ignore[misc]
+    """What transformers wants of a conversion, where there is nothing to convert."""
+
+    def convert(self, input_dict: dict[str, Any], *arguments: Any, **others: Any) -> dict[str, Any]:
+        """What is given."""
+        del arguments, others
+        return input_dict
+
+
+class _Reading(WeightConverter):  # type: ignore[misc]
+    """Collects names of packed tensors, to be decoded in the conversion's own turn.
+
+    So at most the tensors of one parameter are there twice, as bytes and as numbers.
+    """
+
+    def __init__(self, source: _Source, *arguments: Any) -> None:
+        super().__init__(*arguments, force_cpu=True)
+        self.source = source
+        self.dtype: torch.dtype | None = None
+
+    def reader(self, name: str, plain: Any) -> Callable[[], Tensor | None]:
+        """What gives a tensor of the files: a packed one, or a plain one that is being read."""
+        if name in self.source:
+            return lambda: self.source.dense(name, self.dtype)
+        return plain.result if isinstance(plain, Future) else plain  # type: ignore[no-any-return]
+
+
+class _Before(_Reading):
+    """A conversion of the model's own, such as of a mixture's experts into one tensor."""
+
+    def __init__(self, original: WeightConverter, source: _Source) -> None:
+        patterns = original._original_source_patterns, original._original_target_patterns
+        super().__init__(source, *map(list, patterns), original.operations)
+        self.scope_prefix = original.scope_prefix
+        self.base_model_prefix = original.base_model_prefix
+        self.original = original
+
+    def add_tensor(self, target_key: str, source_key: str, source_pattern: str, future: Any) -> None:
+        """Collect a tensor."""
+        reader = self.reader(source_key, future)
+        super().add_tensor(target_key, source_key, source_pattern, reader)
+
+
+class _Single(_Reading):
+    """One tensor for one parameter: what all others are."""
+
+    def __init__(self, source: _Source) -> None:
+        super().__init__(source, [_EVERY], [""], [_AsItIs()])
+        self.name = ""
+        self.read: Callable[[], Tensor | None] | None = None
+
+    def rename_source_key(self, source_key: str) -> tuple[str, str | None]:
+        """The same name, taken."""
+        self._was_used = True
+        return source_key, _EVERY
+
+    def add_tensor(self, target_key: str, source_key: str, source_pattern: str, future: Any) -> None:
+        """Collect a tensor; where two are of one parameter, it is the first."""
+        del target_key, source_pattern
+        if self.read is None:
+            self.name, self.read = source_key, self.reader(source_key, future)
+
+    def convert(self, layer_name: str, model: Any = None, **others: Any) -> dict[str, Any]:
+        """The parameter."""
+        del others
+        assert self.read is not None
+        if self.name not in self.source:
+            return {layer_name: self.read()}
+        packed, left = self.source.packed(self.name), _left.get()
+        if packed.shape == model.get_parameter_or_buffer(layer_name).shape:
+            if left is None or not left(layer_name):
+                return {layer_name: self.read()}
+            parameter: Any = nn.Parameter(torch.empty(packed.shape, dtype=self.dtype, device="meta"))
+            parameter.packed = packed
+        else:  # of which transformers says so, or draws it anew where that was asked for
+            parameter = torch.empty(packed.shape, device="meta")
+        self.force_cpu = False
+        return {layer_name: parameter}
