@@ -14,7 +14,7 @@ from sentei._version import VERSION
 from sentei.lazy import lazily
 
 if TYPE_CHECKING:
-    from sentei import parts, runtime, shrink
+    from sentei import pack, parts, runtime, shrink
     from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
     from sentei.messages import SenteiWarning
@@ -61,6 +61,7 @@ __all__ = [
     "mgpp",
     "movement",
     "override",
+    "pack",
     "parts",
     "platon",
     "proximal",
@@ -92,6 +93,7 @@ _FROM = {
     "mgpp": "sentei.methods.mgpp",
     "movement": "sentei.methods.movement",
     "override": "sentei.serialization",
+    "pack": "sentei.pack",
     "parts": "sentei.parts",
     "platon": "sentei.methods.platon",
     "proximal": "sentei.methods.proximal",

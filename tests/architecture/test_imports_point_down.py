@@ -30,6 +30,7 @@ LEVELS = [
     {"pruning", "distill", "report"},
     {"testing"},
     {"models", "integrations"},
+    {"pack"},
     {"shrink", "data", "runtime"},
     {"tasks"},
     {"run"},
