@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def write(path: Path, tensors: Mapping[str, Tensor | PackedTensor]) -> None:
     held, plain = dict[str, Tensor](), dict[str, str]()
     for name, tensor in tensors.items():
         if isinstance(tensor, PackedTensor):
-            held[name + format.SUFFIX] = torch.from_numpy(format.to_bytes(tensor))
+            held[name] = torch.from_numpy(format.to_bytes(tensor))
         else:
             held[name] = tensor.contiguous()
             plain[name] = digest(name, held[name])
@@ -73,10 +74,25 @@ class File:
             self._tensors = tensors
             about = parse_json(tensors.metadata()[_KEY], path)
             self.packed, self._plain = frozenset(about["packed"]), about["plain"]
-            held = {name + format.SUFFIX for name in self.packed} | set(self._plain)
-            if odd := held ^ set(tensors.keys()):
+            if odd := (self.packed | set(self._plain)) ^ set(tensors.keys()):
                 raise ValueError(f"its list of tensors is not what it holds: {listing(odd, 3)}")
         self.names = tuple(sorted(self.packed | set(self._plain)))
+
+    def numbers(self) -> int:
+        """Numbers of all tensors, as their headers claim; no more than those is read.
+
+        Raises:
+            ValueError: A header is damaged.
+        """
+        with reading(self.path, FIX), torch.device("cpu"):
+            return sum(math.prod(self._claimed(name)) for name in self.names)
+
+    def _claimed(self, name: str) -> Sequence[int]:
+        stored = self._tensors.get_slice(name)
+        if name not in self.packed:
+            shape: list[int] = stored.get_shape()
+            return shape
+        return format.claimed(stored[: 2 * format.MOST_HEADER].numpy())
 
     def get(self, name: str) -> PackedTensor | Tensor:
         """A packed tensor, its checksum compared, or a plain one as it is.
@@ -88,7 +104,7 @@ class File:
             if name not in self.packed:
                 plain: Tensor = self._tensors.get_tensor(name)
                 return plain
-            record: Tensor = self._tensors.get_tensor(name + format.SUFFIX)
+            record: Tensor = self._tensors.get_tensor(name)
             return format.from_bytes(name, record.numpy())
 
     def dense(self, name: str) -> Tensor:
@@ -137,8 +153,3 @@ def to_numpy(tensor: Tensor) -> Any:
     """A view of a tensor; bf16 as its bits."""
     bits = tensor.detach().view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor.detach()
     return bits.numpy()
-
-
-def stored_name(name: str, tensor: Tensor | PackedTensor) -> str:
-    """What a tensor is called in a file."""
-    return name + format.SUFFIX if isinstance(tensor, PackedTensor) else name

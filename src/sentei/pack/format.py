@@ -20,14 +20,13 @@ Array = npt.NDArray[Any]
 VERSION: Final = 1
 """Of the format that is written and read."""
 
-SUFFIX: Final = ".sentei"
-"""What the name of a packed tensor has behind it in a file."""
-
 _MAGIC: Final = b"sentei"
 _FIXED: Final = 44
 """Bytes before the header: magic, version, digest, the header's length."""
 
-_MOST_HEADER: Final = 1 << 16
+MOST_HEADER: Final = 1 << 16
+"""Bytes of a header."""
+
 _MOST_ENTRIES: Final = 1 << 48
 _MOST_DIMENSIONS: Final = 16
 _KEYS: Final = {"name", "dtype", "shape", "coding", "values", "nonzeros", "parts"}
@@ -87,11 +86,33 @@ def from_bytes(name: str, record: Array) -> PackedTensor:
         ) from error
 
 
-def _checked(name: str, record: Array) -> PackedTensor:
+def claimed(start: Array) -> tuple[int, ...]:
+    """The shape that a packed tensor's header claims, before the rest is read.
+
+    Args:
+        start: Its bytes, or as many of them as a header may have.
+
+    Raises:
+        ValueError: It is no header of this format.
+    """
+    header, _ = _header(start)
+    shape = tuple(header["shape"]) if isinstance(header, dict) and "shape" in header else (-1,)
+    if not all(type(number) is int and number >= 0 for number in shape):
+        raise ValueError(f"its shape is {short(list(shape))}")
+    return shape
+
+
+def _header(record: Array) -> tuple[Any, Array]:
+    """The header, and the bytes behind it."""
     length = int.from_bytes(record[40:44].tobytes(), "little")
-    if length > min(_MOST_HEADER, len(record) - _FIXED):
+    if length > min(MOST_HEADER, len(record) - _FIXED):
         raise ValueError(f"it claims a header of {length:,} bytes")
-    header = parse_json(record[_FIXED : _FIXED + length].tobytes().decode(), "the header")
+    start, body = np.split(record[_FIXED:], [length])
+    return parse_json(start.tobytes().decode(), "the header"), body
+
+
+def _checked(name: str, record: Array) -> PackedTensor:
+    header, body = _header(record)
     if set(header) != _KEYS:
         raise ValueError(f"it has the keys {short(sorted(header))}")
     if header["name"] != name:
@@ -116,7 +137,7 @@ def _checked(name: str, record: Array) -> PackedTensor:
         coding=coding,
         values=values,
         nonzeros=header["nonzeros"],
-        parts=_parts(header["parts"], record[_FIXED + length :]),
+        parts=_parts(header["parts"], body),
     )
 
 

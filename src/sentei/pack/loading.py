@@ -94,7 +94,8 @@ class _Source:
         Raises:
             ValueError: It is damaged, or larger than the whole model.
         """
-        packed = self._files[name].get(name)
+        with torch.device("cpu"):  # from_pretrained may be called where another is the usual one
+            packed = self._files[name].get(name)
         assert isinstance(packed, PackedTensor)
         if packed.size > self._most:
             raise ValueError(
@@ -103,18 +104,17 @@ class _Source:
             )
         return packed
 
-    def dense(self, name: str, dtype: torch.dtype | None) -> Tensor:
-        """A tensor, decoded.
+    def dense(self, name: str, packed: PackedTensor, dtype: torch.dtype | None) -> Tensor:
+        """What :meth:`packed` gave, decoded.
 
         Raises:
-            ValueError: It is damaged, or larger than the whole model.
+            ValueError: It is damaged.
         """
-        packed = self.packed(name)
         with reading(f"{self._files[name].path}: {name}", FIX):
             return to_torch(packed).to(dtype)
 
 
-class _AsItIs(ConversionOps):  # type: ignore[misc]
+class _AsItIs(ConversionOps):
     """What transformers wants of a conversion, where there is nothing to convert."""
 
     def convert(self, input_dict: dict[str, Any], *arguments: Any, **others: Any) -> dict[str, Any]:
@@ -123,37 +123,45 @@ class _AsItIs(ConversionOps):  # type: ignore[misc]
         return input_dict
 
 
-class _Reading(WeightConverter):  # type: ignore[misc]
+class _Reading(WeightConverter):
     """Collects names of packed tensors, to be decoded in the conversion's own turn.
 
     So at most the tensors of one parameter are there twice, as bytes and as numbers.
     """
 
-    def __init__(self, source: _Source, *arguments: Any) -> None:
-        super().__init__(*arguments, force_cpu=True)
+    def __init__(
+        self, source: _Source, sources: list[str], targets: list[str], operations: list[Any]
+    ) -> None:
+        super().__init__(sources, targets, operations, force_cpu=True)
         self.source = source
         self.dtype: torch.dtype | None = None
 
     def reader(self, name: str, plain: Any) -> Callable[[], Tensor | None]:
         """What gives a tensor of the files: a packed one, or a plain one that is being read."""
         if name in self.source:
-            return lambda: self.source.dense(name, self.dtype)
-        return plain.result if isinstance(plain, Future) else plain  # type: ignore[no-any-return]
+            return lambda: self.source.dense(name, self.source.packed(name), self.dtype)
+        return plain.result if isinstance(plain, Future) else plain
 
 
 class _Before(_Reading):
     """A conversion of the model's own, such as of a mixture's experts into one tensor."""
 
     def __init__(self, original: WeightConverter, source: _Source) -> None:
-        patterns = original._original_source_patterns, original._original_target_patterns
-        super().__init__(source, *map(list, patterns), original.operations)
+        super().__init__(
+            source,
+            list(original._original_source_patterns),
+            list(original._original_target_patterns),
+            original.operations,
+        )
         self.scope_prefix = original.scope_prefix
         self.base_model_prefix = original.base_model_prefix
         self.original = original
 
-    def add_tensor(self, target_key: str, source_key: str, source_pattern: str, future: Any) -> None:
+    def add_tensor(
+        self, target_key: str, source_key: str, source_pattern: str, future: Any
+    ) -> None:
         """Collect a tensor."""
-        reader = self.reader(source_key, future)
+        reader: Any = self.reader(source_key, future)
         super().add_tensor(target_key, source_key, source_pattern, reader)
 
 
@@ -170,23 +178,34 @@ class _Single(_Reading):
         self._was_used = True
         return source_key, _EVERY
 
-    def add_tensor(self, target_key: str, source_key: str, source_pattern: str, future: Any) -> None:
+    def add_tensor(
+        self, target_key: str, source_key: str, source_pattern: str, future: Any
+    ) -> None:
         """Collect a tensor; where two are of one parameter, it is the first."""
         del target_key, source_pattern
         if self.read is None:
             self.name, self.read = source_key, self.reader(source_key, future)
 
-    def convert(self, layer_name: str, model: Any = None, **others: Any) -> dict[str, Any]:
+    def convert(
+        self,
+        layer_name: str,
+        model: Any = None,
+        config: Any = None,
+        hf_quantizer: Any = None,
+        loading_info: Any = None,
+    ) -> dict[str, Any]:
         """The parameter."""
-        del others
+        del config, hf_quantizer, loading_info
         assert self.read is not None
         if self.name not in self.source:
             return {layer_name: self.read()}
         packed, left = self.source.packed(self.name), _left.get()
         if packed.shape == model.get_parameter_or_buffer(layer_name).shape:
             if left is None or not left(layer_name):
-                return {layer_name: self.read()}
-            parameter: Any = nn.Parameter(torch.empty(packed.shape, dtype=self.dtype, device="meta"))
+                return {layer_name: self.source.dense(self.name, packed, self.dtype)}
+            parameter: Any = nn.Parameter(
+                torch.empty(packed.shape, dtype=self.dtype, device="meta")
+            )
             parameter.packed = packed
         else:  # of which transformers says so, or draws it anew where that was asked for
             parameter = torch.empty(packed.shape, device="meta")

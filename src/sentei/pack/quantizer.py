@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
-from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from sentei.messages import short
@@ -53,7 +53,7 @@ class PackedConfig(QuantizationConfigMixin):
         self.version = version
 
 
-class PackedQuantizer(HfQuantizer):  # type: ignore[misc]
+class PackedQuantizer(HfQuantizer):
     """Lets packed tensors be decoded, one by one, where transformers puts weights in their place.
 
     Args:
@@ -66,7 +66,7 @@ class PackedQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def __init__(self, quantization_config: PackedConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
-        self._files: list[File] = []
+        self._paths: tuple[str, ...] = ()
         if not self.pre_quantized:
             raise ValueError(
                 "transformers packs no models: write this one with save_pretrained, and give its "
@@ -84,7 +84,12 @@ class PackedQuantizer(HfQuantizer):  # type: ignore[misc]
         """What stands between the tensors of the files and the model's."""
         from sentei.pack.loading import unpacking  # transformers' loading imports quantisers
 
-        owners = {name: file for file in self._files for name in file.packed}
+        files = [File(Path(path)) for path in self._paths]
+        tensors = (*model.parameters(), *model.buffers())
+        check_numbers(
+            sum(tensor.numel() for tensor in tensors), sum(file.numbers() for file in files)
+        )
+        owners = {name: file for file in files for name in file.packed}
         return unpacking(weight_conversions, owners, model)
 
     def _process_model_before_weight_loading(
@@ -96,12 +101,7 @@ class PackedQuantizer(HfQuantizer):  # type: ignore[misc]
                 "a packed model is not loaded in shards of several processes: unpack it with "
                 "sentei unpack, and load that"
             )
-        self._files = [File(Path(file)) for file in checkpoint_files or ()]
-        tensors = (*model.parameters(), *model.buffers())
-        check_numbers(
-            sum(tensor.numel() for tensor in tensors),
-            sum(file.numbers() for file in self._files),
-        )
+        self._paths = tuple(checkpoint_files or ())
 
     def _process_model_after_weight_loading(
         self, model: PreTrainedModel, **kwargs: Any
@@ -110,7 +110,8 @@ class PackedQuantizer(HfQuantizer):  # type: ignore[misc]
 
         del kwargs
         # Saving turns conversions back: decoding is none of them.
-        model._weight_conversions = as_before(model._weight_conversions)
+        loaded: Any = model
+        loaded._weight_conversions = as_before(loaded._weight_conversions)
         return model
 
     def is_serializable(self) -> bool:

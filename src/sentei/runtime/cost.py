@@ -67,9 +67,7 @@ def choices(weight: Nonzeros, precision: Precision, isa: Isa) -> list[Choice]:
     return layouts(weight, precision, COSTS[isa, precision], ROWS[isa])
 
 
-def layouts(
-    weight: Nonzeros, precision: Precision, cost: Cost, side_by_side: int
-) -> list[Choice]:
+def layouts(weight: Nonzeros, precision: Precision, cost: Cost, side_by_side: int) -> list[Choice]:
     """The same for costs that are given: rows, rows in pieces, blocks."""
     size, (outputs, inputs) = GROUP[precision], weight.shape
     near = inputs * 64 * 4 // size <= CACHE

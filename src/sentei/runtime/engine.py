@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +226,7 @@ def _load(folder: str, *, whole: bool, trust_remote_code: bool) -> PreTrainedMod
     """
     trust: Any = {"trust_remote_code": trust_remote_code}
     family = None if whole else families.find(load_config(folder, **trust).model_type)
-    leaving = nullcontext() if family is None else leaving_packed(partial(is_product, family=family))
-    with leaving:
+    with leaving_packed(lambda name: family is not None and is_product(name, family)):
         model, info = load_named(folder, **trust)
     _check_whole(folder, info)
     return model

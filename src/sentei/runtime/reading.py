@@ -103,6 +103,7 @@ _ACTIVATIONS: Final[Mapping[str, Activation]] = {
 }
 """By name of the module's class."""
 
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """A model, read."""

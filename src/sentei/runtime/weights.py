@@ -1,4 +1,4 @@
-"""A model's weights as what the engine is made of: arrays, or packed matrices read in their turn."""
+"""A model's weights as what an engine is made of: arrays, or packed matrices."""
 
 from __future__ import annotations
 

@@ -104,9 +104,7 @@ def test_a_matrix_without_weight():
     nothing = Nonzeros.of(np.zeros((8, 5), np.float32))
     for precision in DTYPES:
         for outputs, shared in LAYOUTS:
-            runs = pack(
-                nothing, np.ones(8, np.float32), precision, outputs, shared=shared
-            )
+            runs = pack(nothing, np.ones(8, np.float32), precision, outputs, shared=shared)
             assert not len(runs.groups) and not runs.starts.any() and runs.runs == 8 // outputs
 
 

@@ -28,7 +28,9 @@ def test_two_ways_to_the_same(weight):
     places = np.flatnonzero(weight != 7)  # all, zeros too
     other = Nonzeros.at(weight.shape, places, weight.ravel()[places])
     for one in (found, other):
-        assert one.shape == weight.shape and (dense(one) == weight).all() and (one.values != 0).all()
+        assert (
+            one.shape == weight.shape and (dense(one) == weight).all() and (one.values != 0).all()
+        )
         assert (one.rows == found.rows).all() and (one.columns == found.columns).all()
         assert (one.counts() == (weight != 0).sum(axis=1)).all()
     order = found.rows.astype(np.int64) * 7 + found.columns
