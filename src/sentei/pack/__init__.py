@@ -16,9 +16,10 @@ from sentei.lazy import lazily
 
 if TYPE_CHECKING:
     from sentei.models.contents import is_packed
+    from sentei.pack.encoding import encode
     from sentei.pack.folder import Packed, TensorRecord, pack, unpack
     from sentei.pack.opened import PackedFolder, open_packed
-    from sentei.pack.tensor import PackedTensor, encode
+    from sentei.pack.tensor import PackedTensor
 
 __all__ = [
     "Packed",
@@ -37,7 +38,7 @@ _FROM = {
     "PackedFolder": "sentei.pack.opened",
     "PackedTensor": "sentei.pack.tensor",
     "TensorRecord": "sentei.pack.folder",
-    "encode": "sentei.pack.tensor",
+    "encode": "sentei.pack.encoding",
     "is_packed": "sentei.models.contents",
     "open_packed": "sentei.pack.opened",
     "pack": "sentei.pack.folder",

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -20,14 +22,14 @@ from sentei.models.contents import PACKED, is_packed, weight_files
 from sentei.models.folder import check_free, copy_around, copy_manifest
 from sentei.models.pretrained import class_named, load_config, make_empty
 from sentei.pack import files, format
+from sentei.pack.encoding import choose_coding, encode
 from sentei.pack.opened import open_packed
-from sentei.pack.tensor import PackedTensor, encode
+from sentei.pack.tensor import PackedTensor
+from sentei.pack.values import to_float32
 from sentei.records import Record
 from sentei.untrusted import read_json, reading
 
-SPARSE: Final = 0.1
-"""Part of a matrix that is zero, at least, for it to be written as sparse."""
-
+Array = npt.NDArray[Any]
 Values = Literal["fp32", "bf16", "fp16", "int8"]
 
 
@@ -132,7 +134,6 @@ def unpack(folder: str | Path, out: str | Path, *, shard: str = "5GB") -> None:
     check_free(out)
     most = _bytes(shard)
     with open_packed(folder) as packed, replacing(out.resolve()) as unfinished:
-        packed.check()
         unfinished.mkdir(parents=True)
         _save(unfinished, ((name, packed.tensor(name)) for name in packed.names), most)
         _go_along(folder, unfinished, None)
@@ -180,15 +181,13 @@ def _packed(
 ) -> tuple[PackedTensor | Tensor, TensorRecord | None]:
     """A tensor packed, where that is asked for and makes it smaller."""
     dtype = files.DTYPES.get(tensor.dtype)
-    if dtype is None or tensor.ndim < 2 or not tensor.numel():
+    if dtype is None or tensor.ndim < 2:
         return tensor, None
-    zeros = tensor.numel() - int(torch.count_nonzero(tensor))
-    sparse = zeros >= SPARSE * tensor.numel()
-    if not sparse and not table:
+    array = files.to_numpy(tensor)
+    coding = choose_coding(array, compress=compress)
+    if coding == "dense" and not table:
         return tensor, None
-    made = encode(
-        name, files.to_numpy(tensor), dtype=dtype, kind=kind, sparse=sparse, compress=compress
-    )
+    made = encode(name, array, dtype=dtype, kind=kind, coding=coding, compress=compress)
     stored = len(format.to_bytes(made))
     if stored >= tensor.nbytes:
         return tensor, None
@@ -200,16 +199,24 @@ def _packed(
         nonzeros=made.nonzeros,
         bytes_before=tensor.nbytes,
         bytes=stored,
-        error=_error(tensor, files.to_torch(made)),
+        error=_error(array.reshape(-1), made),
     )
     return made, record
 
 
-def _error(tensor: Tensor, decoded: Tensor) -> float:
-    known = torch.isfinite(tensor)
-    wide, again = tensor[known].double(), decoded[known].double()
-    whole = float(wide.square().sum())
-    return (float((wide - again).square().sum()) / whole) ** 0.5 if whole else 0.0
+def _error(flat: Array, made: PackedTensor) -> float:
+    """The root of the mean square of what rounding changed, over that of the numbers."""
+    if made.values == made.dtype:
+        return 0.0
+    off = whole = 0.0
+    for where, numbers in made.pieces():
+        before, after = (to_float32(one, made.dtype) for one in (flat[where], numbers))
+        with np.errstate(invalid="ignore"):
+            before, off_here = before.astype(np.float64), after - before.astype(np.float64)
+        finite = np.isfinite(before)
+        off += float(np.square(off_here[finite]).sum())
+        whole += float(np.square(before[finite]).sum())
+    return float((off / whole) ** 0.5) if whole else 0.0
 
 
 def _tensors(sources: list[Path], packed: Any) -> Iterator[Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -51,7 +51,7 @@ def unpacking(
 
     Args:
         conversions: From tensors of a plain model's files to parameters.
-        files: The file of each packed tensor.
+        files: The file of each tensor.
         model: What is loaded.
     """
     source = _Source(files, model)
@@ -69,14 +69,16 @@ def as_before(conversions: Sequence[Any] | None) -> list[Any] | None:
     return [one for one in plain if not isinstance(one, _Single)]
 
 
-def cast_to(converter: Any, dtype: torch.dtype) -> None:
-    """Say what the packed tensors that a conversion collects are cast to."""
+def casts(converter: Any, dtype: torch.dtype) -> bool:
+    """Whether a conversion is one of these, which cast what they have decoded: to that dtype."""
     if isinstance(converter, _Reading):
         converter.dtype = dtype
+        return True
+    return False
 
 
 class _Source:
-    """Packed tensors by their names in the files."""
+    """The tensors of packed files, by their names there."""
 
     def __init__(self, files: Mapping[str, File], model: PreTrainedModel) -> None:
         self._files = files
@@ -85,33 +87,31 @@ class _Source:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Source:
         return self  # transformers copies conversions for each parameter
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def packed(self, name: str) -> PackedTensor:
-        """A tensor, as it is packed.
+    def read(self, name: str) -> PackedTensor | Tensor:
+        """A tensor, as it is written.
 
         Raises:
             ValueError: It is damaged, or larger than the whole model.
         """
         with torch.device("cpu"):  # from_pretrained may be called where another is the usual one
-            packed = self._files[name].get(name)
-        assert isinstance(packed, PackedTensor)
-        if packed.size > self._most:
+            found = self._files[name].get(name)
+        if isinstance(found, PackedTensor) and found.size > self._most:
             raise ValueError(
-                f"{self._files[name].path}: {name} has {packed.size:,} entries, and the model of "
+                f"{self._files[name].path}: {name} has {found.size:,} entries, and the model of "
                 f"config.json {self._most:,}; the files are not of one model"
             )
-        return packed
+        return found
 
-    def dense(self, name: str, packed: PackedTensor, dtype: torch.dtype | None) -> Tensor:
-        """What :meth:`packed` gave, decoded.
+    def dense(self, name: str, written: PackedTensor | Tensor, dtype: torch.dtype | None) -> Tensor:
+        """What :meth:`read` gave, decoded.
 
         Raises:
             ValueError: It is damaged.
         """
+        if isinstance(written, Tensor):
+            return written.to(dtype) if written.is_floating_point() else written
         with reading(f"{self._files[name].path}: {name}", FIX):
-            return to_torch(packed).to(dtype)
+            return to_torch(written).to(dtype)
 
 
 class _AsItIs(ConversionOps):
@@ -124,7 +124,7 @@ class _AsItIs(ConversionOps):
 
 
 class _Reading(WeightConverter):
-    """Collects names of packed tensors, to be decoded in the conversion's own turn.
+    """Collects names of tensors, which are read in the conversion's own turn.
 
     So at most the tensors of one parameter are there twice, as bytes and as numbers.
     """
@@ -135,12 +135,6 @@ class _Reading(WeightConverter):
         super().__init__(sources, targets, operations, force_cpu=True)
         self.source = source
         self.dtype: torch.dtype | None = None
-
-    def reader(self, name: str, plain: Any) -> Callable[[], Tensor | None]:
-        """What gives a tensor of the files: a packed one, or a plain one that is being read."""
-        if name in self.source:
-            return lambda: self.source.dense(name, self.source.packed(name), self.dtype)
-        return plain.result if isinstance(plain, Future) else plain
 
 
 class _Before(_Reading):
@@ -161,8 +155,12 @@ class _Before(_Reading):
         self, target_key: str, source_key: str, source_pattern: str, future: Any
     ) -> None:
         """Collect a tensor."""
-        reader: Any = self.reader(source_key, future)
-        super().add_tensor(target_key, source_key, source_pattern, reader)
+        del future
+        dense: Any = partial(self._dense, source_key)
+        super().add_tensor(target_key, source_key, source_pattern, dense)
+
+    def _dense(self, name: str) -> Tensor:
+        return self.source.dense(name, self.source.read(name), self.dtype)
 
 
 class _Single(_Reading):
@@ -171,7 +169,6 @@ class _Single(_Reading):
     def __init__(self, source: _Source) -> None:
         super().__init__(source, [_EVERY], [""], [_AsItIs()])
         self.name = ""
-        self.read: Callable[[], Tensor | None] | None = None
 
     def rename_source_key(self, source_key: str) -> tuple[str, str | None]:
         """The same name, taken."""
@@ -182,9 +179,8 @@ class _Single(_Reading):
         self, target_key: str, source_key: str, source_pattern: str, future: Any
     ) -> None:
         """Collect a tensor; where two are of one parameter, it is the first."""
-        del target_key, source_pattern
-        if self.read is None:
-            self.name, self.read = source_key, self.reader(source_key, future)
+        del target_key, source_pattern, future
+        self.name = self.name or source_key
 
     def convert(
         self,
@@ -196,18 +192,13 @@ class _Single(_Reading):
     ) -> dict[str, Any]:
         """The parameter."""
         del config, hf_quantizer, loading_info
-        assert self.read is not None
-        if self.name not in self.source:
-            return {layer_name: self.read()}
-        packed, left = self.source.packed(self.name), _left.get()
-        if packed.shape == model.get_parameter_or_buffer(layer_name).shape:
-            if left is None or not left(layer_name):
-                return {layer_name: self.source.dense(self.name, packed, self.dtype)}
-            parameter: Any = nn.Parameter(
-                torch.empty(packed.shape, dtype=self.dtype, device="meta")
-            )
-            parameter.packed = packed
-        else:  # of which transformers says so, or draws it anew where that was asked for
-            parameter = torch.empty(packed.shape, device="meta")
+        written, left = self.source.read(self.name), _left.get()
+        if written.shape != model.get_parameter_or_buffer(layer_name).shape:
+            self.force_cpu = False  # transformers refuses it, or draws it anew if it was told to
+            return {layer_name: torch.empty(written.shape, device="meta")}
+        if left is None or isinstance(written, Tensor) or not left(layer_name):
+            return {layer_name: self.source.dense(self.name, written, self.dtype)}
+        parameter: Any = nn.Parameter(torch.empty(written.shape, dtype=self.dtype, device="meta"))
+        parameter.packed = written
         self.force_cpu = False
         return {layer_name: parameter}

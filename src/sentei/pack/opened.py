@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+import torch
 from torch import Tensor
 
 from sentei.files import expanded
@@ -12,7 +14,6 @@ from sentei.messages import did_you_mean, short
 from sentei.models.contents import is_packed, weight_files
 from sentei.pack import files
 from sentei.pack.tensor import PackedTensor
-from sentei.untrusted import reading
 
 
 def open_packed(folder: str | Path) -> PackedFolder:
@@ -51,12 +52,7 @@ class PackedFolder:
         Raises:
             ValueError: There is none, or it is damaged.
         """
-        file = self._file(name)
-        if out is None or name not in file.packed:
-            found = file.dense(name)
-            return found if out is None else out.copy_(found)
-        with reading(f"{file.path}: {name}", files.FIX):
-            return files.to_torch(self.packed(name), out)
+        return self._file(name).dense(name, out)
 
     def packed(self, name: str) -> PackedTensor:
         """A packed tensor: its mask and its numbers.
@@ -83,8 +79,9 @@ class PackedFolder:
         Raises:
             ValueError: One is damaged.
         """
-        for name in self.names:
-            self._file(name).check(name)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for _ in pool.map(self.tensor, self.names):
+                pass
 
     def close(self) -> None:
         """Let go of the files."""

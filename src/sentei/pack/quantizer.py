@@ -15,11 +15,10 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from sentei.messages import short
 from sentei.models.contents import PACKED
 from sentei.models.pretrained import check_numbers
 from sentei.pack.files import File
-from sentei.pack.format import VERSION
+from sentei.pack.format import check_version
 
 
 def register() -> None:
@@ -43,11 +42,7 @@ class PackedConfig(QuantizationConfigMixin):
     """Once loaded, a model is none of this quantiser: transformers forgets it."""
 
     def __init__(self, version: Any = None, **others: Any) -> None:
-        if version != VERSION or isinstance(version, bool):
-            raise ValueError(
-                f"the model is packed in version {short(version)} of the format, and this Sentei "
-                f"reads {VERSION}; take a Sentei that reads it, or pack the model again"
-            )
+        check_version("the model", version)
         del others
         self.quant_method: Any = PACKED
         self.version = version
@@ -74,22 +69,23 @@ class PackedQuantizer(HfQuantizer):
             )
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
-        """The dtype that a tensor of a file is cast to: a packed one is, once it is decoded."""
-        from sentei.pack.loading import cast_to
+        """What transformers casts a tensor of a file to: None where it is decoded first."""
+        from sentei.pack.loading import casts
 
-        cast_to(converter, dtype)
-        return super().get_new_dtype(converter, param, dtype)
+        return None if casts(converter, dtype) else super().get_new_dtype(converter, param, dtype)
 
     def update_weight_conversions(self, weight_conversions: Any, model: PreTrainedModel) -> Any:
         """What stands between the tensors of the files and the model's."""
         from sentei.pack.loading import unpacking  # transformers' loading imports quantisers
 
+        if not self._paths:  # weights that are given, and no files
+            return weight_conversions
         files = [File(Path(path)) for path in self._paths]
         tensors = (*model.parameters(), *model.buffers())
         check_numbers(
             sum(tensor.numel() for tensor in tensors), sum(file.numbers() for file in files)
         )
-        owners = {name: file for file in files for name in file.packed}
+        owners = {name: file for file in files for name in file.names}
         return unpacking(weight_conversions, owners, model)
 
     def _process_model_before_weight_loading(
