@@ -8,9 +8,11 @@ from sentei.cli import (
     evaluate,
     inspect,
     methods,
+    pack,
     prune,
     report,
     shrink,
+    unpack,
     verify,
 )
 from sentei.cli.app import app, main
@@ -25,8 +27,10 @@ __all__ = [
     "inspect",
     "main",
     "methods",
+    "pack",
     "prune",
     "report",
     "shrink",
+    "unpack",
     "verify",
 ]

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from sentei._version import VERSION
 from sentei.files import expanded, replacing
+from sentei.models.card import mark_packed, mark_unpacked
 from sentei.models.contents import PACKED, is_packed, weight_files
 from sentei.models.folder import check_free, copy_around, copy_manifest
 from sentei.models.pretrained import class_named, load_config, make_empty
@@ -148,6 +150,20 @@ def _go_along(folder: Path, out: Path, quantised: dict[str, Any] | None) -> None
     if quantised is not None:
         config["quantization_config"] = quantised
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if quantised is None:
+        mark_unpacked(out)
+    else:
+        mark_packed(out, _account(quantised))
+
+
+def _account(quantised: dict[str, Any]) -> str:
+    """How a model's numbers are written, in sentences for its card."""
+    return (
+        f"Its weights are packed with Sentei {VERSION}: the numbers of sparse matrices in "
+        f"{quantised['values']}, those of embeddings in {quantised['embeddings']}. After `import "
+        "sentei`, transformers loads them as any others; `sentei unpack` writes a model that loads "
+        "without it."
+    )
 
 
 def _sources(folder: Path) -> list[Path]:
