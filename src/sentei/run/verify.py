@@ -66,10 +66,7 @@ def verify(
         )
     ]
     if is_packed(model):
-        whole = f"{len(sizes)} checksums of {_bytes(model):,} bytes"
-        evidence = "; ".join(damaged[:3]) or whole
-        claim = "every tensor is as it was packed"
-        checks.insert(0, Check(claim=claim, holds=not damaged, evidence=evidence))
+        checks.insert(0, _checksums(model, len(sizes), damaged))
     total, in_files = sum(zeros.values()), list(sizes)
     if loaded is not None:  # a file may hold weights under older names than the model's
         named = dict(loaded.named_parameters())
@@ -134,8 +131,13 @@ def _tensors(model: Path) -> Iterator[tuple[str, Tensor | ValueError]]:
                     yield name, tensors.get_tensor(name)
 
 
-def _bytes(model: Path) -> int:
-    return sum(file.stat().st_size for file in weight_files(model))
+def _checksums(model: Path, tensors: int, damaged: list[str]) -> Check:
+    size = sum(file.stat().st_size for file in weight_files(model))
+    return Check(
+        claim="every tensor is as it was packed",
+        holds=not damaged,
+        evidence="; ".join(damaged[:3]) or f"{tensors} checksums, {size:,} bytes",
+    )
 
 
 def _claims(
