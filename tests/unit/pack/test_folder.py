@@ -110,7 +110,8 @@ def test_what_is_packed_is_what_was_asked_for(sparse, tmp_path):
             error = (after - before[one.name]).norm() / before[one.name].norm()
             assert one.error == pytest.approx(float(error), rel=1e-4) and 0 < error < 0.01
             assert torch.equal(after == 0, before[one.name] == 0)
-            assert one.nonzeros == int(torch.count_nonzero(after))
+            if one.coding == "gaps":
+                assert one.nonzeros == int(torch.count_nonzero(after))
             assert one.shape == tuple(after.shape) and one.bytes_before == after.nbytes
         for name in set(before) - set(forms):
             assert torch.equal(opened.tensor(name), before[name])
