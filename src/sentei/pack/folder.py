@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -100,11 +100,8 @@ def pack(
     folder, out = expanded(folder), expanded(out)
     check_free(out)
     most = _bytes(shard)
-    for option, kind in (("values", values), ("embeddings", embeddings)):
-        if kind not in ("fp32", "bf16", "fp16", "int8"):
-            raise ValueError(f"{option}={kind!r}: it must be fp32, bf16, fp16 or int8")
-    if is_packed(folder):
-        raise ValueError(f"{folder}: it is packed already; unpack it, or take what it was made of")
+    _check_kind("values", values)
+    _check_kind("embeddings", embeddings)
     if compress:
         zstd.package("to compress")
     sources = _sources(folder)
@@ -159,7 +156,14 @@ def _go_along(folder: Path, out: Path, quantised: dict[str, Any] | None) -> None
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def _check_kind(option: str, kind: str) -> None:
+    if kind not in get_args(Values):
+        raise ValueError(f"{option}={kind!r}: it must be fp32, bf16, fp16 or int8")
+
+
 def _sources(folder: Path) -> list[Path]:
+    if is_packed(folder):
+        raise ValueError(f"{folder}: it is packed already; unpack it, or take what it was made of")
     found = weight_files(folder)
     if not found or any(file.suffix != ".safetensors" for file in found):
         raise ValueError(
