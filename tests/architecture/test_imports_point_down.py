@@ -30,6 +30,7 @@ LEVELS = [
     {"pruning", "distill", "report"},
     {"testing"},
     {"models", "integrations"},
+    {"export"},
     {"shrink", "data", "runtime"},
     {"tasks"},
     {"run"},

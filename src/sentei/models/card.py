@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,16 +58,39 @@ def mark_shrunk(folder: Path, account: str) -> None:
         folder: The model's, with the card of the model that it was made of.
         account: What was removed, in Markdown.
     """
+    section = loading(folder) if is_shrunk(folder) else None
+    _mark(folder, "shrunk", f"## Shrunk\n\n{account}", section)
+
+
+def mark_exported(folder: Path, format_: str, precision: str, files: Sequence[str]) -> None:
+    """Say in a card, if there is one, which files hold the model now.
+
+    Args:
+        folder: The model's, with the card of the model that it was made of.
+        format_: What it was exported as.
+        precision: In which it computes.
+        files: The names of the files.
+    """
+    names = ", ".join(f"`{name}`" for name in files)
+    section = (
+        f"## {LOADING}\n\nThe model is in {names}, as {format_} in {precision}. What is said here of "
+        "its quality is of the model that it was exported from."
+    )
+    _mark(folder, format_, "", section)
+
+
+def _mark(folder: Path, tag: str, end: str, section: str | None) -> None:
+    """Give a card one more tag, another section on loading and one more at its end."""
     card = read_card(folder)
     if card is None:
         return
     tags = card.data.get("tags")
     known = map(str, tags) if isinstance(tags, list) else ()
-    card.data["tags"] = list(dict.fromkeys([*known, "sentei", "shrunk"]))
-    section = re.compile(rf"^## {LOADING}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-    if is_shrunk(folder):
-        card.text = section.sub(lambda _: f"{loading(folder)}\n\n", card.text)
-    card.text = f"{card.text.rstrip()}\n\n## Shrunk\n\n{account}\n"
+    card.data["tags"] = list(dict.fromkeys([*known, "sentei", tag]))
+    if section is not None:
+        place = re.compile(rf"^## {LOADING}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+        card.text = place.sub(lambda _: f"{section}\n\n", card.text)
+    card.text = "\n\n".join(filter(None, [card.text.rstrip(), end])) + "\n"
     write_text(folder / CARD, str(card))
 
 
