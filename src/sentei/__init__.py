@@ -14,7 +14,7 @@ from sentei._version import VERSION
 from sentei.lazy import lazily
 
 if TYPE_CHECKING:
-    from sentei import parts, runtime, shrink
+    from sentei import export, pack, parts, runtime, shrink
     from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
     from sentei.messages import SenteiWarning
@@ -51,6 +51,7 @@ __all__ = [
     "__version__",
     "auto",
     "dump",
+    "export",
     "frozen_mask",
     "knowledge_aware",
     "l0",
@@ -61,6 +62,7 @@ __all__ = [
     "mgpp",
     "movement",
     "override",
+    "pack",
     "parts",
     "platon",
     "proximal",
@@ -82,6 +84,7 @@ _FROM = {
     "TeacherCache": "sentei.distill",
     "auto": "sentei.methods.auto",
     "dump": "sentei.serialization",
+    "export": "sentei.export",
     "frozen_mask": "sentei.methods.frozen_mask",
     "knowledge_aware": "sentei.methods.knowledge_aware",
     "l0": "sentei.methods.l0",
@@ -92,6 +95,7 @@ _FROM = {
     "mgpp": "sentei.methods.mgpp",
     "movement": "sentei.methods.movement",
     "override": "sentei.serialization",
+    "pack": "sentei.pack",
     "parts": "sentei.parts",
     "platon": "sentei.methods.platon",
     "proximal": "sentei.methods.proximal",

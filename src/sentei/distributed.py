@@ -42,3 +42,12 @@ def anywhere(flag: bool, device: torch.device) -> bool:
     up = torch.tensor(float(flag), device=device)
     distributed.all_reduce(up, distributed.ReduceOp.MAX)
     return bool(up)
+
+
+def mean_over_ranks_(tensor: torch.Tensor) -> None:
+    """Make a tensor its mean over the processes that train together, in place, in all of them."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(tensor)
+        tensor /= distributed.get_world_size()

@@ -16,6 +16,7 @@ from sentei.parts.masks import Mask, Project
 from sentei.parts.part import Part, parts_of
 from sentei.parts.patterns import Pattern, UnitGroup, Unstructured
 from sentei.parts.penalties import Penalty, ScorePenalty
+from sentei.parts.reconstruction import Reconstruction
 from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import Score
@@ -26,8 +27,8 @@ MOST_STEPS: Final = 10**8
 
 
 class Recipe(Part):
-    """A pruning method, declared: scope, pattern, score, schedule, budget, mask, penalties,
-    teacher.
+    """A pruning method, declared: scope, pattern, score, schedule, budget, mask, reconstruction,
+    penalties, teacher.
     """
 
     method: str = Field(min_length=1)
@@ -50,6 +51,9 @@ class Recipe(Part):
 
     mask: Mask = Project()
     """How a decision reaches the weights."""
+
+    reconstruction: Reconstruction | None = None
+    """How kept weights take over what pruned ones did; None leaves that to training."""
 
     penalties: tuple[Penalty, ...] = ()
     """Terms of the objective on weights, scores and ratios."""

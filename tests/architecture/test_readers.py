@@ -24,6 +24,8 @@ KNOWN = {
     "sentei.manifest": "checksums: bytes that nobody parses",
     "sentei.models.folder": "the text of shrink.json, inside reading()",
     "sentei.models.pretrained": "tensors, inside reading()",
+    "sentei.pack.files": "tensors, inside reading()",
+    "sentei.pack.folder": "tensors, inside reading()",
     "sentei.pruning.checkpoint": "tensors, inside reading()",
     "sentei.run.verify": "tensors, inside reading()",
     "sentei.tasks.pictures": "images, inside reading()",

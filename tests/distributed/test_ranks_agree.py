@@ -54,14 +54,20 @@ def train_heads(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.T
     return {name: mask.clone() for name, mask in pruner.masks.items()}
 
 
-def train(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
+def train_rebuilt(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
+    """As :func:`train`, with reconstruction, to which each rank brings the inputs it has seen."""
+    return train(method, rank, ranks, "reconstruction=least_squares")
+
+
+def train(method: str, rank: int = 0, ranks: int = 1, *settings: str) -> dict[str, torch.Tensor]:
     """Train on this rank's share of every batch; the masks at the end."""
     torch.manual_seed(0)
     model: nn.Module = Network(dtype=torch.float64)
     if ranks > 1:
         model = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    pruner = sentei.Pruner(model, recipe_of(method), total_steps=STEPS, examples=STEPS * 8)
+    recipe = recipe_of(method, *settings)
+    pruner = sentei.Pruner(model, recipe, total_steps=STEPS, examples=STEPS * 8)
     pruner.attach(optimizer)
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
@@ -74,7 +80,11 @@ def train(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]
     return {name: mask.clone() for name, mask in pruner.masks.items()}
 
 
-TRAININGS = {"single weights": train, "heads and neurons": train_heads}
+TRAININGS = {
+    "single weights": train,
+    "heads and neurons": train_heads,
+    "reconstruction": train_rebuilt,
+}
 
 
 def work(rank: int, method: str, units: str, folder: str) -> None:
@@ -90,6 +100,7 @@ def work(rank: int, method: str, units: str, folder: str) -> None:
     [
         *((m, "single weights") for m in ("magnitude", "platon", "mgpp", "movement", "l0", "leap")),
         *((m, "heads and neurons") for m in ("movement", "l0", "leap")),
+        ("magnitude", "reconstruction"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")

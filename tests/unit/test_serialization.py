@@ -55,7 +55,7 @@ def test_dump_is_complete_with_kinds_first():
     data = yaml.safe_load(dump(PLATON))
     assert list(data) == [
         *("method", "scope", "pattern", "score", "schedule", "budget", "mask"),
-        *("penalties", "distill", "dropout"),
+        *("reconstruction", "penalties", "distill", "dropout"),
     ]
     assert data["penalties"] == [] and data["distill"] is None
     assert data["score"] == {

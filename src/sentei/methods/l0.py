@@ -66,6 +66,7 @@ class HardConcrete(Latent):
 
     kind: Literal["hard_concrete"] = "hard_concrete"
     stochastic: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
     memory: ClassVar[tuple[str, ...]] = ("noise",)
     per_unit: ClassVar[tuple[str, ...]] = ("noise",)
 

@@ -73,8 +73,8 @@ def mark_exported(folder: Path, format_: str, precision: str, files: Sequence[st
     """
     names = ", ".join(f"`{name}`" for name in files)
     section = (
-        f"## {LOADING}\n\nThe model is in {names}, as {format_} in {precision}. What is said here of "
-        "its quality is of the model that it was exported from."
+        f"## {LOADING}\n\nThe model is in {names}, as {format_} in {precision}. What is said here "
+        "of its quality is of the model that it was exported from."
     )
     _mark(folder, format_, "", section)
 

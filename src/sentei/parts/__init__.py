@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         push_down_,
     )
     from sentei.parts.progress import Progress
+    from sentei.parts.reconstruction import Inputs, LeastSquares, Reconstruction
     from sentei.parts.schedule import Constant, Cubic, Schedule, Sparsity
     from sentei.parts.scope import Scope, Selection
     from sentei.parts.scores import (
@@ -77,6 +78,7 @@ _MODULES = {
     "penalties": "Penalty ProximalPenalty RatioPenalty ScoreL1 ScorePenalty ScorePush "
     "WeightPenalty push_down_",
     "progress": "Progress",
+    "reconstruction": "Inputs LeastSquares Reconstruction",
     "schedule": "Constant Cubic Schedule Sparsity",
     "scope": "Scope Selection",
     "scores": "Learned Magnitude Memory Score Sensitivity Signal Smoothed SquaredSensitivity "
@@ -98,8 +100,10 @@ __all__ = [
     "Grouped",
     "Head",
     "Hybrid",
+    "Inputs",
     "Latent",
     "Learned",
+    "LeastSquares",
     "Magnitude",
     "Mask",
     "Memory",
@@ -112,6 +116,7 @@ __all__ = [
     "ProximalPenalty",
     "Quota",
     "RatioPenalty",
+    "Reconstruction",
     "Row",
     "Schedule",
     "Scope",

@@ -34,6 +34,9 @@ class Mask(Part):
     """Whether forward passes in training see a random sample of the weights: then it has
     :meth:`draw_` and :meth:`sample_`."""
 
+    exact: ClassVar[bool] = True
+    """Whether kept weights are written as they are, and not scaled."""
+
     @property
     def reads(self) -> tuple[str, ...]:
         """Names of the memory, the score's or its own, that it looks at, weight by weight."""

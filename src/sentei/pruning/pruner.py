@@ -28,6 +28,7 @@ from sentei.pruning import audit, checkpoint, decide, optimizers, ownership
 from sentei.pruning.apply import Weights
 from sentei.pruning.dropout import Dropout
 from sentei.pruning.hooks import Hook
+from sentei.pruning.inputs import LayerInputs, linear_maps
 from sentei.pruning.state import PruningState
 from sentei.pruning.steps import Steps
 from sentei.pruning.summary import summarize
@@ -77,10 +78,13 @@ class Pruner:
         check_type(recipe)
         fitted = recipe.fit(model, total_steps, examples)
         self._model = model
-        self._state = PruningState(fitted, total_steps)
-        self._places = ownership.Places(model, self._state.selected)
+        self._places = ownership.Places(model, fitted.selection.sites)
+        part = fitted.recipe.reconstruction
+        maps = linear_maps(self._places.owners) if part else {}
+        self._inputs = LayerInputs(model, maps, part.inputs) if part else None
+        self._state = PruningState(fitted, total_steps, tuple(maps))
         self._weights = Weights(self._state, self._places)
-        self._steps = Steps(model, self._state, self._weights, self._places)
+        self._steps = Steps(model, self._state, self._weights, self._places, self._inputs)
         self._finished: PruningReport | None = None
         self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
         self._optimizer: ref[Optimizer] | None = None
@@ -206,6 +210,10 @@ class Pruner:
             optimizer.register_step_post_hook(self._steps.after),
             Unseen(self._state.selected[0], lambda: (alive := steps()) is None or alive.seen),
         ]
+        self._hook_model()
+
+    def _hook_model(self) -> None:
+        """Put the hooks on the model that the recipe needs."""
         if self._steps.idle:
             return
         self._hooks += self._weights.attach()
@@ -218,6 +226,9 @@ class Pruner:
         if self._weights.varies:
             training = Hook(self._steps.before_forward)
             self._hooks.append(model.register_forward_pre_hook(training))
+        if self._inputs:
+            self._hooks += self._inputs.attach()
+            self._steps.look_ahead()
 
     def _take_over(self) -> None:
         """Be the one pruner of these weights."""
@@ -237,6 +248,8 @@ class Pruner:
         """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
         self._weights.rest()
         self._dropout.restore()
+        if self._inputs:
+            self._inputs.rest()
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._steps.owner = [], None
@@ -347,6 +360,8 @@ class Pruner:
         self._state.load_dict(state)
         self._weights.forget()
         self._steps.expected_weights = state["weights"]
+        if self.attached:
+            self._steps.look_ahead()
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`state_dict` as one safetensors file; an earlier file there stays whole

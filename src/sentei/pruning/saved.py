@@ -29,6 +29,7 @@ class SavedState(BaseModel):
     memory: dict[str, dict[str, Tensor]]
     units: dict[str, dict[str, Tensor]]
     budget: dict[str, Tensor]
+    inputs: dict[str, dict[str, Tensor]]
 
     @property
     def records(self) -> list[UpdateRecord]:
@@ -129,7 +130,7 @@ def other_tensors(saved: SavedState, state: Mapping[str, Any]) -> str | None:
 
 
 def _flat(state: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    for part in ("masks", "memory", "units", "budget"):
+    for part in ("masks", "memory", "units", "budget", "inputs"):
         yield from _inside((part,), state[part])
 
 

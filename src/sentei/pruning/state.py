@@ -17,6 +17,7 @@ from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.cut import Bracket
+from sentei.pruning.inputs import InputState
 from sentei.pruning.saved import (
     copy_,
     first_difference,
@@ -29,7 +30,7 @@ from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
 
-FORMAT = 6
+FORMAT = 7
 """Of :meth:`PruningState.to_dict`."""
 
 CHECKED = 4096
@@ -111,17 +112,20 @@ class Piece:
 class PruningState:
     """All that one pruning knows besides the weights.
 
-    ``sites`` and ``units`` are empty until :meth:`allocate`. ``scores_changed`` says whether scores
-    may differ from those of the latest decision, whose quotas ``quotas`` are.
+    ``watched`` are the sites whose inputs are observed. ``sites``, ``units`` and ``inputs`` are
+    empty until :meth:`allocate`. ``scores_changed`` says whether scores may differ from those of
+    the latest decision, whose quotas ``quotas`` are.
     """
 
     fitted: Fitted
     total_steps: int
+    watched: Sequence[Site] = ()
     step: int = 0
     pruned: int = 0
     settled: bool = False
     sites: dict[Site, SiteState] = field(default_factory=dict)
     units: list[UnitState] = field(default_factory=list)
+    inputs: dict[Site, InputState] = field(default_factory=dict)
     updates: list[UpdateRecord] = field(default_factory=list)
     brackets: dict[int, Bracket] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
@@ -196,6 +200,8 @@ class PruningState:
                 state.latent, state.gated = weight.clone(), site in gated
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
+        if part := self.recipe.reconstruction:
+            self.inputs = {site: InputState.empty(site, part.inputs) for site in self.watched}
         self.draw(0)
 
     def draw(self, step: int) -> None:
@@ -227,7 +233,7 @@ class PruningState:
 
     def release(self) -> None:
         """Drop the memory."""
-        self.sites, self.units, self._scratch = {}, [], None
+        self.sites, self.units, self.inputs, self._scratch = {}, [], {}, None
 
     def pieces(self, state: SiteState) -> Iterator[Piece]:
         """The pieces in which a site is worked through."""
@@ -321,6 +327,7 @@ class PruningState:
                 if unit.group.pooled
             },
             "budget": self.budget,
+            "inputs": {site.name: observed.tensors for site, observed in self.inputs.items()},
         }
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:

@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 
 from sentei.messages import SenteiWarning
 from sentei.modules import taught
-from sentei.pruning import decide, observe, optimizers
+from sentei.parts.progress import Progress
+from sentei.pruning import decide, observe, optimizers, reconstruct
 from sentei.pruning.apply import Weights
+from sentei.pruning.inputs import LayerInputs
 from sentei.pruning.ownership import Places
 from sentei.pruning.state import PruningState
 
@@ -27,15 +29,22 @@ class Steps:
         state: Of its pruning.
         weights: In its modules.
         places: Where it holds them.
+        inputs: Of its layers, where the recipe observes them.
     """
 
     def __init__(
-        self, model: nn.Module, state: PruningState, weights: Weights, places: Places
+        self,
+        model: nn.Module,
+        state: PruningState,
+        weights: Weights,
+        places: Places,
+        inputs: LayerInputs | None,
     ) -> None:
         self._model = model
         self._state = state
         self._weights = weights
         self._places = places
+        self._inputs = inputs
         self._skipping = False
         self._lr: dict[int, float] = {}
         self._begun: FrameType | None = None
@@ -128,9 +137,29 @@ class Steps:
         if updated:
             if not state.recipe.mask.latent:
                 weights.write(progress, updated=False)  # a held weight is zero when it is ranked
-            decide.decide(state, progress, state.step)
+            self._decide(progress)
         weights.write(progress, updated=updated)
         weights.step_done()
+        self.look_ahead()
+
+    def _decide(self, progress: Progress) -> None:
+        state = self._state
+        if not reconstruct.is_due(state, progress.step):
+            decide.decide(state, progress, progress.step)
+            return
+        wanted = reconstruct.wanted(state)
+        decide.decide(state, progress, progress.step)
+        reconstruct.reconstruct_(state, wanted)
+
+    def look_ahead(self) -> None:
+        """Observe the inputs of layers in the next step, if a decision will want them."""
+        step = self._state.step + 1
+        if self._inputs is None or self.idle:
+            return
+        if reconstruct.is_near(self._state, step):
+            self._inputs.watch(self._state.inputs, step)
+        else:
+            self._inputs.rest()
 
     @torch.no_grad()
     def before_forward(self, module: nn.Module, args: Any) -> None:

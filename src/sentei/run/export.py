@@ -18,12 +18,12 @@ from sentei.messages import counted
 from sentei.models.folder import check_free
 from sentei.models.loading import load_tokenizer, locate_model
 from sentei.models.outputs import Inputs
-from sentei.run.bench import Data, evaluation_data, load
+from sentei.run.bench import CALIBRATION, Data, evaluation_data, load
 from sentei.run.settings import Settings
 from sentei.runtime.bench.workloads import images, sequences, usual_lengths
 
-EXAMPLES: Final = 64
-"""Of the evaluation data, evenly over all: outputs are compared and int8 is calibrated on them."""
+EXAMPLES: Final = 256
+"""Of the evaluation data, evenly over all, that outputs are compared on."""
 
 BATCH: Final = 8
 """Of these in a forward pass, of the lengths that they have."""
@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class Trial:
     """Inputs that a model is tried with, in batches and one by one, and what they are in words."""
 
     batches: Sequence[Inputs]
@@ -80,10 +80,7 @@ def export_folder(
     where, name = locate_model(folder)
     tell(f"Loading {name}")
     module = load(where, trust_remote_code=plan.trust_remote_code)
-    if settings is None:
-        trial = _drawn(module, where, trust_remote_code=plan.trust_remote_code)
-    else:
-        trial = _real(module, evaluation_data(where, module, settings))
+    trial = trial_of(module, where, settings, trust_remote_code=plan.trust_remote_code)
     tell(f"Writing {plan.target.format} {plan.target.precision}")
     return export(
         module,
@@ -98,7 +95,30 @@ def export_folder(
     )
 
 
-def _real(module: PreTrainedModel, data: Data) -> _Trial:
+def trial_of(
+    module: PreTrainedModel,
+    folder: str,
+    settings: Settings | None,
+    *,
+    trust_remote_code: bool = False,
+) -> Trial:
+    """Inputs of a model.
+
+    Args:
+        module: The model.
+        folder: Where it is.
+        settings: Which evaluation data; None draws inputs.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        ValueError: The data cannot be used, or the model has no head for them.
+    """
+    if settings is None:
+        return _drawn(module, folder, trust_remote_code=trust_remote_code)
+    return _real(module, evaluation_data(folder, module, settings))
+
+
+def _real(module: PreTrainedModel, data: Data) -> Trial:
     """Examples of the evaluation data, in batches and one by one."""
     collate = data.corpus.task.collator(data.processor)
     names = data.processor.model_input_names
@@ -113,22 +133,23 @@ def _real(module: PreTrainedModel, data: Data) -> _Trial:
             )
         return inputs
 
-    count = min(EXAMPLES, len(data.features))
-    chosen = data.texts.spread(count)
-    return _Trial(
+    texts, whole = data.texts, len(data.features)
+    count = min(EXAMPLES, whole)
+    chosen = texts.spread(count)
+    return Trial(
         batches=[batch(chosen[at : at + BATCH]) for at in range(0, count, BATCH)],
-        ones=[batch([one]) for one in chosen],
+        ones=[batch([one]) for one in texts.spread(min(CALIBRATION, whole))],
         source=f"{counted(count, 'example')} of {data.corpus.evaluation.source}",
     )
 
 
-def _drawn(module: PreTrainedModel, where: str, *, trust_remote_code: bool) -> _Trial:
+def _drawn(module: PreTrainedModel, where: str, *, trust_remote_code: bool) -> Trial:
     """Noise, or random tokens in sequences of several lengths."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if module.main_input_name == "pixel_values":
             batches = [images(module, None, rows) for rows in (BATCH, 1)]
-            return _Trial(batches, (), "noise")
+            return Trial(batches, (), "noise")
         [longest] = map(int, usual_lengths(module, None))
         names: Sequence[str] = ()
         if Path(where, "tokenizer_config.json").is_file():
@@ -139,7 +160,7 @@ def _drawn(module: PreTrainedModel, where: str, *, trust_remote_code: bool) -> _
             _as_read(module, dict(sequences(module, None, BATCH, length)), names)
             for length in lengths
         ]
-    return _Trial(batches, (), "random tokens")
+    return Trial(batches, (), "random tokens")
 
 
 def _as_read(

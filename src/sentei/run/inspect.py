@@ -12,6 +12,7 @@ from sentei.models.embeddings import embeddings
 from sentei.models.loading import parameter_bytes
 from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Selection
+from sentei.pruning.inputs import observed_bytes
 from sentei.records import Record, SizeRecord, bitmask_bytes
 from sentei.report.facts import size
 from sentei.run.precision import precision
@@ -157,11 +158,13 @@ def _memory(prepared: Prepared) -> MemoryRecord:
     weights = trained = parameter_bytes(prepared.model)
     if prepared.settings.training.freeze_embeddings:
         trained -= sum(weight.nbytes for weight in embeddings(prepared.model).values())
+    part, sites = prepared.recipe.reconstruction, prepared.selection.sites
+    observed = observed_bytes(prepared.model, sites, part.inputs) if part else 0
     return MemoryRecord(
         weights=weights,
         gradients=trained,
         optimizer=2 * trained,
-        pruner=prepared.selection.prunable * prepared.recipe.bytes_per_weight,
+        pruner=prepared.selection.prunable * prepared.recipe.bytes_per_weight + observed,
         teacher=prepared.teacher.bytes if prepared.teacher else 0,
     )
 

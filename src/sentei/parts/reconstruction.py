@@ -1,0 +1,142 @@
+r"""Reconstruction: what kept weights take over from pruned ones, before training goes on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sentei.parts.part import Part
+
+
+class Inputs(Part):
+    """How the inputs of linear maps are observed: by their Gram matrix, the mean of x x^T.
+
+    They are looked at in the steps before a decision only. Padding does not count.
+    """
+
+    steps: int = Field(3, ge=1)
+    """In how many optimizer steps before a decision inputs are observed."""
+
+    tokens: int = Field(512, ge=1)
+    """Tokens looked at in a forward pass, at most: every n-th of its batch."""
+
+    beta: float = Field(0.8, ge=0, lt=1)
+    """Weight of the past: what was observed before earlier decisions counts so much at each."""
+
+    width: int = Field(1536, ge=1)
+    """Inputs whose products are kept, at most. A wider layer is cut into equal blocks, and
+    products between blocks are left out: memory and time grow with this and not with the width."""
+
+    def blocks(self, width: int) -> list[tuple[int, int]]:
+        """The ``(start, stop)`` blocks in which ``width`` inputs are kept."""
+        count = -(-width // self.width)
+        ends = [width * block // count for block in range(count + 1)]
+        return list(pairwise(ends))
+
+
+class Reconstruction(Part):
+    """How kept weights change at a decision, so that a layer does what it did before."""
+
+    axis: ClassVar[str] = "reconstruction"
+
+    inputs: Inputs = Inputs()
+    """How inputs are observed."""
+
+    decisions: int = Field(50, ge=1)
+    """Decisions with a reconstruction in a training, at most, evenly over the schedule's ramp: in
+    short trainings every decision has one. There is none after the ramp."""
+
+    def fits(self, recipe: Any) -> None:
+        """Beside a mask that leaves kept weights as they are, and decisions that change."""
+        if not recipe.mask.exact:
+            raise ValueError(
+                f"reconstruction {self.label} gives kept weights their values, and mask "
+                f"{recipe.mask.label} scales them: use mask: project or straight_through, or "
+                "reconstruction: null"
+            )
+        if recipe.schedule.from_model:
+            raise ValueError(
+                f"reconstruction {self.label} has nothing to do where schedule "
+                f"{recipe.schedule.label} never prunes: use reconstruction: null"
+            )
+
+    def slot(self, ramp: float) -> int:
+        """Which of the ``decisions`` parts of the ramp a place on it is in; the first decision in
+        a part has a reconstruction. -1 before the ramp.
+        """
+        return -1 if ramp < 0 else int(min(ramp, 1.0) * self.decisions)
+
+    @abstractmethod
+    def solve(self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor) -> Tensor:
+        """New weights of a linear map, zero where ``keep`` is False.
+
+        Args:
+            wanted: What it was before the decision (rows, inputs); x is mapped to ``wanted`` x.
+            start: What it is after the decision, of the same shape; zero where ``keep`` is.
+            keep: The mask, of the same shape; True = kept.
+            gram: The mean of x x^T, (inputs, inputs), in the weights' precision or better.
+        """
+
+
+class LeastSquares(Reconstruction):
+    r"""Least squares on the layer's inputs: kept weights make its outputs what they were.
+
+    With W the weights before the decision, M the mask, W0 the weights after it, G the mean of x x^T
+    over the layer's inputs, and d a fraction of G's mean diagonal, each row of the result is the
+
+        argmin over X = X . M of |(W - X) G^(1/2)|^2 + d |X - W0|^2
+
+    by conjugate gradients from W0, all rows at once, with Jacobi's preconditioner. However few the
+    iterations, the squared error of the layer's outputs on what was observed does not grow.
+
+    Optimal brain surgeon on a layer's inputs (Hassibi and Stork 1993; with one Gram matrix a layer
+    as in Frantar and Alistarh 2023, SparseGPT, arXiv 2301.00774), solved again at each decision of
+    gradual pruning.
+    """
+
+    kind: Literal["least_squares"] = "least_squares"
+
+    damping: float = Field(0.01, gt=0)
+    """d, in units of the mean of G's diagonal."""
+
+    iterations: int = Field(8, ge=1)
+    """Of conjugate gradients, at most."""
+
+    tolerance: float = Field(0.01, ge=0)
+    """Iterations end early where the residual has fallen to this fraction; on a CPU only, because
+    other devices would wait for the number."""
+
+    def solve(self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor) -> Tensor:
+        """Conjugate gradients."""
+        diagonal = gram.diagonal()
+        damping = self.damping * diagonal.mean()
+        scale = (diagonal + damping).clamp_min(torch.finfo(gram.dtype).tiny)
+        residual = ((wanted - start) @ gram).mul_(keep)
+        change = torch.zeros_like(residual)
+        ahead = residual / scale
+        direction = ahead.clone()
+        size = (residual * ahead).sum(1, keepdim=True)
+        enough = self.tolerance**2 * size.sum()
+        for _ in range(self.iterations):
+            curved = torch.addmm(direction * damping, direction, gram).mul_(keep)
+            length = _ratio(size, (direction * curved).sum(1, keepdim=True))
+            change.addcmul_(direction, length)
+            residual.addcmul_(curved, length, value=-1)
+            torch.div(residual, scale, out=ahead)
+            smaller = (residual * ahead).sum(1, keepdim=True)
+            if gram.device.type == "cpu" and bool(smaller.sum() <= enough):
+                break
+            direction.mul_(_ratio(smaller, size)).add_(ahead)
+            size = smaller
+        return change.add_(start)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient; 0 where a row has come to its end."""
+    ended = denominator <= 0
+    return (numerator / denominator.masked_fill(ended, 1)).masked_fill_(ended, 0)
