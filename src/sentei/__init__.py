@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentei._version import VERSION
-from sentei.lazy import lazily
+from sentei.lazy import after_import, lazily
 
 if TYPE_CHECKING:
     from sentei import export, pack, parts, runtime, shrink
@@ -109,6 +109,16 @@ _FROM = {
 """Where each public name is defined."""
 
 __getattr__ = lazily(__name__, _FROM)
+
+
+def _load_packed_models() -> None:
+    """Have plain ``from_pretrained`` read what :mod:`sentei.pack` writes."""
+    from sentei.pack.quantizer import register
+
+    register()
+
+
+after_import("transformers.modeling_utils", _load_packed_models)
 
 
 def __dir__() -> list[str]:

@@ -18,12 +18,12 @@ from transformers import AutoModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from sentei.files import expanded, replacing
-from sentei.models.contents import weight_files
+from sentei.models.contents import PACKED, is_packed, weight_files
 from sentei.models.folder import check_free, copy_around, copy_manifest
 from sentei.models.pretrained import class_named, load_config, make_empty
 from sentei.pack import files, format
 from sentei.pack.encoding import choose_coding, encode
-from sentei.pack.opened import METHOD, is_packed, open_packed
+from sentei.pack.opened import open_packed
 from sentei.pack.tensor import PackedTensor
 from sentei.pack.values import to_float32
 from sentei.records import Record
@@ -109,7 +109,7 @@ def pack(
         unfinished.mkdir(parents=True)
         records, plain = _write(_tensors(sources, packed), unfinished, most)
         about = {"version": format.VERSION, "values": values, "embeddings": embeddings}
-        _go_along(folder, unfinished, {"quant_method": METHOD, **about})
+        _go_along(folder, unfinished, {"quant_method": PACKED, **about})
         written = sum(file.stat().st_size for file in weight_files(unfinished))
     return Packed(
         tensors=tuple(records),
@@ -260,7 +260,7 @@ def _save(folder: Path, tensors: Iterator[tuple[str, PackedTensor | Tensor]], mo
     def flush() -> None:
         nonlocal shard, held
         files.write(folder / f"{len(shards)}.safetensors", shard)
-        shards.append({files.stored_name(name, one): one.nbytes for name, one in shard.items()})
+        shards.append({name: one.nbytes for name, one in shard.items()})
         shard, held = {}, 0
 
     for name, tensor in tensors:

@@ -22,9 +22,6 @@ Array = npt.NDArray[Any]
 VERSION: Final = 1
 """Of the format that is written and read."""
 
-SUFFIX: Final = ".sentei"
-"""What the name of a packed tensor has behind it in a file."""
-
 _MAGIC: Final = b"sentei"
 _SUMMED: Final = 40
 """Bytes before what the checksum is of: magic, version, checksum."""
@@ -32,7 +29,9 @@ _SUMMED: Final = 40
 _HEADER: Final = 44
 """Bytes before the header: these, and its length."""
 
-_MOST_HEADER: Final = 1 << 16
+MOST_HEADER: Final = 1 << 16
+"""Bytes of a header, at most."""
+
 _MOST_DIMENSIONS: Final = 16
 _KEYS: Final = {"name", "dtype", "shape", "coding", "values", "nonzeros", "parts"}
 
@@ -96,12 +95,31 @@ def check_version(what: object, version: object) -> None:
         )
 
 
-def _checked(name: str, record: Array) -> PackedTensor:
+def claimed(start: Array) -> tuple[int, ...]:
+    """The shape that a packed tensor's header claims, before the rest is read.
+
+    Args:
+        start: Its bytes, or as many of them as a header may have.
+
+    Raises:
+        ValueError: It is no header of this format.
+    """
+    header, _ = _header(start)
+    shape, _ = _shape(header["shape"], header["dtype"])
+    return shape
+
+
+def _header(record: Array) -> tuple[Any, Array]:
+    """The header, and the bytes behind it."""
     length = int.from_bytes(record[_SUMMED:_HEADER].tobytes(), "little")
-    if length > min(_MOST_HEADER, len(record) - _HEADER):
+    if length > min(MOST_HEADER, len(record) - _HEADER):
         raise ValueError(f"it claims {length:,} bytes")
-    text = record[_HEADER : _HEADER + length].tobytes().decode()
-    header = parse_json(text, "header")
+    text, body = np.split(record[_HEADER:], [length])
+    return parse_json(text.tobytes().decode(), "header"), body
+
+
+def _checked(name: str, record: Array) -> PackedTensor:
+    header, body = _header(record)
     if set(header) != _KEYS:
         raise ValueError(f"its keys are {short(sorted(header), 100)}")
     if header["name"] != name:
@@ -121,7 +139,7 @@ def _checked(name: str, record: Array) -> PackedTensor:
         coding=coding,
         values=values,
         nonzeros=nonzeros,
-        parts=_parts(pairs, record[_HEADER + length :]),
+        parts=_parts(pairs, body),
     )
 
 
