@@ -17,7 +17,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from helpers.kinds import TASKS
-from sentei import cli
+from sentei import cli, pack
 from sentei.models.outputs import outputs
 from sentei.run.export import trial_of
 from sentei.run.options import settings_from
@@ -60,21 +60,23 @@ def test_a_run_is_compared_and_calibrated_on_its_own_data(run):
     assert again.exit_code == 2 and "is not empty" in again.output
 
 
-def test_a_model_of_no_run_is_compared_on_random_tokens(run, tmp_path):
+def test_a_packed_model_of_no_run_is_compared_on_random_tokens(run, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    folder = tmp_path / "alone"
-    shutil.copytree(run / "model", folder)
+    folder = tmp_path / "packed"
+    pack.pack(run / "model", folder, values="fp32", embeddings="fp32", compress=False)
     done = command(folder, "--to", "onnx", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert "Outputs on random tokens: " in done.output and "24 of 24 the same" in done.output
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in config and not config["use_cache"]
     texts = AutoTokenizer.from_pretrained(tmp_path / "out")(["the film was good"])
     session = onnxruntime.InferenceSession(
         tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"]
     )
     assert {one.name for one in session.get_inputs()} == {*texts}
     [logits] = session.run(None, dict(texts))
-    ours = AutoModelForSequenceClassification.from_pretrained(folder)
+    ours = AutoModelForSequenceClassification.from_pretrained(run / "model")
     wanted = outputs(ours.eval(), {name: torch.tensor(one) for name, one in texts.items()})
     torch.testing.assert_close(torch.from_numpy(logits), wanted["logits"], rtol=1e-4, atol=1e-5)
 

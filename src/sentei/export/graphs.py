@@ -1,6 +1,6 @@
 """What of a model becomes a file: all of it, or of one that writes texts from texts its two halves.
 
-The halves have the names and inputs that Optimum reads: the encoder, and a decoder that is shown
+The halves have the names and inputs of Optimum's: the encoder, and a decoder that is shown
 all tokens so far. No graph keeps keys and values between calls.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedModel
@@ -75,8 +75,7 @@ def export(
     """Write a model for another engine, and compare what the two give; both in fp32 on the CPU.
 
     A new folder appears whole or not at all, and not where outputs differ beyond the tolerance.
-    Files have the names that Optimum reads. Any number of sequences of any length goes in. Keys and
-    values are not kept between calls.
+    Any number of sequences of any length goes in; keys and values are not kept between calls.
 
     Args:
         model: The model, sparse, shrunk or neither.
@@ -111,26 +110,26 @@ def export(
     most = TOLERANCES[target.precision] if tolerance is None else tolerance
     with _evaluating(model), uncached(model), replacing(folder.resolve()) as unfinished:
         unfinished.mkdir(parents=True)
-        runs = {
-            graph.name: _write(graph, target, unfinished, _samples(graph, model, samples))
-            for graph in graphs(model, batches[0])
-        }
-        agreement = compare(lambda batch: outputs(model, batch), _whole(runs), batches)
+        run = _whole(_write_all(model, batches[0], samples, target, unfinished))
+        agreement = compare(lambda batch: outputs(model, batch), run, batches)
         _check_near(agreement, most, target)
-        report = ExportReport(
-            sentei=VERSION,
-            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            model=type(model).__name__,
-            format=to,
-            precision=target.precision,
-            files={one.name: one.stat().st_size for one in sorted(unfinished.iterdir())},
-            inputs=source,
-            tolerance=most,
-            agreement=agreement,
-            versions=target.versions(),
-        )
+        facts = _written(model, target, unfinished)
+        report = ExportReport(**facts, inputs=source, tolerance=most, agreement=agreement)
         _surround(model, unfinished, files, report)
     return report
+
+
+def _written(model: PreTrainedModel, target: Target, folder: Path) -> dict[str, Any]:
+    """What a report says of the files that are there."""
+    return {
+        "sentei": VERSION,
+        "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "model": type(model).__name__,
+        "format": target.format,
+        "precision": target.precision,
+        "files": {one.name: one.stat().st_size for one in sorted(folder.iterdir())},
+        "versions": target.versions(),
+    }
 
 
 def _check_model(model: PreTrainedModel) -> None:
@@ -169,6 +168,20 @@ def _samples(
         return decoder_inputs(states["last_hidden_state"], batch)
 
     return lambda: [of(batch) for batch in batches]
+
+
+def _write_all(
+    model: PreTrainedModel,
+    batch: Inputs,
+    samples: Sequence[Inputs],
+    target: Target,
+    folder: Path,
+) -> dict[str, Run]:
+    """Write the graphs of a model, and open what was written."""
+    return {
+        graph.name: _write(graph, target, folder, _samples(graph, model, samples))
+        for graph in graphs(model, batch)
+    }
 
 
 def _write(graph: Graph, target: Target, folder: Path, samples: Callable[[], list[Inputs]]) -> Run:
