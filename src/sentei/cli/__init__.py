@@ -9,9 +9,11 @@ from sentei.cli import (
     export,
     inspect,
     methods,
+    pack,
     prune,
     report,
     shrink,
+    unpack,
     verify,
 )
 from sentei.cli.app import app, main
@@ -27,8 +29,10 @@ __all__ = [
     "inspect",
     "main",
     "methods",
+    "pack",
     "prune",
     "report",
     "shrink",
+    "unpack",
     "verify",
 ]

@@ -99,7 +99,7 @@ def bench(
     )
     with telling(json) as tell:
         report = bench(str(model), plan, settings, tell)
-    place = out or (run.parent if run.is_file() else None)
+    place = out or (run.parent if run.is_file() and model.name == "model" else None)
     _show(report, place, json)
 
 

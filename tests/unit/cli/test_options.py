@@ -81,6 +81,10 @@ OPTIONS = {
     "methods": """
         action name --json
     """,
+    "pack": """
+        --trust-remote-code/--no-trust-remote-code
+        folder --out --values --embeddings --compress/--no-compress --shard --json
+    """,
     "prune": """
         --model --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
@@ -103,6 +107,9 @@ OPTIONS = {
         --trust-remote-code/--no-trust-remote-code
         --text-column --pair-column --encoding --quoting --delimiter --header/--no-header
         folder --out --stock --measure --length --batch --vocabulary --least --json
+    """,
+    "unpack": """
+        folder --out --shard --json
     """,
     "verify": """
         --trust-remote-code/--no-trust-remote-code folder --sparsity --json
