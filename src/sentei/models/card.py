@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -114,6 +114,29 @@ def _tags(card: ModelCard) -> list[str]:
 
 def _section(title: str) -> re.Pattern[str]:
     return re.compile(rf"^## {title}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def mark_exported(folder: Path, format_: str, precision: str, files: Sequence[str]) -> None:
+    """Say in a card, if there is one, which files hold the model now.
+
+    Args:
+        folder: The model's, with the card of the model that it was made of.
+        format_: What it was exported as.
+        precision: In which it computes.
+        files: The names of the files.
+    """
+    mark_unpacked(folder)
+    card = read_card(folder)
+    if card is None:
+        return
+    card.data["tags"] = [*dict.fromkeys([*_tags(card), "sentei", format_])]
+    names = ", ".join(f"`{name}`" for name in files)
+    how = (
+        f"## {LOADING}\n\nThe model is in {names}, as {format_} in {precision}. What is said here "
+        "of its quality is of the model that it was exported from.\n\n"
+    )
+    card.text = f"{_section(LOADING).sub(lambda _: how, card.text).rstrip()}\n"
+    write_text(folder / CARD, str(card))
 
 
 def loading(folder: Path, model_class: str = "AutoModel") -> str:

@@ -6,6 +6,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from sentei.models.card import (
     CARD,
     loading,
+    mark_exported,
     mark_packed,
     mark_shrunk,
     mark_unpacked,
@@ -59,6 +60,19 @@ def test_a_packed_model_says_what_it_needs_and_an_unpacked_one_no_more(tmp_path)
     mark_packed(tmp_path, "In int8.")
     mark_unpacked(tmp_path)
     assert not (tmp_path / CARD).exists()
+
+
+def test_an_exported_model_names_its_files_and_is_packed_no_more(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    sections = ["# m", loading(tmp_path, "AutoModel"), "## Training\n\nLong."]
+    write_card(tmp_path, ModelCardData(tags=["pruning"]), sections)
+    mark_packed(tmp_path, "In int8.")
+    mark_exported(tmp_path, "onnx", "fp32", ["model.onnx"])
+    card = ModelCard.load(tmp_path / CARD)
+    assert card.data.tags == ["pruning", "sentei", "onnx"]
+    assert "The model is in `model.onnx`, as onnx in fp32." in card.text
+    assert "from_pretrained" not in card.text and "In int8." not in card.text
+    assert card.text.endswith("## Training\n\nLong.\n")
 
 
 def test_a_card_of_other_hands_keeps_its_words(tmp_path):
