@@ -22,10 +22,10 @@ from benchmarks import machine
 from benchmarks.measured import markdown
 from sentei.runtime import cost, cpu, library
 from sentei.runtime.cpu import Precision
-from sentei.runtime.encoder import Array
 from sentei.runtime.kernels import product
 from sentei.runtime.kernels.kernel import Call, Slot
 from sentei.runtime.layout import pack
+from sentei.runtime.nonzeros import Nonzeros
 from sentei.runtime.workspace import aligned
 
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
@@ -52,7 +52,9 @@ class Measured:
 class Product:
     """One matrix, packed, with panels to read and to write."""
 
-    def __init__(self, weight: Array, choice: cost.Choice, precision: Precision, code: Any) -> None:
+    def __init__(
+        self, weight: Nonzeros, choice: cost.Choice, precision: Precision, code: Any
+    ) -> None:
         outputs, inputs = weight.shape
         bias = np.zeros(outputs, np.float32)
         self.runs = pack(
@@ -96,7 +98,7 @@ def form(choice: cost.Choice, precision: Precision) -> product.Form:
     )
 
 
-def terms(weight: Array, choice: cost.Choice, precision: Precision) -> dict[str, float]:
+def terms(weight: Nonzeros, choice: cost.Choice, precision: Precision) -> dict[str, float]:
     """How often each cost is paid: groups and sums, as the model counts them."""
     zero = dict.fromkeys(TERMS, 0.0)
     counted = {}
@@ -122,8 +124,8 @@ def measure(isa: cpu.Isa | None, rounds: int) -> list[Measured]:
         code = library.load(functions, target)
         for shape in SHAPES:
             for density in DENSITIES:
-                weight = random.standard_normal(shape).astype(np.float32)
-                weight *= random.random(shape) < density
+                dense = random.standard_normal(shape).astype(np.float32)
+                weight = Nonzeros.of(dense * (random.random(shape) < density))
                 runs = []
                 for choice in cost.choices(weight, precision, target.isa):
                     layout = "blocks" if choice.shared else "pieces" if choice.piece else "rows"

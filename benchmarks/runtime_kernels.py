@@ -23,10 +23,11 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.measured import markdown
 from sentei.runtime import cpu, library, program
-from sentei.runtime.encoder import Array, Embeddings, Encoder, Layer, Linear, Norm
+from sentei.runtime.encoder import Embeddings, Encoder, Layer, Linear, Norm
 from sentei.runtime.ir import INDEX, POINTER, Function
 from sentei.runtime.kernels import product
 from sentei.runtime.lanes import lay_out
+from sentei.runtime.nonzeros import Nonzeros
 from sentei.runtime.packed import Packed
 
 SIZES = {"384": (384, 12, 1536), "768": (768, 12, 3072)}
@@ -144,9 +145,10 @@ class Stages:
         return result
 
 
-def product_cycles(weight: Array, precision: str, kernel: str) -> float:
+def product_cycles(weight: Nonzeros, precision: str, kernel: str) -> float:
     """Of a panel: what the unit that is needed most needs."""
-    kept = weight != 0
+    kept: Any = np.zeros(weight.shape, bool)
+    kept[weight.rows, weight.columns] = True
     if "blocks" in kernel:
         kept = kept.reshape(-1, product.BLOCK, kept.shape[1]).any(axis=1)
     groups = int(np.ceil(kept.sum(axis=1) / product.GROUP[precision]).sum())
@@ -167,7 +169,7 @@ def bounds(model: Encoder, precision: str, stages: list[Stage]) -> None:
     for stage in stages:
         name = stage.kernel
         if name.startswith("product"):
-            stage.cycles = PANELS * product_cycles(next(matrices).weight, precision, name)
+            stage.cycles = PANELS * product_cycles(next(matrices).nonzeros(), precision, name)
         elif name.startswith("attention"):
             width = layer.head_size // (1 if "float" in name else 2)
             per_key = 1 if "float" in name else 2

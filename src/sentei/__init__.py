@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentei._version import VERSION
-from sentei.lazy import lazily
+from sentei.lazy import after_import, lazily
 
 if TYPE_CHECKING:
-    from sentei import pack, parts, runtime, shrink
+    from sentei import export, pack, parts, runtime, shrink
     from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
     from sentei.messages import SenteiWarning
@@ -54,6 +54,7 @@ __all__ = [
     "__version__",
     "auto",
     "dump",
+    "export",
     "frozen_mask",
     "knowledge_aware",
     "l0",
@@ -89,6 +90,7 @@ _FROM = {
     "TeacherCache": "sentei.distill",
     "auto": "sentei.methods.auto",
     "dump": "sentei.serialization",
+    "export": "sentei.export",
     "frozen_mask": "sentei.methods.frozen_mask",
     "knowledge_aware": "sentei.methods.knowledge_aware",
     "l0": "sentei.methods.l0",
@@ -116,6 +118,16 @@ _FROM = {
 """Where each public name is defined."""
 
 __getattr__ = lazily(__name__, _FROM)
+
+
+def _load_packed_models() -> None:
+    """Have plain ``from_pretrained`` read what :mod:`sentei.pack` writes."""
+    from sentei.pack.quantizer import register
+
+    register()
+
+
+after_import("transformers.modeling_utils", _load_packed_models)
 
 
 def __dir__() -> list[str]:

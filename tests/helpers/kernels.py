@@ -15,6 +15,8 @@ from sentei.runtime import library
 from sentei.runtime.cpu import Target, host
 from sentei.runtime.ir import Function
 from sentei.runtime.kernels.kernel import Call, Slot, pair_order
+from sentei.runtime.layout import quantised
+from sentei.runtime.nonzeros import Nonzeros
 
 pytest.importorskip("llvmlite")
 
@@ -95,6 +97,15 @@ def bf16(values: np.ndarray) -> np.ndarray:
 
 def from_bf16(values: np.ndarray) -> np.ndarray:
     return (values.astype(np.uint32) << 16).view(np.float32)
+
+
+def int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A dense matrix with each row as int8, and what one step of it is worth."""
+    nonzeros = Nonzeros.of(weight)
+    numbers, scale = quantised(nonzeros)
+    dense = np.zeros(weight.shape, np.int8)
+    dense[nonzeros.rows, nonzeros.columns] = numbers
+    return dense, scale
 
 
 def in_pairs(rows: np.ndarray) -> np.ndarray:

@@ -46,3 +46,54 @@ def test_a_name_that_is_not_there():
     get = lazily("garden", {"Tree": "garden.trees"})
     with pytest.raises(AttributeError, match=r"^module 'garden' has no attribute 'Tre'$"):
         get("Tre")
+
+
+WAIT = """
+import sys
+from sentei.lazy import after_import
+sys.path.insert(0, sys.argv[1])
+seen = []
+finders = list(sys.meta_path)
+after_import("garden.pond", lambda: seen.append(sys.modules["garden.pond"].DEPTH))
+after_import("desert", lambda: seen.append("desert"))
+import garden.trees
+assert not seen and "garden.pond" not in sys.modules
+import garden.pond
+assert seen == [3]
+import inspect, importlib
+assert "DEPTH = 3" in inspect.getsource(garden.pond)
+importlib.reload(garden.pond)
+after_import("garden.pond", lambda: seen.append("at once"))
+assert seen[-1] == "at once" and "desert" not in seen
+try:
+    import desert
+except ModuleNotFoundError:
+    pass
+assert sys.meta_path == finders and "desert" not in seen
+"""
+
+
+def test_what_waits_for_a_module_of_others(tmp_path):
+    folder = tmp_path / "garden"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "pond.py").write_text("DEPTH = 3\n")
+    (folder / "trees.py").touch()
+    run(WAIT, tmp_path)
+
+
+RAISE = """
+import sys
+from sentei.lazy import after_import
+after_import("json.tool", lambda: 1 / 0)
+try:
+    import json.tool
+except ZeroDivisionError:
+    assert "json.tool" not in sys.modules
+else:
+    raise AssertionError
+"""
+
+
+def test_what_is_called_may_fail():
+    run(RAISE)

@@ -24,6 +24,9 @@ MOST_LAYERS: Final = 400
 MOST_LABELS: Final = 10**5
 """In a config's ``num_labels``, which makes a name of each."""
 
+PACKED: Final = "sentei"
+"""The ``quant_method`` in the config of a packed model, which :mod:`sentei.pack` reads."""
+
 _SETTINGS: Final = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("preprocessor_config.json", "processor_config.json", "modules.json"),
@@ -61,6 +64,22 @@ def check_contents(folder: str | Path) -> None:
             "into the model with sentei.merge_adapter, or remove it"
         )
     weight_files(path)
+
+
+def is_packed(folder: str | Path) -> bool:
+    """Whether a folder's config says that its model is packed; False of a name on the hub.
+
+    Raises:
+        ValueError: The config is damaged.
+    """
+    file = Path(folder, "config.json")
+    return file.is_file() and quant_method(read_json(file)) == PACKED
+
+
+def quant_method(config: Any) -> Any:
+    """The name of what a model is quantised by, as its config says; None where it is by nothing."""
+    quantised = config.get("quantization_config") if isinstance(config, dict) else None
+    return quantised.get("quant_method", quantised) if isinstance(quantised, dict) else quantised
 
 
 def weight_files(folder: str | Path) -> list[Path]:

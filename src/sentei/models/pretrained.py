@@ -18,7 +18,13 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from sentei.messages import did_you_mean, printable, short
-from sentei.models.contents import check_contents, weight_files
+from sentei.models.contents import (
+    PACKED,
+    check_contents,
+    is_packed,
+    quant_method,
+    weight_files,
+)
 from sentei.untrusted import reading
 
 SLACK: Final = 10**8
@@ -90,9 +96,8 @@ def load_config(
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, **changes
         )
-        quantised = getattr(config, "quantization_config", None)
-        if quantised is not None:
-            by = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        by = quant_method({"quantization_config": getattr(config, "quantization_config", None)})
+        if by not in (None, PACKED):
             raise ValueError(
                 f"it is quantised by {short(by)}, and only plain weights are pruned: take the "
                 "model as it was before"
@@ -142,15 +147,29 @@ def check_size(model: PreTrainedModel, folder: str | Path) -> None:
     files = weight_files(folder)
     held = sum(file.stat().st_size for file in files)
     tensors = (*model.parameters(), *model.buffers())
-    numbers = sum(tensor.numel() for tensor in tensors)
-    if held and numbers > held + SLACK:
-        raise ValueError(
-            f"config.json says a model of {numbers:,} numbers, and its files have {held:,} bytes"
-        )
+    if not is_packed(folder):  # whose bytes do not bound the numbers: whatever reads them does
+        check_numbers(sum(tensor.numel() for tensor in tensors), held, "bytes")
     written = sum(len(_names(file)) for file in files if file.suffix == ".safetensors")
     if written and len(tensors) > 4 * written + 100:
         raise ValueError(
             f"config.json says a model of {len(tensors):,} weights, and its files have {written:,}"
+        )
+
+
+def check_numbers(numbers: int, held: int, what: str = "numbers") -> None:
+    """Refuse a model that is far larger than what its files hold.
+
+    Args:
+        numbers: Of the model.
+        held: In the files; 0 where nobody knows.
+        what: Is counted there.
+
+    Raises:
+        ValueError: It is.
+    """
+    if held and numbers > held + SLACK:
+        raise ValueError(
+            f"config.json says a model of {numbers:,} numbers, and its files have {held:,} {what}"
         )
 
 

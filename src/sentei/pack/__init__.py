@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from sentei.lazy import lazily
 
 if TYPE_CHECKING:
+    from sentei.models.contents import is_packed
     from sentei.pack.encoding import encode
     from sentei.pack.folder import Packed, TensorRecord, pack, unpack
-    from sentei.pack.opened import PackedFolder, is_packed, open_packed
+    from sentei.pack.opened import PackedFolder, open_packed
     from sentei.pack.tensor import PackedTensor
 
 __all__ = [
@@ -38,7 +39,7 @@ _FROM = {
     "PackedTensor": "sentei.pack.tensor",
     "TensorRecord": "sentei.pack.folder",
     "encode": "sentei.pack.encoding",
-    "is_packed": "sentei.pack.opened",
+    "is_packed": "sentei.models.contents",
     "open_packed": "sentei.pack.opened",
     "pack": "sentei.pack.folder",
     "unpack": "sentei.pack.folder",

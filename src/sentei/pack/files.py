@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,11 +58,6 @@ _STORED: Final = {
 _TORCH: Final = {name: dtype for dtype, name in DTYPES.items()}
 
 
-def stored_name(name: str, tensor: Tensor | PackedTensor) -> str:
-    """What a tensor is called in a file."""
-    return name + format.SUFFIX if isinstance(tensor, PackedTensor) else name
-
-
 def write(path: Path, tensors: Mapping[str, Tensor | PackedTensor]) -> None:
     """Write a file of packed and plain tensors.
 
@@ -71,10 +67,8 @@ def write(path: Path, tensors: Mapping[str, Tensor | PackedTensor]) -> None:
     """
     held, packed, plain = dict[str, Tensor](), list[str](), dict[str, str]()
     for name, tensor in tensors.items():
-        if name.endswith(format.SUFFIX):
-            raise ValueError(f"{name}: packed tensors alone have names in {format.SUFFIX}")
         if isinstance(tensor, PackedTensor):
-            held[stored_name(name, tensor)] = torch.from_numpy(format.to_bytes(tensor))
+            held[name] = torch.from_numpy(format.to_bytes(tensor))
             packed.append(name)
         else:
             held[name] = tensor.contiguous()
@@ -107,15 +101,33 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path, FIX):
+            if not path.is_file():
+                raise ValueError("it is missing, or no plain file")
             tensors: Any = safe_open(path, framework="pt")
             about = parse_json((tensors.metadata() or {})[_KEY], path)
             format.check_version(path, about["version"])
             self.packed, self._plain = frozenset(about["packed"]), about["plain"]
-            stored = {name + format.SUFFIX for name in self.packed} | set(self._plain)
+            stored = self.packed | set(self._plain)
             if odd := (stored ^ set(tensors.keys())) | (self.packed & set(self._plain)):
                 raise ValueError(f"its list of tensors is not what it holds: {listing(odd, 3)}")
         self._tensors = tensors
         self.names = tuple(sorted(self.packed | set(self._plain)))
+
+    def numbers(self) -> int:
+        """Numbers of all tensors, as their headers claim; no more than those is read.
+
+        Raises:
+            ValueError: A header is damaged.
+        """
+        with reading(self.path, FIX), torch.device("cpu"):
+            return sum(math.prod(self._claimed(name)) for name in self.names)
+
+    def _claimed(self, name: str) -> Sequence[int]:
+        stored = self._tensors.get_slice(name)
+        if name not in self.packed:
+            shape: list[int] = stored.get_shape()
+            return shape
+        return format.claimed(stored[: 2 * format.MOST_HEADER].numpy())
 
     def get(self, name: str) -> PackedTensor | Tensor:
         """A tensor as it is written, its checksum compared; its bytes are the file's.
@@ -125,7 +137,7 @@ class File:
         """
         with reading(self.path, FIX):
             if name in self.packed:
-                record: Tensor = self._tensors.get_tensor(name + format.SUFFIX)
+                record: Tensor = self._tensors.get_tensor(name)
                 return format.from_bytes(name, record.numpy())
             tensor: Tensor = self._tensors.get_tensor(name)
             if checksum(name, tensor) != self._plain[name]:
@@ -146,7 +158,7 @@ class File:
         found = self.get(name)
         if isinstance(found, Tensor):
             return found if out is None else out.copy_(found)
-        with reading(f"{self.path}: {name}", FIX):
+        with reading(self.path, FIX):
             return to_torch(found, out)
 
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from sentei.files import expanded
 from sentei.messages import did_you_mean, short
-from sentei.models.contents import weight_files
+from sentei.models.contents import is_packed, weight_files
 from sentei.pack import files
 from sentei.pack.tensor import PackedTensor
-from sentei.untrusted import read_json
-
-METHOD: Final = "sentei"
-"""What a packed model's config has as its ``quant_method``."""
-
-
-def is_packed(folder: str | Path) -> bool:
-    """Whether a folder's config says that its model is packed."""
-    config = Path(folder, "config.json")
-    if not config.is_file():
-        return False
-    said = read_json(config)
-    return isinstance(said, dict) and _method(said) == METHOD
 
 
 def open_packed(folder: str | Path) -> PackedFolder:
@@ -54,6 +39,8 @@ class PackedFolder:
                 if name in self._files:
                     raise ValueError(f"{path}: {name} is in {self._files[name].path} too")
                 self._files[name] = file
+        if not self._files:
+            raise ValueError(f"{folder}: it holds no weights in safetensors; pack the model again")
         self.names = tuple(self._files)
 
     def tensor(self, name: str, out: Tensor | None = None) -> Tensor:
@@ -120,8 +107,3 @@ class PackedFolder:
                 + did_you_mean(name, self._files)
             )
         return self._files[name]
-
-
-def _method(config: Mapping[str, Any]) -> Any:
-    quantised = config.get("quantization_config")
-    return quantised.get("quant_method") if isinstance(quantised, dict) else None

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from sentei.runtime.cpu import Isa, Precision
-from sentei.runtime.encoder import Array
 from sentei.runtime.kernels.product import BLOCK, GROUP
+from sentei.runtime.nonzeros import Array, Nonzeros
 
 CACHE: Final = 48 << 10
 """Bytes of activations that stay in the nearest cache."""
@@ -60,17 +62,16 @@ class Choice:
     nanoseconds: float
 
 
-def choices(weight: Array, precision: Precision, isa: Isa) -> list[Choice]:
+def choices(weight: Nonzeros, precision: Precision, isa: Isa) -> list[Choice]:
     """The layouts that a matrix can have, with their costs."""
     return layouts(weight, precision, COSTS[isa, precision], ROWS[isa])
 
 
-def layouts(weight: Array, precision: Precision, cost: Cost, side_by_side: int) -> list[Choice]:
+def layouts(weight: Nonzeros, precision: Precision, cost: Cost, side_by_side: int) -> list[Choice]:
     """The same for costs that are given: rows, rows in pieces, blocks."""
     size, (outputs, inputs) = GROUP[precision], weight.shape
-    kept = weight != 0
     near = inputs * 64 * 4 // size <= CACHE
-    groups = _groups(kept.sum(axis=1), size)
+    groups = _groups(weight.counts(), size)
     result = [
         Choice(
             side_by_side,
@@ -81,20 +82,19 @@ def layouts(weight: Array, precision: Precision, cost: Cost, side_by_side: int) 
     ]
     piece = PIECE[precision]
     if not near and inputs > piece:
-        starts = range(0, inputs, piece)
-        groups = sum(_groups(kept[:, at : at + piece].sum(axis=1), size) for at in starts)
-        waiting = outputs * (len(starts) - 1) * cost.wait
-        spent = groups * cost.group + outputs * cost.output + waiting
+        pieces = -(-inputs // piece)
+        counts = np.bincount(weight.rows * pieces + weight.columns // piece)
+        waiting = outputs * (pieces - 1) * cost.wait
+        spent = _groups(counts, size) * cost.group + outputs * cost.output + waiting
         result.append(Choice(side_by_side, False, piece, spent))
-    whole = outputs // BLOCK * BLOCK
-    union = kept[:whole].reshape(-1, BLOCK, inputs).any(axis=1).sum(axis=1)
-    rest = kept[whole:].any(axis=0).sum(keepdims=True)
-    groups = _groups(union, size) + _groups(rest, size)
+    union = np.zeros((-(-outputs // BLOCK), inputs), bool)
+    union[weight.rows // BLOCK, weight.columns] = True
+    groups = _groups(union.sum(axis=1), size)
     spent = groups * BLOCK * cost.shared + outputs * cost.output
     return [*result, Choice(BLOCK, True, None, spent)]
 
 
-def best(weight: Array, precision: Precision, isa: Isa) -> Choice:
+def best(weight: Nonzeros, precision: Precision, isa: Isa) -> Choice:
     """The layout that a matrix is multiplied fastest with."""
     return min(choices(weight, precision, isa), key=lambda choice: choice.nanoseconds)
 

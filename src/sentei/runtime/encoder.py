@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from sentei.runtime.nonzeros import Array as Array
+from sentei.runtime.nonzeros import Nonzeros, Sparse
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
 
@@ -23,7 +24,7 @@ class Linear:
     All arrays here are float32 and contiguous, and may share the model's memory.
     """
 
-    weight: Array
+    weight: Array | Sparse
     """(out, in)"""
 
     bias: Array
@@ -31,6 +32,15 @@ class Linear:
 
     name: str
     """Plain name of the weight in the model."""
+
+    def nonzeros(self) -> Nonzeros:
+        """What is not zero of the weight.
+
+        Raises:
+            Unsupported: It is read only now, and is not finite.
+        """
+        weight = self.weight
+        return Nonzeros.of(weight) if isinstance(weight, np.ndarray) else weight.nonzeros()
 
 
 @dataclass(frozen=True, eq=False)

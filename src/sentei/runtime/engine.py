@@ -12,11 +12,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sentei import families
 from sentei.messages import listing
 from sentei.models.loading import FRESH, load_named, load_tokenizer, locate_model
+from sentei.models.pretrained import load_config
+from sentei.pack.loading import leaving_packed
 from sentei.runtime.encoder import Array
 from sentei.runtime.forward import Built, Fallback, Forward, Options
-from sentei.runtime.reading import base_of, drop_blocks_, prefix_of
+from sentei.runtime.reading import base_of, drop_blocks_, is_product, prefix_of
 from sentei.runtime.texts import Pooling, Prediction, Text, embed, predict, read_pooling
 from sentei.runtime.twin import twin
 
@@ -57,7 +60,7 @@ def compile(
             "the engine under it with sentei.runtime.installation"
         )
     folder, inside = _locate(str(model))
-    loaded = _load(inside, trust_remote_code=trust_remote_code)
+    loaded = _load(inside, whole=fallback is not None, trust_remote_code=trust_remote_code)
     origin = _Origin(folder, inside, trust_remote_code)
     engine = Engine(loaded, options, tokenizer, origin=origin)
     if fallback is None:
@@ -213,9 +216,18 @@ def _locate(name: str) -> tuple[Path, str]:
     return Path(name if Path(name, "modules.json").is_file() else inside), inside
 
 
-def _load(folder: str, *, trust_remote_code: bool) -> PreTrainedModel:
-    """The model of a folder, of the class that its config names, in float32."""
-    model, info = load_named(folder, trust_remote_code=trust_remote_code)
+def _load(folder: str, *, whole: bool, trust_remote_code: bool) -> PreTrainedModel:
+    """The model of a folder, of the class that its config names, in float32.
+
+    Args:
+        folder: The model's.
+        whole: Whether it is to run without the engine too; if not, packed matrices stay packed.
+        trust_remote_code: Whether code that comes with the folder may be run.
+    """
+    trust: Any = {"trust_remote_code": trust_remote_code}
+    family = None if whole else families.find(load_config(folder, **trust).model_type)
+    with leaving_packed(lambda name: family is not None and is_product(name, family)):
+        model, info = load_named(folder, **trust)
     _check_whole(folder, info)
     return model
 

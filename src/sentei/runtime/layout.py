@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 
 from sentei.runtime.cpu import Precision
-from sentei.runtime.encoder import Array
 from sentei.runtime.kernels.product import GROUP, TILE, group_bytes
+from sentei.runtime.nonzeros import Array, Nonzeros
 
 MOST_INPUTS: Final = 8191
 """Inputs of a product: their numbers times 8 are 16 bits wide."""
@@ -64,15 +64,18 @@ def bf16(values: Array) -> Array:
     return rounded
 
 
-def quantised(weight: Array) -> tuple[Array, Array]:
-    """Each row as int8 and what one step of it is worth."""
-    largest = np.abs(weight).max(axis=1, initial=0)
+def quantised(weight: Nonzeros) -> tuple[Array, Array]:
+    """The nonzeros as int8, and what one step of each row is worth."""
+    largest = np.zeros(weight.shape[0], np.float32)
+    first = np.flatnonzero(np.diff(weight.rows, prepend=-1))
+    if len(first):
+        largest[weight.rows[first]] = np.maximum.reduceat(np.abs(weight.values), first)
     scale = np.where(largest > NOTHING, largest / 127, 1).astype(np.float32)
-    return np.rint(weight / scale[:, None]).astype(np.int8), scale
+    return np.rint(weight.values / scale[weight.rows]).astype(np.int8), scale
 
 
 def pack(
-    weight: Array,
+    weight: Nonzeros,
     bias: Array,
     precision: Precision,
     outputs: int,
@@ -83,62 +86,81 @@ def pack(
     """Pack a matrix.
 
     Args:
-        weight: fp32 (out, in).
+        weight: (out, in).
         bias: fp32 (out,).
         precision: Of the weights.
         outputs: Of a run.
         shared: Whether they are neighbours that share their inputs.
         piece: Take so many inputs at a time, tile by tile of 64 outputs; None for all at once.
     """
+    inputs = weight.shape[1]
+    assert inputs <= MOST_INPUTS
     multiple = outputs if piece is None else TILE
-    weight, bias = _filled(weight, multiple), _filled(bias, multiple)
-    assert weight.shape[1] <= MOST_INPUTS
+    total = -(-weight.shape[0] // multiple) * multiple
     numbers, scale, start = _numbers(weight, precision)
-    rows, first = np.arange(len(weight)), np.zeros(len(weight), np.int64)
-    segment = first
-    pieces = 1
-    if piece is not None and piece < weight.shape[1]:
-        pieces = -(-weight.shape[1] // piece)
-        weight, numbers = (_in_pieces(one, piece) for one in (weight, numbers))
-        tile, number, row = np.unravel_index(
-            np.arange(len(weight)), (len(rows) // TILE, pieces, TILE)
+    rows, first = np.arange(total), np.zeros(total, np.int64)
+    row, column, segment, pieces = weight.rows, weight.columns, first, 1
+    if piece is not None and piece < inputs:
+        pieces = -(-inputs // piece)
+        tile, number, place = np.unravel_index(
+            np.arange(total * pieces), (total // TILE, pieces, TILE)
         )
-        rows, first, segment = tile * TILE + row, number * piece, tile * pieces + number
-    kept = weight != 0
-    if shared:
-        union = kept.reshape(-1, outputs, kept.shape[1]).any(axis=1)
-        kept = np.repeat(union, outputs, axis=0)
+        rows, first, segment = tile * TILE + place, number * piece, tile * pieces + number
+        row = (row // TILE * pieces + column // piece) * TILE + row % TILE
+        order = np.argsort(row, kind="stable")
+        row, column, numbers = row[order], column[order], numbers[order]
+    width = outputs if shared else 1
+    lines = _lines(row, column, numbers, len(rows) // width, width)
     size = GROUP[precision]
-    lengths = -(-kept.sum(axis=1) // size)
-    order = np.lexsort((-lengths, segment))  # stable: neighbours of a block stay together
-    longest = lengths[order].reshape(-1, outputs).max(axis=1, initial=0)
+    lengths = -(-lines.counts // size)
+    order = np.lexsort((-lengths, segment[::width]))
+    longest = lengths[order].reshape(-1, outputs // width).max(axis=1, initial=0)
     starts = np.zeros(len(longest) + 1, np.int64)
     np.cumsum(longest, out=starts[1:])
-    rows = rows[order]
+    rows = rows.reshape(-1, width)[order].ravel()
     facts = np.zeros(len(rows), FACTS)
-    facts["row"], facts["bias"] = rows, bias[rows]
-    facts["scale"], facts["start"] = scale[rows], start[rows]
-    index, weights = _slots(kept[order], numbers[order], first[order], starts, outputs, size)
-    if shared:
-        groups = np.concatenate([_flat(weights), _flat(index[:, :1])], axis=1)
-    else:
-        groups = _flat(np.concatenate([weights, index], axis=2))
-    assert groups.shape[1] == group_bytes(precision, outputs, shared=shared)
+    facts["row"], facts["bias"] = rows, _filled(bias, total)[rows]
+    facts["scale"] = _filled(scale, total, 1)[rows]
+    facts["start"] = _filled(start, total)[rows]
+    slots = _slots(lines, order, first[::width][order], starts, outputs // width, size)
+    groups = np.concatenate([_flat(one) for one in slots], axis=1)
+    groups = groups.reshape(int(starts[-1]), group_bytes(precision, outputs, shared=shared))
     return Runs(precision, outputs, shared, pieces, groups, starts, facts)
 
 
-def _in_pieces(matrix: Array, piece: int) -> Array:
-    """Tile by tile, piece by piece: (tiles * pieces * 64, piece)."""
-    missing = -matrix.shape[1] % piece
-    matrix = np.pad(matrix, ((0, 0), (0, missing)))
-    tiles = matrix.reshape(-1, TILE, matrix.shape[1] // piece, piece)
-    return np.ascontiguousarray(tiles.transpose(0, 2, 1, 3)).reshape(-1, piece)
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """Rows, or blocks of rows: the ``counts[i]`` entries of line i are those from ``begin[i]`` on.
+
+    ``columns`` is (entries,), ``numbers`` (entries, rows of a line).
+    """
+
+    counts: Array
+    begin: Array
+    columns: Array
+    numbers: Array
 
 
-def _filled(values: Array, multiple: int) -> Array:
-    """With zeros at the end, up to a multiple."""
-    missing = -len(values) % multiple
-    return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)) if missing else values
+def _lines(row: Array, column: Array, numbers: Array, lines: int, width: int) -> _Lines:
+    """Nonzeros in lines of so many rows; where one of the rows has a zero, it is an entry too."""
+    if width == 1:
+        counts = np.bincount(row, minlength=lines)
+        return _Lines(counts, np.cumsum(counts) - counts, column, numbers[:, None])
+    inputs = int(column.max(initial=0)) + 1
+    union = np.zeros(lines * inputs, bool)
+    place = row // width * inputs + column
+    union[place] = True
+    entry = np.cumsum(union, dtype=np.int32)[place] - 1
+    columns = np.flatnonzero(union) % inputs
+    every = np.zeros((len(columns), width), numbers.dtype)
+    every[entry, row % width] = numbers
+    counts = union.reshape(lines, inputs).sum(axis=1)
+    return _Lines(counts, np.cumsum(counts) - counts, columns, every)
+
+
+def _filled(values: Array, total: int, value: float = 0) -> Array:
+    """So many numbers, with a value at the end."""
+    return np.pad(values, (0, total - len(values)), constant_values=value)
 
 
 def _flat(groups: Array) -> Array:
@@ -146,40 +168,43 @@ def _flat(groups: Array) -> Array:
     return groups.reshape(len(groups), math.prod(groups.shape[1:]))
 
 
-def _numbers(weight: Array, precision: Precision) -> tuple[Array, Array, Array]:
+def _numbers(weight: Nonzeros, precision: Precision) -> tuple[Array, Array, Array]:
     """The weights as they are stored, what a step of each row is worth, what sums begin with."""
-    scale = np.ones(len(weight), np.float32)
-    start = np.zeros(len(weight), np.int32)
+    outputs = weight.shape[0]
+    scale, start = np.ones(outputs, np.float32), np.zeros(outputs, np.int32)
     if precision == "fp32":
-        return weight, scale, start
+        return weight.values, scale, start
     if precision == "bf16":
-        return bf16(weight), scale, start
+        return bf16(weight.values), scale, start
     numbers, scale = quantised(weight)
-    return numbers, scale, -128 * numbers.sum(axis=1, dtype=np.int32)
+    sums = np.bincount(weight.rows, numbers, minlength=outputs)  # float64, and exact
+    return numbers, scale, -128 * sums.astype(np.int32)
 
 
 def _slots(
-    kept: Array, numbers: Array, offset: Array, starts: Array, outputs: int, size: int
+    lines: _Lines, order: Array, offset: Array, starts: Array, lanes: int, size: int
 ) -> tuple[Array, Array]:
-    """Inputs and weights as bytes, (groups, outputs, bytes).
+    """Weights, (groups * lanes, rows of a line, bytes), and inputs, (groups * lanes, bytes).
 
-    Rows are in the runs' order; ``offset`` is the input that each one's first column is.
+    Lines are taken in ``order``, that of the runs, and ``lanes`` of them are a run. Where inputs
+    are taken in pieces, ``offset`` is the first input of each line's.
     """
-    rows = np.arange(len(kept))
-    counts = kept.sum(axis=1)
-    row = np.repeat(rows, counts)
-    flat = np.flatnonzero(kept)
-    input_ = flat - np.repeat(rows * kept.shape[1] - offset, counts)
-    position = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = (starts[rows // outputs] * outputs + rows % outputs) * size
-    slot = np.repeat(first, counts) + position // size * (outputs * size) + position % size
-    total = int(starts[-1])
-    index = np.empty((total, outputs, size), np.uint16)
-    weights = np.zeros((total, outputs, size), numbers.dtype)
+    counts = lines.counts[order]
+    line = np.repeat(np.arange(len(order), dtype=np.int32), counts)
+    position = np.arange(len(line)) - (np.cumsum(counts) - counts)[line]
+    entry = lines.begin[order][line] + position
+    columns = lines.columns[entry]
+    run, lane = np.divmod(np.arange(len(order)), lanes)
+    first = (starts[run] * lanes + lane) * size
+    slot = first[line] + position // size * (lanes * size) + position % size
+    total, width = int(starts[-1]) * lanes, lines.numbers.shape[1]
+    index = np.empty((total, size), np.uint16)
+    weights = np.zeros((total * size, width), lines.numbers.dtype)
     last = offset.copy()  # what empty slots read again
-    last[row] = input_  # the largest: columns rise
+    last[line] = columns  # the largest: columns rise
     run = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    index[:] = 8 * last.reshape(-1, outputs)[run][:, :, None]
-    index.reshape(-1)[slot] = 8 * input_
-    weights.reshape(-1)[slot] = numbers.reshape(-1)[flat]
-    return index.view(np.uint8), weights.view(np.uint8)
+    index[:] = 8 * last.reshape(-1, lanes)[run].reshape(total, 1)
+    index.reshape(-1)[slot] = 8 * columns
+    weights[slot] = lines.numbers[entry]
+    weights = np.ascontiguousarray(weights.reshape(total, size, width).transpose(0, 2, 1))
+    return weights.view(np.uint8), index.view(np.uint8)

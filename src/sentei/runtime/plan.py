@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,18 +63,18 @@ def product(
         precision: Of the weights.
         target: The CPU.
     """
-    weight = np.ascontiguousarray(linear.weight * np.float32(factor))
+    weight = linear.nonzeros().times(factor)
     choice = cost.best(weight, precision, target.isa)
     bias = linear.bias * np.float32(factor)
     runs = pack(weight, bias, precision, choice.outputs, shared=choice.shared, piece=choice.piece)
-    kept = int(np.count_nonzero(weight))
+    kept, size = len(weight.values), math.prod(weight.shape)
     layout = "blocks" if choice.shared else "rows"
-    if kept == weight.size:
+    if kept == size:
         layout = "dense"
     step = Step(
         name=linear.name,
-        shape=(weight.shape[0], weight.shape[1]),
-        density=kept / max(1, weight.size),
+        shape=weight.shape,
+        density=kept / max(1, size),
         layout=layout,
         microseconds=choice.nanoseconds / 1000,
         nbytes=runs.nbytes,

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import MODEL_MAPPING, PreTrainedModel
 from transformers import modeling_outputs as outputs
 from transformers.utils.generic import ModelOutput
 
 from sentei import families
+from sentei.families import Family
+from sentei.pack.loading import packed_of
 from sentei.runtime.encoder import (
     Activation,
     Array,
@@ -29,6 +31,7 @@ from sentei.runtime.encoder import (
     Unsupported,
 )
 from sentei.runtime.packed import Lookup
+from sentei.runtime.weights import PackedWeight, to_array
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,6 @@ _ACTIVATIONS: Final[Mapping[str, Activation]] = {
     "ReLU": "relu",
 }
 """By name of the module's class."""
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +223,13 @@ class _Reader:
         return to_array(parameter, full)
 
     def linear(self, name: str) -> Linear:
-        module = self.module(name, nn.Linear)
-        weight, bias = self.array(name, "weight"), self.array(name, "bias")
+        module, full = self.module(name, nn.Linear), f"{self.prefix}{name}.weight"
+        packed = packed_of(module._parameters.get("weight"))
+        weight = self.array(name, "weight") if packed is None else PackedWeight(packed, full)
+        bias = self.array(name, "bias")
         assert weight is not None
         zeros = np.zeros(module.out_features, np.float32)
-        return Linear(weight, zeros if bias is None else bias, f"{self.prefix}{name}.weight")
+        return Linear(weight, zeros if bias is None else bias, full)
 
     def norm(self, name: str) -> Norm:
         module = self.module(name, nn.LayerNorm)
@@ -245,28 +248,6 @@ class _Reader:
         weight = self.array(name, "weight")
         assert weight is not None
         return weight
-
-
-def to_array(parameter: Tensor, name: str) -> Array:
-    """A tensor of the CPU as a float32 array.
-
-    Raises:
-        Unsupported: It lies elsewhere, is of another type, or is not finite.
-    """
-    if parameter.device.type != "cpu":
-        raise Unsupported(f"{name} is on {parameter.device}: the engine runs on the CPU")
-    if parameter.dtype not in _DTYPES:
-        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-        raise Unsupported(f"{name} is {parameter.dtype}: the engine takes {kinds}")
-    array: Array = parameter.detach().to(torch.float32).contiguous().numpy()
-    # A sum shows what is not finite in one pass; a sum of huge numbers may overflow as well.
-    with np.errstate(all="ignore"):
-        suspicious = not np.isfinite(array.sum())
-    if suspicious and not np.isfinite(array).all():
-        raise Unsupported(
-            f"{name} holds NaN or infinity: the training has diverged; go back to a checkpoint"
-        )
-    return array
 
 
 def _blocks(base: PreTrainedModel) -> list[tuple[str, dict[str, str]]]:
@@ -356,6 +337,13 @@ def _lookup(base: PreTrainedModel, names: Names) -> Lookup:
     tables: list[Any] = [base.get_submodule(name) for name in _tables(names)]
     padding = getattr(base.embeddings, "padding_idx", None)
     return Lookup(tuple(table.weight.shape[0] for table in tables), padding)
+
+
+def is_product(name: str, family: Family) -> bool:
+    """Whether a parameter of a model, by its name, is a matrix that the engine multiplies with."""
+    module, _, leaf = name.rpartition(".")
+    place = family.locate(module)
+    return leaf == "weight" and place is not None and place.role is not None
 
 
 def drop_blocks_(base: PreTrainedModel) -> None:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.machine import RESULTS
 
 from sentei.runtime import cost
+from sentei.runtime.nonzeros import Nonzeros
 
 
 def test_costs_are_the_measured_ones():
@@ -23,8 +24,9 @@ def test_what_is_chosen(isa, precision):
     weight = rng.standard_normal((768, 768)).astype(np.float32)
     single = weight * (rng.random(weight.shape) < 0.1)
     blocks = weight * np.repeat(rng.random((192, 768)) < 0.1, 4, axis=0)
+    dense, single, blocks = map(Nonzeros.of, (weight, single, blocks))
     few = isa == "generic"  # whose registers are too few for what blocks share
-    assert cost.best(weight, precision, isa).shared or few, "dense is blocks of all inputs"
+    assert cost.best(dense, precision, isa).shared or few, "dense is blocks of all inputs"
     assert not cost.best(single, precision, isa).shared
     assert cost.best(blocks, precision, isa).shared or few
     by_layout = cost.choices(single, precision, isa)
@@ -33,5 +35,5 @@ def test_what_is_chosen(isa, precision):
 
 
 def test_nothing_costs_next_to_nothing():
-    choice = cost.best(np.zeros((5, 64), np.float32), "int8", "avx512")
+    choice = cost.best(Nonzeros.of(np.zeros((5, 64), np.float32)), "int8", "avx512")
     assert choice.nanoseconds < 100

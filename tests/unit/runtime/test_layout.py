@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.kernels import bf16, from_bf16
+from helpers.kernels import bf16, from_bf16, int8
 from sentei.runtime import layout
 from sentei.runtime.kernels.product import BLOCK, GROUP, TILE
-from sentei.runtime.layout import Runs, pack, quantised
+from sentei.runtime.layout import Runs, pack
+from sentei.runtime.nonzeros import Nonzeros
 
 DTYPES = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
 LAYOUTS = ((1, False), (4, False), (BLOCK, True))
@@ -62,12 +63,12 @@ matrices = st.builds(
 @pytest.mark.parametrize("precision", DTYPES)
 def test_unpacked_it_is_the_matrix(precision, outputs, shared, piece, weight):
     bias = np.arange(len(weight), dtype=np.float32)
-    runs = pack(weight, bias, precision, outputs, shared=shared, piece=piece)
+    runs = pack(Nonzeros.of(weight), bias, precision, outputs, shared=shared, piece=piece)
     numbers, scale = weight, np.ones(len(weight), np.float32)
     if precision == "bf16":
         numbers = bf16(weight)
     elif precision == "int8":
-        numbers, scale = quantised(weight)
+        numbers, scale = int8(weight)
     found = unpack(runs, weight.shape[1])
     assert (found[: len(weight)] == numbers).all() and not found[len(weight) :].any()
     multiple = outputs if piece is None else TILE
@@ -100,12 +101,10 @@ def check_pieces(runs: Runs, piece: int) -> None:
 
 
 def test_a_matrix_without_weight():
+    nothing = Nonzeros.of(np.zeros((8, 5), np.float32))
     for precision in DTYPES:
         for outputs, shared in LAYOUTS:
-            runs = pack(
-                np.zeros((8, 5), np.float32), np.ones(8, np.float32), precision, outputs,
-                shared=shared,
-            )  # fmt: skip
+            runs = pack(nothing, np.ones(8, np.float32), precision, outputs, shared=shared)
             assert not len(runs.groups) and not runs.starts.any() and runs.runs == 8 // outputs
 
 
@@ -113,7 +112,7 @@ def test_int8_rows():
     weight = np.array([[1, -2, 0.5], [0, 0, 0], [1e-44, 0, 3e-44], [3e38, -3e38, 1]], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        numbers, scale = quantised(weight)
+        numbers, scale = int8(weight)
     assert numbers.tolist() == [[64, -127, 32], [0, 0, 0], [0, 0, 0], [127, -127, 0]]
     assert np.isfinite(scale).all() and (scale > 0).all()
     error = np.abs(numbers * scale[:, None].astype(np.float64) - weight)

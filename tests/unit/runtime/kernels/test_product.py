@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from helpers.guarded import SIDES, guarded, zeros
-from helpers.kernels import FORMS, bf16, call, from_bf16, in_pairs, out_of_pairs, targets
+from helpers.kernels import FORMS, bf16, call, from_bf16, in_pairs, int8, out_of_pairs, targets
 from sentei.runtime.kernels.kernel import WIDTHS, Slot, quad_order
 from sentei.runtime.kernels.product import BLOCK, TILE, Form, build
-from sentei.runtime.layout import Runs, pack, quantised
+from sentei.runtime.layout import Runs, pack
+from sentei.runtime.nonzeros import Nonzeros
 
 LAYOUTS = (
     (1, False, None),
@@ -97,7 +98,7 @@ class Case:
     def run(self, parts: int = 1, *, in_place: bool = False) -> np.ndarray:
         form, side = self.form, self.side
         layout = {"shared": form.shared, "piece": self.piece}
-        runs = pack(self.weight, self.bias, form.precision, form.outputs, **layout)
+        runs = pack(Nonzeros.of(self.weight), self.bias, form.precision, form.outputs, **layout)
         runs = guard(runs, side)
         dtype = np.float32 if form.store == "float" else np.uint16
         out = guarded(np.full((self.rows, form.width), 7, dtype), side)
@@ -125,7 +126,7 @@ class Case:
             weight = from_bf16(bf16(self.weight)).astype(np.float64)
             x = from_bf16(bf16(self.x)).astype(np.float64)
         elif self.form.precision == "int8":
-            numbers, scale = quantised(self.weight)
+            numbers, scale = int8(self.weight)
             weight = numbers * scale[:, None].astype(np.float64)
             x = (self.bytes().astype(np.float64) - 128) * self.scale
         total = activated(weight @ x + self.bias[:, None], self.form.activation)
