@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from benchmarks import machine
 from benchmarks.log import Line, Log
 from benchmarks.measured import markdown, percent
@@ -95,7 +97,7 @@ def measure(prepared: Prepared, cell: Line) -> Line:
     }
 
 
-def metrics(prepared: Prepared, model: object) -> dict[str, float]:
+def metrics(prepared: Prepared, model: PreTrainedModel) -> dict[str, float]:
     batch = prepared.settings.training.batch_size
     return evaluate(model, prepared.processor, prepared.corpus, prepared.evaluation, batch)
 

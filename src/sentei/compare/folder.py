@@ -12,7 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from sentei import serialization
 from sentei.compare import plan as plans
 from sentei.compare.plan import Plan
 from sentei.compare.runs import Run, Runs
@@ -73,8 +72,7 @@ def check(runs: Runs) -> None:
             if key not in corpora:
                 corpora[key] = load_corpus(task, training.seed)
             examples = len(corpora[key].train)
-            recipe = planned(serialization.load(settings.recipe), training)
-            recipe = recipe.with_examples(examples)
+            recipe = planned(settings).with_examples(examples)
             if task.one_each:  # else only the run itself knows its steps
                 recipe.check(pruning_steps(examples, training))
             choice = choose_teacher(settings, recipe)

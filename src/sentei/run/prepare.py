@@ -82,7 +82,7 @@ def prepare(settings: Settings) -> Prepared:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
     task, training = settings.task, settings.training
-    recipe = planned(serialization.load(settings.recipe), training)
+    recipe = planned(settings)
     task.check_packages()
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
@@ -108,8 +108,7 @@ def prepare(settings: Settings) -> Prepared:
     names = saved_labels(folder, **trust) if labels else ()
     notes = teachers.assumed_names(settings.model, names, labels) if trained_head else ()
     if not trained_head:
-        _check_head(training, f"--model {settings.model}")
-        notes += (f"--model {settings.model} {task.new_head}",) if task.new_head else ()
+        notes += _new_head(settings)
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)
     try:
         fitted = recipe.fit(model, total, len(train))
@@ -147,13 +146,14 @@ def _config(settings: Settings, folder: str) -> PreTrainedConfig:
     return config
 
 
-def planned(recipe: Recipe, training: Training) -> Recipe:
+def planned(settings: Settings) -> Recipe:
     """The recipe that is pruned with: for no epochs, in one decision without training.
 
     Raises:
-        ValueError: It acts in training, and there is none.
+        ValueError: It acts in training, and there is none; or it is no recipe.
     """
-    return recipe if training.epochs else recipe.at_once()
+    recipe = serialization.load(settings.recipe)
+    return recipe if settings.training.epochs else recipe.at_once()
 
 
 def pruning_steps(features: int, training: Training) -> int:
@@ -183,13 +183,15 @@ def _check_steps(
         )
 
 
-def _check_head(training: Training, model: str) -> None:
-    """Refuse to leave a model with parts that nobody trains."""
+def _new_head(settings: Settings) -> tuple[str, ...]:
+    """What is told of a model that gets a new head, which something must train."""
+    task, training, model = settings.task, settings.training, f"--model {settings.model}"
     if not training.epochs and not training.dense_epochs:
         raise ValueError(
             f"--epochs 0: {model} has no trained head for this task, and nothing would train it; "
             "give a model fine-tuned on it, or --dense-epochs 3 to fine-tune first"
         )
+    return (f"{model} {task.new_head}",) if task.new_head else ()
 
 
 def _check_frozen(training: Training, model: PreTrainedModel, selection: Selection) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from helpers.zoo import ZOO
 import sentei
+from helpers.zoo import ZOO
 from sentei.parts.inputs import Inputs, linear_maps
 from sentei.parts.reconstruction import LeastSquares
 from sentei.parts.scope import Scope

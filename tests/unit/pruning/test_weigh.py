@@ -65,7 +65,7 @@ def test_a_score_and_a_reconstruction_look_together():
 @pytest.mark.parametrize("name", ["steps", "tokens", "beta", "width"])
 def test_a_score_and_a_reconstruction_that_look_otherwise_are_refused(name):
     value = {"steps": 5, "tokens": 64, "beta": 0.5, "width": 100}[name]
-    with pytest.raises(ValueError, match=rf"score\.inputs\.{name}=.* is not reconstruction\.inputs"):
+    with pytest.raises(ValueError, match=rf"score\.inputs\.{name}=.* is not reconstruction\."):
         serialization.override(
             find("wanda").build(0.8),
             ["reconstruction=least_squares", f"reconstruction.inputs.{name}={value}"],
