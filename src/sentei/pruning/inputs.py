@@ -17,7 +17,7 @@ from sentei.parts.reconstruction import Inputs
 from sentei.parts.site import Site
 from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
-from sentei.tensors import score_dtype
+from sentei.tensors import multiplies_bf16, score_dtype
 
 MASKS = ("attention_mask", "decoder_attention_mask")
 """Arguments of a model that tell tokens from padding; the second those of a decoder."""
@@ -175,18 +175,21 @@ class LayerInputs:
         rows = x.detach().reshape(-1, x.shape[-1])
         stride = max(-(-rows.shape[0] // self._inputs.tokens), 1) | 1
         some = slice(self._step % stride, None, stride)  # odd: no place in a sequence is favoured
-        rows = rows[some].to(state.tokens.dtype)
+        rows = rows[some]
         if counts is None:
             state.tokens += rows.shape[0]
         else:
-            counted = counts.reshape(-1)[some].to(rows)
+            counted = counts.reshape(-1)[some]
             rows = rows * counted[:, None]
             state.tokens += counted.sum()
-        blocks = self._inputs.blocks(rows.shape[1])
+        dtype = state.tokens.dtype
+        if dtype == torch.float32 and multiplies_bf16(rows.device):
+            dtype = torch.bfloat16
+        rows, blocks = rows.to(dtype), self._inputs.blocks(rows.shape[1])
         with torch.autocast(rows.device.type, enabled=False):
             for (start, stop), gram in zip(blocks, state.gram, strict=True):
                 block = rows[:, start:stop]
-                gram.addmm_(block.T, block)
+                gram += block.T @ block
 
     def _counts(self, site: Site, x: Tensor) -> Tensor | None:
         """For each input 1 or 0, where padding is known."""

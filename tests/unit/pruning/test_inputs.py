@@ -57,7 +57,7 @@ def test_every_forward_pass_of_training_counts_once(checkpoints):
     gram, tokens = observed(states["first.weight"])
     rows = x.detach().reshape(-1, 6)
     assert tokens == 12
-    torch.testing.assert_close(gram, 2 * rows.T @ rows)
+    torch.testing.assert_close(gram, 2 * rows.T @ rows, rtol=0.02, atol=0.02)
     watched.rest()
     model(x)
     assert observed(states["first.weight"])[1] == 12
@@ -83,7 +83,7 @@ def test_padding_does_not_count(by_name, dtype):
     gram, tokens = observed(states["first.weight"])
     rows = x.reshape(-1, 6)[[0, 1, 3]]
     assert tokens == 3
-    torch.testing.assert_close(gram, rows.T @ rows)
+    torch.testing.assert_close(gram, rows.T @ rows, rtol=0.02, atol=0.02)
     model(x)  # the mask was that of the pass before
     assert observed(states["first.weight"])[1] == 9
 
