@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from sentei.methods.method import Method
 from sentei.methods.platon import platon
-from sentei.parts import Distillation, Pattern, Scope
+from sentei.parts import Distillation, Pattern, Reconstruction, Scope
 from sentei.recipe import Recipe
 
 
@@ -35,6 +35,7 @@ def auto(
     cooldown: float = 0.4,
     every: int = 10,
     window: int = 10,
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
@@ -51,6 +52,7 @@ def auto(
         cooldown: Fraction of training at the final sparsity, deciding at every step.
         every: Optimizer steps between decisions on the ramp.
         window: Optimizer steps over which sensitivity is averaged before it is folded in.
+        reconstruction: How kept weights take over what pruned ones did; None leaves it to training.
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
@@ -71,7 +73,8 @@ def auto(
         regression="alone",
         required=False,
     )
-    return Recipe(**{**dict(pruning), "method": "auto", "dropout": dropout, "distill": teacher})
+    changes = {"reconstruction": reconstruction, "dropout": dropout, "distill": teacher}
+    return Recipe(**{**dict(pruning), "method": "auto", **changes})
 
 
 METHOD = Method(

@@ -36,7 +36,16 @@ from typing import Literal
 from pydantic import Field
 
 from sentei.methods.method import Method
-from sentei.parts import Distillation, Magnitude, Pattern, Project, Schedule, Scope, Uniform
+from sentei.parts import (
+    Distillation,
+    Magnitude,
+    Pattern,
+    Project,
+    Reconstruction,
+    Schedule,
+    Scope,
+    Uniform,
+)
 from sentei.recipe import Recipe
 
 
@@ -107,6 +116,7 @@ def knowledge_aware(
     relative: bool = True,
     padding: bool = False,
     teacher_dropout: bool = False,
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
@@ -127,6 +137,7 @@ def knowledge_aware(
         relative: Divide each layer's error by the mean square of the teacher's there.
         padding: Whether padding counts in those means, as in the authors' code.
         teacher_dropout: Leave the teacher's dropout on, as in the authors' code.
+        reconstruction: How kept weights take over what pruned ones did; None leaves it to training.
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
@@ -139,6 +150,7 @@ def knowledge_aware(
         schedule=Stages(sparsity=sparsity, stages=stages, warmup=warmup, cooldown=cooldown),
         budget=Uniform(),
         mask=Project(hold=True),
+        reconstruction=reconstruction,
         distill=Distillation(
             **weights,
             logits_loss=logits_loss,
@@ -159,6 +171,7 @@ PUBLISHED = {
     "logits": 1.0,
     "logits_loss": "cross_entropy",
     "relative": False,
+    "reconstruction": None,
 }
 """The authors'."""
 

@@ -42,6 +42,7 @@ from sentei.parts import (
     Pattern,
     Progress,
     Project,
+    Reconstruction,
     Schedule,
     Scope,
     WeightPenalty,
@@ -193,6 +194,7 @@ def mgpp(
     warmup: float = 0.1,
     cooldown: float = 0.1,
     every: int = 10,
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
@@ -210,6 +212,7 @@ def mgpp(
         warmup: Fraction of training before the first pruning.
         cooldown: Fraction of training at the final sparsity, with the mask held.
         every: Optimizer steps between decisions on the ramp.
+        reconstruction: How kept weights take over what pruned ones did; None leaves it to training.
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
@@ -229,6 +232,7 @@ def mgpp(
         ),
         budget=Global(),
         mask=Project(hold="cooldown"),
+        reconstruction=reconstruction,
         penalties=(
             MixtureGaussian(
                 slab_probability=slab_probability,
@@ -242,9 +246,13 @@ def mgpp(
     )
 
 
+PUBLISHED = {"reconstruction": None}
+"""The authors'."""
+
 METHOD = Method(
     name="mgpp",
     build=mgpp,
     summary="magnitude pruning under a prior that draws small weights to zero",
     paper="Zhang et al., Magnitude pruning with a mixture Gaussian prior, 2024, arXiv 2411.00969",
+    published=PUBLISHED,
 )
