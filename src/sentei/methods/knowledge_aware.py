@@ -17,7 +17,8 @@ defaults, which ask less of a short one, are ours: the student starts as its tea
 fine-tuned in the same run; the first stage ends after a tenth of training and the last leaves three
 tenths to recover; each layer's error is measured by the teacher's own mean square, where that of
 raw attention drowns the rest; and CE_soft, a mean over classes there, is half their sum
-(as KL, with the same gradient), which is the same for two classes and does not vanish for many.
+(as KL, with the same gradient), which is the same for two classes and does not vanish for many; and
+kept weights take over what pruned ones did, at decisions (decision 24).
 
 Cost: 1 byte a weight (the mask); the teacher's forward pass, unless cached, and its activations.
 

@@ -16,7 +16,11 @@ It draws small weights to zero and leaves large ones, and makes what magnitude r
 of itself over the ramp. Zeros may regrow until the ramp ends; then the mask is held and the prior
 is off.
 
-Cost: 1 byte a weight (the mask); one pass over weights and gradients a step, no other state.
+Ours: kept weights take over what pruned ones did, at decisions (decision 24), because the prior
+alone needs a long training to make magnitudes; ``PUBLISHED`` leaves it out.
+
+Cost: 1 byte a weight (the mask), and the products of layers' inputs for what is ours; one pass over
+weights and gradients a step.
 
 Against the authors' code: the prior joins after clipping (their scripts do not clip), and is exact
 under accumulation; as a sigmoid in float32, where theirs overflows. Two codings: PTMGP, the

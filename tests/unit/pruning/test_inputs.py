@@ -10,7 +10,13 @@ from torch.utils.checkpoint import checkpoint
 from helpers.zoo import ZOO
 from sentei.parts.reconstruction import Inputs
 from sentei.parts.scope import Scope
-from sentei.pruning.inputs import InputState, LayerInputs, linear_maps, width_of
+from sentei.pruning.inputs import (
+    InputState,
+    LayerInputs,
+    linear_maps,
+    observed_bytes,
+    width_of,
+)
 from sentei.pruning.ownership import Places
 
 EVERYTHING = Inputs()
@@ -139,3 +145,11 @@ def test_nothing_to_observe_is_said():
     sites = Scope(include=("*weight",)).resolve(model).sites
     with pytest.raises(ValueError, match="none of the prunable weights is the matrix of a linear"):
         linear_maps(Places(model, sites).owners)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_memory_is_what_was_predicted(name):
+    model, inputs = ZOO[name].build(), Inputs(width=10)
+    _, states = watching(model, inputs, Scope())
+    held = sum(gram.nbytes for state in states.values() for gram in state.gram)
+    assert held == observed_bytes(model, Scope().resolve(model).sites, inputs) > 0
