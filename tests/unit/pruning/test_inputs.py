@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -132,12 +134,29 @@ def test_models_of_families(name):
             assert gram.diagonal().sum() > 0
 
 
-def test_replicas_are_refused():
-    model = Two()
-    watching(model)
-    model._is_replica = True
-    with pytest.raises(ValueError, match="DataParallel hides them"):
-        model(torch.ones(1, 6))
+def test_calls_at_once_keep_their_masks_apart():
+    """As DataParallel makes them, a thread each; what is on another device does not count."""
+    model, x = Two(), torch.ones(1, 3, 6)
+    watched, states = watching(model)
+    inside, outside = threading.Barrier(2), threading.Barrier(2)
+
+    class Waiting(nn.Module):
+        def forward(self, x):
+            inside.wait(10)
+            outside.wait(10)
+            return x
+
+    model.first = nn.Sequential(Waiting(), model.first)
+    masks = [torch.tensor([[1, 1, 1]]), torch.tensor([[1, 0, 0]])]
+    threads = [threading.Thread(target=model, args=(x, mask)) for mask in masks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert observed(states["first.weight"])[1] == 4
+    for site in watched._states:
+        watched.observe(site, torch.ones(1, 3, 6, device="meta"))
+    assert observed(states["first.weight"])[1] == 4
 
 
 def test_nothing_to_observe_is_said():

@@ -156,7 +156,7 @@ def test_layers_whose_inputs_are_not_seen_are_named():
 
 @pytest.mark.parametrize(
     ("method", "reason"),
-    zip(REFUSED, ("mask hard_concrete scales them", "never prunes"), strict=True),
+    [*zip(REFUSED, ("mask hard_concrete scales them", "never prunes"), strict=True)],
 )
 def test_where_it_makes_no_sense_it_is_refused(method, reason):
     with pytest.raises(ValueError, match=reason):
