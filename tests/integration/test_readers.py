@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
@@ -29,6 +30,9 @@ from sentei.models.card import mark_shrunk
 from sentei.models.contents import check_contents, weight_files
 from sentei.models.folder import read_manifest, transformer_folder
 from sentei.models.loading import saved_labels
+from sentei.pack import encode
+from sentei.pack.files import File
+from sentei.pack.files import write as write_packed
 from sentei.pruning import checkpoint
 from sentei.records import PruningReport, RunReport, SizeRecord
 from sentei.run.checkpoints import newest_complete, read_seconds
@@ -97,6 +101,13 @@ def config(path: Path) -> None:
     saved_labels(str(path.parent))
 
 
+def packed_weights(path: Path) -> None:
+    """All tensors of a packed file, decoded."""
+    file = File(path)
+    for name in file.names:
+        file.dense(name)
+
+
 def card(folder: Path) -> None:
     """As whoever writes a model beside an old card does."""
     if (folder / "README.md").is_file():
@@ -128,6 +139,7 @@ READERS = {
     ),
     "finished run": ("manifest.json", lambda path: why_unfinished(path.parent)),
     "pooling": ("modules.json", lambda path: read_pooling(path.parent)),
+    "packed weights": ("model.safetensors", packed_weights),
     "config of a model": ("config.json", config),
     "index of weights": (SAFE_WEIGHTS_INDEX_NAME, lambda path: weight_files(path.parent)),
     "manifest of a shrunk model": ("shrink.json", lambda path: read_manifest(path.parent)),
@@ -289,6 +301,10 @@ def sound(tmp_path_factory, tiny_model) -> dict[str, bytes]:
     texts["settings"] = (folder / "run.yaml").read_bytes()
     checkpoint.write({"recipe": {}, "step": 3}, folder / "pruner.safetensors")
     texts["state of a pruner"] = (folder / "pruner.safetensors").read_bytes()
+    weights = torch.eye(40), torch.ones(3)
+    packed = encode("w", weights[0].numpy(), compress=False)
+    write_packed(folder / "packed.safetensors", {"w": packed, "b": weights[1]})
+    texts["packed weights"] = (folder / "packed.safetensors").read_bytes()
     (folder / "whole").mkdir()
     (folder / "whole" / "one").write_text("1")
     manifest.write(folder / "whole")

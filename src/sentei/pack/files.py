@@ -101,6 +101,8 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path, FIX):
+            if not path.is_file():
+                raise ValueError("it is missing, or no plain file")
             tensors: Any = safe_open(path, framework="pt")
             about = parse_json((tensors.metadata() or {})[_KEY], path)
             format.check_version(path, about["version"])
@@ -156,7 +158,7 @@ class File:
         found = self.get(name)
         if isinstance(found, Tensor):
             return found if out is None else out.copy_(found)
-        with reading(f"{self.path}: {name}", FIX):
+        with reading(self.path, FIX):
             return to_torch(found, out)
 
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from sentei._version import VERSION
 from sentei.files import expanded, replacing
+from sentei.models.card import mark_packed, mark_unpacked
 from sentei.models.contents import PACKED, is_packed, weight_files
 from sentei.models.folder import check_free, copy_around, copy_manifest
 from sentei.models.pretrained import class_named, load_config, make_empty
-from sentei.pack import files, format
+from sentei.pack import files, format, zstd
 from sentei.pack.encoding import choose_coding, encode
 from sentei.pack.opened import open_packed
 from sentei.pack.tensor import PackedTensor
@@ -61,6 +63,10 @@ class Packed(Record):
     bytes: int
 
 
+_Done = tuple[PackedTensor | Tensor, TensorRecord | None]
+_Named = tuple[str, _Done]
+
+
 def pack(
     folder: str | Path,
     out: str | Path,
@@ -74,17 +80,20 @@ def pack(
     """Write a model's folder again with small files of weights.
 
     Matrices of which a tenth or more is zero are written as a mask and the numbers that are not,
-    embeddings in few bytes, and all else as it is. All that lies around the model goes along.
+    tables of embeddings in few bytes, and all else as it is. What lies around the model goes along.
 
     Args:
         folder: Of the model, with weights in safetensors.
         out: A new or empty folder.
         values: What the numbers of sparse matrices are written as. Those that have no more bytes
             than it stay what they are.
-        embeddings: The same for embeddings; fp32 leaves dense ones as they are.
+        embeddings: The same for tables of embeddings, sparse or not; fp32 keeps every bit.
         compress: Whether to compress with zstd what that makes smaller.
         shard: Most bytes of a file, such as ``5GB``.
         trust_remote_code: Whether code that comes with the model may be run.
+
+    Returns:
+        What became of each tensor, and of the whole.
 
     Raises:
         ValueError: The folder holds no such model, or numbers that cannot be written as asked.
@@ -93,15 +102,14 @@ def pack(
     folder, out = expanded(folder), expanded(out)
     check_free(out)
     most = _bytes(shard)
-    for option, kind in (("values", values), ("embeddings", embeddings)):
-        if kind not in ("fp32", "bf16", "fp16", "int8"):
-            raise ValueError(f"{option}={kind!r}: it must be fp32, bf16, fp16 or int8")
-    if is_packed(folder):
-        raise ValueError(f"{folder}: it is packed already; unpack it, or take what it was made of")
+    _check_kind("values", values)
+    _check_kind("embeddings", embeddings)
+    if compress:
+        zstd.package("to compress")
     sources = _sources(folder)
     tables = _tables(folder, trust_remote_code=trust_remote_code)
 
-    def packed(name: str, tensor: Tensor) -> tuple[PackedTensor | Tensor, TensorRecord | None]:
+    def packed(name: str, tensor: Tensor) -> _Done:
         kind = embeddings if name in tables else values
         return _packed(name, tensor, kind, table=name in tables, compress=compress)
 
@@ -148,9 +156,30 @@ def _go_along(folder: Path, out: Path, quantised: dict[str, Any] | None) -> None
     if quantised is not None:
         config["quantization_config"] = quantised
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if quantised is None:
+        mark_unpacked(out)
+    else:
+        mark_packed(out, _account(quantised))
+
+
+def _account(quantised: dict[str, Any]) -> str:
+    """How a model's numbers are written, in sentences for its card."""
+    return (
+        f"Its weights are packed with Sentei {VERSION}: the numbers of sparse matrices in "
+        f"{quantised['values']}, those of embeddings in {quantised['embeddings']}. After `import "
+        "sentei`, transformers loads them as any others; `sentei unpack` writes a model that loads "
+        "without it."
+    )
+
+
+def _check_kind(option: str, kind: str) -> None:
+    if kind not in get_args(Values):
+        raise ValueError(f"{option}={kind!r}: it must be fp32, bf16, fp16 or int8")
 
 
 def _sources(folder: Path) -> list[Path]:
+    if is_packed(folder):
+        raise ValueError(f"{folder}: it is packed already; unpack it, or take what it was made of")
     found = weight_files(folder)
     if not found or any(file.suffix != ".safetensors" for file in found):
         raise ValueError(
@@ -161,12 +190,15 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def _tables(folder: Path, *, trust_remote_code: bool) -> set[str]:
-    """The names that a model's embeddings may have in its files."""
     trust: Any = {"trust_remote_code": trust_remote_code}
     config = load_config(folder, **trust)
     named = next(iter(config.architectures or ()), None)
     model_class = class_named(folder, config, named, **trust) if named else AutoModel
-    model = make_empty(model_class, config, **trust)
+    return tables_of(make_empty(model_class, config, **trust))
+
+
+def tables_of(model: PreTrainedModel) -> set[str]:
+    """The names that a model's embeddings may have in its files."""
     found = {
         f"{name}.weight"
         for name, module in model.named_modules()
@@ -176,20 +208,35 @@ def _tables(folder: Path, *, trust_remote_code: bool) -> set[str]:
     return found | {name.removeprefix(prefix) for name in found} | {prefix + name for name in found}
 
 
-def _packed(
+def compact(
     name: str, tensor: Tensor, kind: Values, *, table: bool, compress: bool
-) -> tuple[PackedTensor | Tensor, TensorRecord | None]:
-    """A tensor packed, where that is asked for and makes it smaller."""
+) -> PackedTensor | None:
+    """A tensor packed; None where it stays as it is.
+
+    Args:
+        name: Of the tensor.
+        tensor: On the CPU.
+        kind: What its numbers are written as, at most.
+        table: Whether it is one of embeddings, which are packed without zeros too.
+        compress: Whether to compress with zstd what that makes smaller.
+
+    Raises:
+        ValueError: A number cannot be written so.
+    """
     dtype = files.DTYPES.get(tensor.dtype)
     if dtype is None or tensor.ndim < 2:
-        return tensor, None
+        return None
     array = files.to_numpy(tensor)
     coding = choose_coding(array, compress=compress)
     if coding == "dense" and not table:
-        return tensor, None
+        return None
     made = encode(name, array, dtype=dtype, kind=kind, coding=coding, compress=compress)
-    stored = len(format.to_bytes(made))
-    if stored >= tensor.nbytes:
+    return made if format.size(made) < tensor.nbytes else None
+
+
+def _packed(name: str, tensor: Tensor, kind: Values, *, table: bool, compress: bool) -> _Done:
+    made = compact(name, tensor, kind, table=table, compress=compress)
+    if made is None:
         return tensor, None
     record = TensorRecord(
         name=name,
@@ -198,8 +245,8 @@ def _packed(
         values=made.values,
         nonzeros=made.nonzeros,
         bytes_before=tensor.nbytes,
-        bytes=stored,
-        error=_error(array.reshape(-1), made),
+        bytes=format.size(made),
+        error=_error(files.to_numpy(tensor).reshape(-1), made),
     )
     return made, record
 
@@ -219,25 +266,26 @@ def _error(flat: Array, made: PackedTensor) -> float:
     return float((off / whole) ** 0.5) if whole else 0.0
 
 
-def _tensors(sources: list[Path], packed: Any) -> Iterator[Any]:
+def _tensors(sources: list[Path], work: Callable[[str, Tensor], _Done]) -> Iterator[_Named]:
     """The tensors of files, packed; as many are worked on as there are threads."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
+
+    def one(name: str) -> _Named:
+        with reading(source, files.FIX):
+            tensor: Tensor = opened.get_tensor(name)
+        try:
+            return name, work(name, tensor)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for source in sources:
-            with reading(source, files.FIX), safe_open(source, framework="pt") as opened:
+            with reading(source, files.FIX):
+                opened: Any = safe_open(source, framework="pt")
                 names = list(opened.keys())
-                yield from zip(
-                    names,
-                    pool.map(lambda name: packed(name, opened.get_tensor(name)), names),
-                    strict=True,
-                )
+            yield from pool.map(one, names)
 
 
-def _write(
-    tensors: Iterator[tuple[str, tuple[PackedTensor | Tensor, TensorRecord | None]]],
-    folder: Path,
-    most: int,
-) -> tuple[list[TensorRecord], int]:
+def _write(tensors: Iterator[_Named], folder: Path, most: int) -> tuple[list[TensorRecord], int]:
     records, plain = list[TensorRecord](), 0
 
     def noted() -> Iterator[tuple[str, PackedTensor | Tensor]]:
@@ -260,14 +308,14 @@ def _save(folder: Path, tensors: Iterator[tuple[str, PackedTensor | Tensor]], mo
     def flush() -> None:
         nonlocal shard, held
         files.write(folder / f"{len(shards)}.safetensors", shard)
-        shards.append({name: one.nbytes for name, one in shard.items()})
+        shards.append({name: _size(one) for name, one in shard.items()})
         shard, held = {}, 0
 
     for name, tensor in tensors:
-        if shard and held + tensor.nbytes > most:
+        if shard and held + _size(tensor) > most:
             flush()
         shard[name] = tensor
-        held += tensor.nbytes
+        held += _size(tensor)
     flush()
     if len(shards) == 1:
         (folder / "0.safetensors").rename(folder / SAFE_WEIGHTS_NAME)
@@ -281,6 +329,10 @@ def _save(folder: Path, tensors: Iterator[tuple[str, PackedTensor | Tensor]], mo
     index = {"metadata": {"total_size": total}, "weight_map": where}
     text = json.dumps(index, indent=2) + "\n"
     (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(text, encoding="utf-8")
+
+
+def _size(tensor: PackedTensor | Tensor) -> int:
+    return tensor.nbytes if isinstance(tensor, Tensor) else format.size(tensor)
 
 
 def _bytes(size: str) -> int:

@@ -38,16 +38,7 @@ _KEYS: Final = {"name", "dtype", "shape", "coding", "values", "nonzeros", "parts
 
 def to_bytes(tensor: PackedTensor) -> Array:
     """A packed tensor as one array of bytes."""
-    facts = {
-        "name": tensor.name,
-        "dtype": tensor.dtype,
-        "shape": tensor.shape,
-        "coding": tensor.coding,
-        "values": tensor.values,
-        "nonzeros": tensor.nonzeros,
-        "parts": [[part.size, part.stored.nbytes] for part in tensor.parts],
-    }
-    header = json.dumps(facts, separators=(",", ":")).encode()
+    header = _text(tensor)
     start = np.frombuffer(len(header).to_bytes(4, "little") + header, np.uint8)
     inside = [start, *(part.stored for part in tensor.parts)]
     digest = hashlib.sha256()
@@ -55,6 +46,11 @@ def to_bytes(tensor: PackedTensor) -> Array:
         digest.update(piece.data)
     head = _MAGIC + VERSION.to_bytes(2, "little") + digest.digest()
     return np.concatenate([np.frombuffer(head, np.uint8), *inside])
+
+
+def size(tensor: PackedTensor) -> int:
+    """How many :func:`to_bytes` gives."""
+    return _HEADER + len(_text(tensor)) + tensor.nbytes
 
 
 def from_bytes(name: str, record: Array) -> PackedTensor:
@@ -109,6 +105,20 @@ def claimed(start: Array) -> tuple[int, ...]:
     return shape
 
 
+def _text(tensor: PackedTensor) -> bytes:
+    """The header of a tensor."""
+    facts = {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": tensor.shape,
+        "coding": tensor.coding,
+        "values": tensor.values,
+        "nonzeros": tensor.nonzeros,
+        "parts": [[part.size, part.stored.nbytes] for part in tensor.parts],
+    }
+    return json.dumps(facts, separators=(",", ":")).encode()
+
+
 def _header(record: Array) -> tuple[Any, Array]:
     """The header, and the bytes behind it."""
     length = int.from_bytes(record[_SUMMED:_HEADER].tobytes(), "little")
@@ -128,8 +138,8 @@ def _checked(name: str, record: Array) -> PackedTensor:
     values, coding, nonzeros = header["values"], header["coding"], header["nonzeros"]
     if values not in BYTES or (values != dtype and BYTES[values] >= BYTES[dtype]):
         raise ValueError(f"its values are {short(values)}")
-    pairs = [(_count(size), _count(stored)) for size, stored in header["parts"]]
-    sizes = [size for size, _ in pairs]
+    pairs = [(_count(whole), _count(stored)) for whole, stored in header["parts"]]
+    sizes = [whole for whole, _ in pairs]
     if not sizes or sizes != _sizes(coding, values, shape, _count(nonzeros), sizes[0]):
         raise ValueError(f"its parts are of {short(sizes, 100)} bytes")
     return PackedTensor(
@@ -163,13 +173,13 @@ def _sizes(
     coding: Any, values: str, shape: tuple[int, ...], nonzeros: int, first: int
 ) -> list[int]:
     """The bytes of the parts; of gaps as ``first`` says, where that can be."""
-    size = math.prod(shape)
-    if nonzeros > size or (coding == "dense" and nonzeros != size):
-        raise ValueError(f"it keeps {nonzeros:,} of {size:,} entries")
+    entries = math.prod(shape)
+    if nonzeros > entries or (coding == "dense" and nonzeros != entries):
+        raise ValueError(f"it keeps {nonzeros:,} of {entries:,} entries")
     masks = {
         "dense": [],
-        "bitmask": [-(-size // 8)],
-        "gaps": [min(max(first, nonzeros), nonzeros + size // ESCAPE)],
+        "bitmask": [-(-entries // 8)],
+        "gaps": [min(max(first, nonzeros), nonzeros + entries // ESCAPE)],
     }
     if coding not in masks:
         raise ValueError(f"its coding is {short(coding)}")
@@ -179,10 +189,10 @@ def _sizes(
 
 def _parts(pairs: list[tuple[int, int]], body: Array) -> tuple[Part, ...]:
     parts, start = [], 0
-    for size, stored in pairs:
-        if stored > size:
-            raise ValueError(f"a part of {size:,} bytes is stored in {stored:,}")
-        parts.append(Part(size, body[start : start + stored]))
+    for whole, stored in pairs:
+        if stored > whole:
+            raise ValueError(f"a part of {whole:,} bytes is stored in {stored:,}")
+        parts.append(Part(whole, body[start : start + stored]))
         start += stored
     if start != len(body):
         raise ValueError(f"its parts are {start:,} bytes, and {len(body):,} follow")

@@ -39,6 +39,8 @@ class PackedFolder:
                 if name in self._files:
                     raise ValueError(f"{path}: {name} is in {self._files[name].path} too")
                 self._files[name] = file
+        if not self._files:
+            raise ValueError(f"{folder}: it holds no weights in safetensors; pack the model again")
         self.names = tuple(self._files)
 
     def tensor(self, name: str, out: Tensor | None = None) -> Tensor:

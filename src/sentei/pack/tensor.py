@@ -24,14 +24,17 @@ class Part:
     size: int
     stored: Array
 
-    def bytes(self) -> Array:
+    def bytes(self, name: str) -> Array:
         """(size,) uint8.
+
+        Args:
+            name: Of the tensor, for the error.
 
         Raises:
             ValueError: The frame is damaged, or of another size.
             ModuleNotFoundError: It is a frame, and the extra ``pack`` is not installed.
         """
-        return zstd.decompressed(self.stored, self.size)
+        return zstd.decompressed(self.stored, self.size, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +118,14 @@ class PackedTensor:
         Raises:
             ValueError: A part is damaged, or parts do not fit together.
         """
-        parts = [part.bytes() for part in self.parts]
+        parts = [part.bytes(self.name) for part in self.parts]
         places = self._rows() if self.coding == "dense" else self._positions(parts.pop(0))
         scales = parts.pop(0).view(np.uint16) if self.values == "int8" else None
         done = 0
         for where, count in places:
             piece = [plane[done : done + count] for plane in parts]
             if len(piece[0]) != count:
-                raise ValueError(f"its mask keeps more than {self.nonzeros:,} entries")
+                raise ValueError(f"{self.name}: its mask keeps more than {self.nonzeros:,} entries")
             numbers = values.joined(piece, self.values)
             if scales is None:
                 yield where, values.widened(numbers, self.values, self.dtype)
@@ -130,7 +133,7 @@ class PackedTensor:
                 yield where, self._scaled(numbers, scales, where)
             done += count
         if done != self.nonzeros:
-            raise ValueError(f"its mask keeps {done:,} entries of {self.nonzeros:,}")
+            raise ValueError(f"{self.name}: its mask keeps {done:,} entries of {self.nonzeros:,}")
 
     def _rows(self) -> Iterator[tuple[slice, int]]:
         """Pieces of whole rows."""
@@ -143,7 +146,7 @@ class PackedTensor:
         read = codings.read_bitmask if self.coding == "bitmask" else codings.read_gaps
         for positions in read(mask):
             if len(positions) and positions[-1] >= self.size:
-                raise ValueError("its mask keeps entries beyond its end")
+                raise ValueError(f"{self.name}: its mask keeps entries beyond its end")
             yield positions, len(positions)
 
     def _scaled(self, steps: Array, scales: Array, where: Where) -> Array:

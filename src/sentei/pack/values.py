@@ -57,7 +57,7 @@ def to_float32(values: Array, dtype: str) -> Array:
         wide = values.astype(np.uint32)
         wide <<= 16
         return wide.view(np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32, copy=False)
 
 
@@ -65,7 +65,7 @@ def from_float32(values: Array, dtype: str) -> Array:
     """float32 as numbers of a dtype, each rounded to the nearest, of two to the even one."""
     if dtype == "bf16":
         return _bf16(values)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(FLOATS[dtype], copy=False)
 
 
@@ -107,7 +107,7 @@ def quantised(values: Array, dtype: str, counts: Array) -> tuple[Array, Array]:
     Raises:
         OverflowError: One is not finite, or nearly the largest of its dtype.
     """
-    values = to_float32(values, dtype)
+    values = narrowed(values, dtype, "fp32") if dtype == "fp64" else to_float32(values, dtype)
     sizes = np.abs(values)
     starts = np.cumsum(counts) - counts
     filled = counts > 0
@@ -118,7 +118,8 @@ def quantised(values: Array, dtype: str, counts: Array) -> tuple[Array, Array]:
     if not (largest <= 0.99 * most).all():  # 127 scales may be 1/128 more
         raise OverflowError("int8 has no NaN and no infinity, and it holds one, or nearly")
     scales = _bf16_above(largest / np.float32(127))
-    scales[(scales == 0) & (largest > 0)] = 1
+    smallest = _bf16_above(np.array([2.0**-24 if dtype == "fp16" else 0], np.float32))
+    scales[largest > 0] = np.maximum(scales[largest > 0], np.maximum(smallest, 1))
     each = to_float32(scales, "bf16")
     each[largest == 0] = 1
     steps = values / np.repeat(each, counts)

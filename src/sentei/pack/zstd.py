@@ -29,14 +29,19 @@ def compressed(part: Array) -> Array:
     """
     if not len(part):
         return part
-    zstandard = _zstandard("to write packed files smaller")
+    zstandard = package("to compress")
     settings = zstandard.ZstdCompressionParameters(**_FEW_MATCHES, write_content_size=1)
     frame = zstandard.ZstdCompressor(compression_params=settings).compress(part)
     return np.frombuffer(frame, np.uint8) if len(frame) < len(part) else part
 
 
-def decompressed(stored: Array, size: int) -> Array:
+def decompressed(stored: Array, size: int, name: str) -> Array:
     """What :func:`compressed` was given; no more memory is taken than for ``size`` bytes.
+
+    Args:
+        stored: What it gave.
+        size: Bytes that it was given.
+        name: Of the tensor, for the error.
 
     Raises:
         ValueError: The frame is damaged, or does not hold ``size`` bytes.
@@ -44,23 +49,30 @@ def decompressed(stored: Array, size: int) -> Array:
     """
     if len(stored) == size:
         return stored
-    zstandard = _zstandard("to read what was packed with it")
+    zstandard = package(f"to read {name}, which is compressed")
     try:
         claimed = zstandard.frame_content_size(stored)
         if claimed != size:
-            raise ValueError(f"a frame of zstd holds {claimed:,} bytes where {size:,} belong")
+            raise ValueError(f"{name}: a frame holds {claimed:,} bytes where {size:,} belong")
         whole = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise ValueError(f"a frame of zstd is damaged: {error}") from error
+        raise ValueError(f"{name}: a frame is damaged: {error}") from error
     return np.frombuffer(whole, np.uint8)
 
 
-def _zstandard(purpose: str) -> Any:
+def package(purpose: str) -> Any:
+    """The package zstandard.
+
+    Args:
+        purpose: What it is wanted for.
+
+    Raises:
+        ModuleNotFoundError: The extra ``pack`` is not installed; says so.
+    """
     try:
         import zstandard
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"zstandard is needed {purpose}: pip install 'sentei[pack]'; or pack with "
-            "compress=False"
+            f"{purpose}, zstandard is needed: pip install 'sentei[pack]'"
         ) from error
     return zstandard
