@@ -94,7 +94,7 @@ BAD = {
     ),
     "value": (
         small(tasks={"one": {"epochs": -1}}),
-        "tasks.one.epochs=-1: should be greater than or",
+        "tasks.one.epochs=-1: should be",
     ),
     "common value": (
         small(settings={"model": "m", "clip": -1}),
