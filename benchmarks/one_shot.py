@@ -8,7 +8,7 @@ FOLDER/first/runs/stsb/start/seed1) or of ``sentei prune --sparsity 0``. TASK is
 calls it. Every cell prunes a copy of the model, by inputs of training examples where its score or
 reconstruction looks at them, and measures it on the run's evaluation data. A line is appended to
 results/one_shot.jsonl as each is done; those there are not made again. ``--table`` only writes the
-table.
+table. Forward passes are in bf16.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from benchmarks import machine
@@ -87,7 +88,8 @@ def measure(prepared: Prepared, cell: Line) -> Line:
     recipe = recipe_of(cell)
     prepared = replace(prepared, settings=settings, recipe=recipe)
     model, begun = copy.deepcopy(prepared.model), time.perf_counter()
-    report = one_shot(model, recipe, calibration_batches(prepared))
+    with torch.autocast("cpu", torch.bfloat16):
+        report = one_shot(model, recipe, calibration_batches(prepared))
     seconds = time.perf_counter() - begun
     return {
         "pruned": report.pruned,
@@ -99,7 +101,8 @@ def measure(prepared: Prepared, cell: Line) -> Line:
 
 def metrics(prepared: Prepared, model: PreTrainedModel) -> dict[str, float]:
     batch = prepared.settings.training.batch_size
-    return evaluate(model, prepared.processor, prepared.corpus, prepared.evaluation, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        return evaluate(model, prepared.processor, prepared.corpus, prepared.evaluation, batch)
 
 
 def dense(run: Path) -> Prepared:

@@ -23,7 +23,7 @@ pruned; here all layers see the inputs of the model as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +41,6 @@ from sentei.parts import (
     Uniform,
     UniformRows,
 )
-from sentei.parts.inputs import Statistic
 from sentei.recipe import Recipe
 
 BUDGETS: Mapping[str, Budget] = {
@@ -56,7 +55,6 @@ class Wanda(InputScore):
     """|w| times the root mean square of the input that it multiplies."""
 
     kind: Literal["wanda"] = "wanda"
-    statistic: ClassVar[Statistic] = "squares"
 
     def worth(self, statistic: Tensor) -> Tensor:
         """The root mean square of each input."""

@@ -144,7 +144,7 @@ class InputScore(Score):
     between rank the weights as they are then by the worth that was found last.
     """
 
-    statistic: ClassVar[Statistic]
+    statistic: ClassVar[Statistic] = "squares"
     """What :meth:`worth` is made of: ``squares`` or ``products``."""
 
     inputs: Inputs = Inputs()

@@ -114,12 +114,13 @@ def prepare(settings: Settings) -> Prepared:
         fitted = recipe.fit(model, total, len(train))
     except ValueError as error:
         raise ValueError(f"--model {settings.model}: {error}") from None
-    recipe = fitted.recipe
     _check_frozen(training, model, fitted.selection)
-    teacher = teachers.load_teacher(choice, settings, recipe, corpus, model, processor, train)
+    teacher = teachers.load_teacher(
+        choice, settings, fitted.recipe, corpus, model, processor, train
+    )
     return Prepared(
         settings=settings,
-        recipe=recipe,
+        recipe=fitted.recipe,
         corpus=corpus,
         processor=processor,
         train=train,
