@@ -22,7 +22,7 @@ from sentei.models.loading import (
 )
 from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.parts.scope import Selection
-from sentei.recipe import Recipe
+from sentei.recipe import Fitted, Recipe
 from sentei.run import teacher as teachers
 from sentei.run.precision import precision, written_dtype
 from sentei.run.settings import Settings, Training
@@ -110,17 +110,14 @@ def prepare(settings: Settings) -> Prepared:
     if not trained_head:
         notes += _new_head(settings)
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)
-    try:
-        fitted = recipe.fit(model, total, len(train))
-    except ValueError as error:
-        raise ValueError(f"--model {settings.model}: {error}") from None
+    fitted = _fit(settings, recipe, model, train)
     _check_frozen(training, model, fitted.selection)
     teacher = teachers.load_teacher(
         choice, settings, fitted.recipe, corpus, model, processor, train
     )
     return Prepared(
         settings=settings,
-        recipe=fitted.recipe,
+        recipe=recipe,
         corpus=corpus,
         processor=processor,
         train=train,
@@ -182,6 +179,14 @@ def _check_steps(
             f"--dense-epochs {training.dense_epochs:g}: dense training leaves no zeros, and the "
             "recipe keeps those of --model; leave the option out"
         )
+
+
+def _fit(settings: Settings, recipe: Recipe, model: PreTrainedModel, train: Features) -> Fitted:
+    """The recipe for the model and as many steps as are trained."""
+    try:
+        return recipe.fit(model, pruning_steps(len(train), settings.training), len(train))
+    except ValueError as error:
+        raise ValueError(f"--model {settings.model}: {error}") from None
 
 
 def _new_head(settings: Settings) -> tuple[str, ...]:
