@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
@@ -61,6 +62,26 @@ def test_a_run_is_packed_beside_its_model(run, packed):
         for folder in (run / "model", packed)
     )
     assert here.pop("model") != there.pop("model") and here == there
+
+
+def test_the_report_says_how_large_it_is(run, packed):
+    sizes = json.loads((run / "report.json").read_text())["sizes"]
+    data = 0
+    for file in packed.glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            data += sum(tensors.get_tensor(name).nbytes for name in tensors.keys())
+    assert abs(data - sizes["packed"]) < 64 * 41  # names, of 41 tensors
+
+
+def test_inspect_says_how_large_it_will_be(run, tiny_model, data):
+    given = ["--model", tiny_model, "--train", data["train"], "--eval", data["eval"]]
+    said = json.loads(done("inspect", *given, *BRIEF, "--json").stdout)["sizes"]
+    sizes = json.loads((run / "report.json").read_text())["sizes"]
+    assert said.keys() == sizes.keys()
+    for name in ("packed", "packed_bf16", "packed_int8"):
+        assert abs(said[name] - sizes[name]) < 0.05 * sizes[name]
+    shown = " ".join(done("inspect", *given, *BRIEF).output.split())
+    assert "packed in int8, about" in shown
 
 
 def test_its_claims_are_the_runs(run, packed):
