@@ -143,6 +143,7 @@ def knowledge_aware(
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     weights = {"labels": labels, "logits": logits, "hidden": hidden, "attention": attention}
+    errors = {"relative": relative, "padding": padding, "teacher_dropout": teacher_dropout}
     return Recipe(
         method="knowledge_aware",
         scope=Scope.model_validate(scope or {}),
@@ -157,10 +158,8 @@ def knowledge_aware(
             logits_loss=logits_loss,
             temperature=temperature,
             regression="labels",
-            relative=relative,
-            padding=padding,
             student=student,
-            teacher_dropout=teacher_dropout,
+            **errors,
         ),
     )
 

@@ -220,6 +220,7 @@ def mgpp(
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
+    prior = {"slab_probability": slab_probability, "spike": spike, "slab": slab, "anneal": anneal}
     return Recipe(
         method="mgpp",
         scope=Scope.model_validate(scope or {}),
@@ -237,16 +238,7 @@ def mgpp(
         budget=Global(),
         mask=Project(hold="cooldown"),
         reconstruction=reconstruction,
-        penalties=(
-            MixtureGaussian(
-                slab_probability=slab_probability,
-                spike=spike,
-                slab=slab,
-                anneal=anneal,
-                until=until,
-                examples=examples,
-            ),
-        ),
+        penalties=(MixtureGaussian(until=until, examples=examples, **prior),),
     )
 
 
