@@ -31,10 +31,11 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTra
 from benchmarks import machine
 from benchmarks.measured import markdown
 from sentei.models.demo import demo_model_path
+from sentei.models.outputs import Inputs, outputs
 from sentei.models.quiet import quiet_transformers
 from sentei.runtime import cpu
 from sentei.runtime.bench.choice import choose
-from sentei.runtime.bench.contender import Contender, Inputs, Model, run
+from sentei.runtime.bench.contender import Contender, Model
 from sentei.runtime.bench.machine import PACKAGES, versions
 from sentei.runtime.bench.opening import open_engines
 from sentei.runtime.inputs import pack
@@ -170,7 +171,7 @@ def runner(program: Program, model: PreTrainedModel, reading: Reading) -> Callab
 def difference(model: PreTrainedModel, once: Callable[[Inputs], Any]) -> float:
     """Of hidden states from torch fp32, relative in the L2 norm, on drawn tokens."""
     inputs = drawn(8)
-    exact = run(model, inputs)["last_hidden_state"].double().flatten()
+    exact = outputs(model, inputs)["last_hidden_state"].double().flatten()
     apart = torch.from_numpy(once(inputs)).double().flatten() - exact
     return float(apart.norm() / exact.norm())
 

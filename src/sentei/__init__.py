@@ -14,7 +14,7 @@ from sentei._version import VERSION
 from sentei.lazy import after_import, lazily
 
 if TYPE_CHECKING:
-    from sentei import pack, parts, runtime, shrink
+    from sentei import export, pack, parts, runtime, shrink
     from sentei.distill import Distiller, TeacherCache
     from sentei.integrations.trainer import PruningCallback
     from sentei.messages import SenteiWarning
@@ -51,6 +51,7 @@ __all__ = [
     "__version__",
     "auto",
     "dump",
+    "export",
     "frozen_mask",
     "knowledge_aware",
     "l0",
@@ -83,6 +84,7 @@ _FROM = {
     "TeacherCache": "sentei.distill",
     "auto": "sentei.methods.auto",
     "dump": "sentei.serialization",
+    "export": "sentei.export",
     "frozen_mask": "sentei.methods.frozen_mask",
     "knowledge_aware": "sentei.methods.knowledge_aware",
     "l0": "sentei.methods.l0",

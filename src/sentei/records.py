@@ -138,33 +138,17 @@ class EvalPoint(Record):
 
 
 class SizeRecord(Record):
-    """Bytes of the weights file on disk, and what the same weights need in sparse layouts.
+    """Bytes of the weights file on disk, and of the same weights packed by :mod:`sentei.pack`.
 
-    The layouts are arithmetic, not files: ``bitmask`` stores one bit a prunable weight and the
-    kept values, the rest dense.
+    ``packed`` keeps every number as it is; the others round those of sparse matrices and of
+    embeddings.
     """
 
     dense_file: int
     sparse_file: int
-    bitmask_same_dtype: int
-    bitmask_half: int
-
-
-def bitmask_bytes(
-    total_bytes: int, parameters: int, prunable: int, kept: int, width: int
-) -> tuple[int, int]:
-    """Bytes with one bit a prunable weight and the kept values: in their dtype, and all in halves.
-
-    Args:
-        total_bytes: Of all parameters, dense.
-        parameters: Their number.
-        prunable: Weights in scope.
-        kept: Of those, not zero.
-        width: Bytes of a prunable weight.
-    """
-    mask = (prunable + 7) // 8
-    outside = total_bytes - prunable * width
-    return outside + mask + kept * width, (parameters - prunable) * 2 + mask + kept * 2
+    packed: int
+    packed_bf16: int
+    packed_int8: int
 
 
 class RunReport(Record):

@@ -30,7 +30,7 @@ LEVELS = [
     {"pruning", "distill", "report"},
     {"testing"},
     {"models", "integrations"},
-    {"pack"},
+    {"pack", "export"},
     {"shrink", "data", "runtime"},
     {"tasks"},
     {"run"},

@@ -67,7 +67,7 @@ def test_a_checkpoint_of_16_bits_comes_back_as_large(dtype, says, classifier, da
     assert AutoModel.from_pretrained(out / "model").dtype == dtype  # the config says so
     sizes = json.loads((out / "report.json").read_text())["sizes"]
     assert sizes["dense_file"] == sizes["sparse_file"] == after
-    assert sizes["bitmask_same_dtype"] == sizes["bitmask_half"] < after
+    assert sizes["packed"] == sizes["packed_bf16"] < after
     assert sentei("verify", out).count("holds") == 6
     sentei("evaluate", "--model", out)
     sentei("shrink", classifier, "--out", tmp_path / "smaller")

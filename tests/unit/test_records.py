@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from sentei.records import Histogram, SiteRecord, bitmask_bytes
+from sentei.records import Histogram, SiteRecord
 
 SITE = {"name": "w", "layer": None, "role": "query", "shape": (2, 3), "weights": 6, "pruned": 2}
 
@@ -32,10 +32,3 @@ def test_whole_numbers_are_counts(field, number):
 def test_numbers_without_an_end_survive_json():
     histogram = Histogram(edges=(-math.inf, math.inf), kept=(1,), pruned=(0,))
     assert Histogram.model_validate_json(histogram.model_dump_json()) == histogram
-
-
-def test_bytes_with_one_bit_a_prunable_weight():
-    # 100 float32 weights, 30 of them prunable and 10 of these kept: 4 bytes of bits.
-    assert bitmask_bytes(400, 100, 30, 10, width=4) == (280 + 4 + 40, 140 + 4 + 20)
-    assert bitmask_bytes(400, 100, 32, 10, width=4) == (272 + 4 + 40, 136 + 4 + 20)
-    assert bitmask_bytes(200, 100, 33, 10, width=2) == (134 + 5 + 20, 134 + 5 + 20)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from sentei.cli.app import JsonOption, errors, output, show_json, verb, warn
-from sentei.cli.options import EVALUATION, make_settings, of_run, with_settings
+from sentei.cli.app import JsonOption, output, show_json, verb, warn
+from sentei.cli.options import OF_DATA, settings_of_model, with_settings
+from sentei.cli.telling import telling
 from sentei.locks import FolderLock
-from sentei.messages import printable
 from sentei.runtime.bench.choice import ENGINES, PRECISIONS, choose
 
 if TYPE_CHECKING:
     from sentei.records import SpeedReport
-    from sentei.run.settings import Settings
-    from sentei.runtime.bench.measure import Tell
-
-DATA = tuple(name for name in EVALUATION if name not in ("model", "batch_size"))
 
 BatchOption = Annotated[
     list[int] | None,
@@ -55,7 +48,7 @@ OutOption = Annotated[
 
 
 @verb
-@with_settings(*DATA)
+@with_settings(*OF_DATA)
 def bench(
     options: dict[str, Any],
     *,
@@ -94,7 +87,7 @@ def bench(
     quiet_transformers()
     model = locate(folder)
     run = model.absolute().parent / "run.yaml"
-    settings = _settings(model, run, options)
+    settings = settings_of_model(model, run, options)
     plan = Plan(
         engines=engines,
         batches=tuple(batch or Plan.batches),
@@ -104,30 +97,10 @@ def bench(
         score=score,
         trust_remote_code=options.get("trust_remote_code", False),
     )
-    with _telling(json) as tell:
+    with telling(json) as tell:
         report = bench(str(model), plan, settings, tell)
-    place = out or (run.parent if run.is_file() else None)
+    place = out or (run.parent if run.is_file() and model.name == "model" else None)
     _show(report, place, json)
-
-
-def _settings(model: Path, run: Path, options: Mapping[str, Any]) -> Settings | None:
-    """The evaluation data's, of the run or as typed; None where neither names any."""
-    begun = of_run(run, options) if run.is_file() else {}
-    if not begun and not options.keys() - {"trust_remote_code"}:
-        return None
-    return make_settings({**begun, **options, "model": str(model)})
-
-
-@contextmanager
-def _telling(json: bool) -> Iterator[Tell]:
-    """What says what is going on: one line that changes, or, into a file, what is prepared."""
-    if json:
-        yield lambda text: None
-    elif errors.is_terminal:
-        with errors.status("") as status:
-            yield lambda text: status.update(Text(printable(f"{text} ...")))
-    else:
-        yield lambda text: None if text.startswith("Round") else errors.print(f"{text} ...")
 
 
 def _show(report: SpeedReport, place: Path | None, json: bool) -> None:

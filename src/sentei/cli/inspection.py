@@ -82,8 +82,9 @@ def _print_bytes(run: Inspection) -> None:
     output.print(table)
     table = _table("weights on disk", "bytes")
     table.add_row("plain safetensors, dense or sparse", size(run.sizes.dense_file))
-    table.add_row("bitmask and kept values", size(run.sizes.bitmask_same_dtype))
-    table.add_row("the same, everything in 16 bits", size(run.sizes.bitmask_half))
+    table.add_row("packed, about", size(run.sizes.packed))
+    table.add_row("packed in bf16, about", size(run.sizes.packed_bf16))
+    table.add_row("packed in int8, about", size(run.sizes.packed_int8))
     table.add_row("one checkpoint of this run", size(run.checkpoint_bytes))
     if run.teacher and run.teacher.cache_bytes:
         table.add_row("the teacher's answers to all texts", size(run.teacher.cache_bytes))

@@ -55,6 +55,9 @@ _READ = (
 EVALUATION = tuple(name for name in _READ if not places()[name].option.training)
 """What a finished model is measured with: itself, its task, and how batches are drawn."""
 
+OF_DATA = tuple(name for name in EVALUATION if name not in ("model", "batch_size"))
+"""What names the evaluation data of a model that is an argument."""
+
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb the options of these settings, or of all.
@@ -134,6 +137,23 @@ def of_run(run: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         columns = (known.options for known in DATASETS.values())
         stale |= {"kind", "metric"}.union(*columns)  # which another task has of its own
     return {name: settings[name] for name in EVALUATION if name in settings.keys() - stale}
+
+
+def settings_of_model(model: Path, run: Path, options: Mapping[str, Any]) -> Settings | None:
+    """Those of a model's evaluation data, of its run or as typed; None where neither names any.
+
+    Args:
+        model: Its folder.
+        run: The ``run.yaml`` of its run, if it is of one.
+        options: What was typed.
+
+    Raises:
+        ValueError: A value does not fit, or the file is not the settings of a run.
+    """
+    begun = of_run(run, options) if run.is_file() else {}
+    if not begun and not options.keys() - {"trust_remote_code"}:
+        return None
+    return make_settings({**begun, **options, "model": str(model)})
 
 
 def _parameter(name: str, info: FieldInfo) -> inspect.Parameter:

@@ -29,15 +29,19 @@ def verify(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check a folder's claims: sparsity as stated, finite weights, loads with transformers."""
+    """Check a folder's claims: sparsity as stated, finite weights, loads with transformers.
+
+    Of a packed model every checksum too.
+    """
     from sentei import report as reports
     from sentei.models.quiet import quiet_transformers
+    from sentei.run.pack import PLACE
     from sentei.run.verify import verify as check
 
     quiet_transformers()
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    of_run = folder.absolute().parent if folder.absolute().name == "model" else folder
+    of_run = folder.absolute().parent if folder.absolute().name in ("model", PLACE) else folder
     reported = next((f for f in (folder, of_run) if (f / "report.json").is_file()), None)
     claims = reports.read(reported).pruning if reported else None
     checks = check(folder, claims, sparsity, **options)

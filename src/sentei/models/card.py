@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,11 @@ PROCESSORS: Final = {
 
 LOADING: Final = "Loading"
 """Title of the section that says how the model is loaded."""
+
+PACKED: Final = "Packed"
+"""Title of the section that says what the numbers of a packed model are written as."""
+
+_IMPORT = "import sentei  # reads packed weights"
 
 
 def write_card(folder: Path, data: ModelCardData, sections: Iterable[str]) -> None:
@@ -61,13 +66,76 @@ def mark_shrunk(folder: Path, account: str) -> None:
     card = read_card(folder)
     if card is None:
         return
-    tags = card.data.get("tags")
-    known = map(str, tags) if isinstance(tags, list) else ()
-    card.data["tags"] = list(dict.fromkeys([*known, "sentei", "shrunk"]))
-    section = re.compile(rf"^## {LOADING}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    card.data["tags"] = [*dict.fromkeys([*_tags(card), "sentei", "shrunk"])]
     if is_shrunk(folder):
-        card.text = section.sub(lambda _: f"{loading(folder)}\n\n", card.text)
+        card.text = _section(LOADING).sub(lambda _: f"{loading(folder)}\n\n", card.text)
     card.text = f"{card.text.rstrip()}\n\n## Shrunk\n\n{account}\n"
+    write_text(folder / CARD, str(card))
+
+
+def mark_packed(folder: Path, account: str) -> None:
+    """Say in a card, if there is one, that the model is packed, and what it needs to be loaded.
+
+    Args:
+        folder: The model's, with the card of the model that it was made of.
+        account: What its numbers are written as, in Markdown.
+    """
+    card = read_card(folder)
+    if card is None:
+        return
+    card.data["tags"] = [*dict.fromkeys([*_tags(card), "sentei", "packed"])]
+    code = f"```python\n{_IMPORT}\n"
+    how = _section(LOADING)
+    card.text = how.sub(lambda one: one[0].replace("```python\n", code, 1), card.text)
+    card.text = f"{card.text.rstrip()}\n\n## {PACKED}\n\n{account}\n"
+    write_text(folder / CARD, str(card))
+
+
+def mark_unpacked(folder: Path) -> None:
+    """Take out of a card, if there is one, what :func:`mark_packed` has said.
+
+    Args:
+        folder: The model's, with the card of the packed model.
+    """
+    card = read_card(folder)
+    if card is None:
+        return
+    card.data["tags"] = [tag for tag in _tags(card) if tag != "packed"]
+    how = _section(LOADING)
+    card.text = how.sub(lambda one: one[0].replace(f"{_IMPORT}\n", "", 1), card.text)
+    card.text = f"{_section(PACKED).sub('', card.text).rstrip()}\n"
+    write_text(folder / CARD, str(card))
+
+
+def _tags(card: ModelCard) -> list[str]:
+    tags = card.data.get("tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+
+def _section(title: str) -> re.Pattern[str]:
+    return re.compile(rf"^## {title}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def mark_exported(folder: Path, format_: str, precision: str, files: Sequence[str]) -> None:
+    """Say in a card, if there is one, which files hold the model now.
+
+    Args:
+        folder: The model's, with the card of the model that it was made of.
+        format_: What it was exported as.
+        precision: In which it computes.
+        files: The names of the files.
+    """
+    mark_unpacked(folder)
+    card = read_card(folder)
+    if card is None:
+        return
+    card.data["tags"] = [*dict.fromkeys([*_tags(card), "sentei", format_])]
+    names = ", ".join(f"`{name}`" for name in files)
+    how = (
+        f"## {LOADING}\n\nThe model is in {names}, as {format_} in {precision}. What is said here "
+        "of its quality is of the model that it was exported from.\n\n"
+    )
+    card.text = f"{_section(LOADING).sub(lambda _: how, card.text).rstrip()}\n"
     write_text(folder / CARD, str(card))
 
 

@@ -14,10 +14,12 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from sentei._version import VERSION
 from sentei.files import expanded, replacing
+from sentei.models.card import mark_packed, mark_unpacked
 from sentei.models.contents import PACKED, is_packed, weight_files
 from sentei.models.folder import check_free, copy_around, copy_manifest
 from sentei.models.pretrained import class_named, load_config, make_empty
@@ -154,6 +156,20 @@ def _go_along(folder: Path, out: Path, quantised: dict[str, Any] | None) -> None
     if quantised is not None:
         config["quantization_config"] = quantised
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if quantised is None:
+        mark_unpacked(out)
+    else:
+        mark_packed(out, _account(quantised))
+
+
+def _account(quantised: dict[str, Any]) -> str:
+    """How a model's numbers are written, in sentences for its card."""
+    return (
+        f"Its weights are packed with Sentei {VERSION}: the numbers of sparse matrices in "
+        f"{quantised['values']}, those of embeddings in {quantised['embeddings']}. After `import "
+        "sentei`, transformers loads them as any others; `sentei unpack` writes a model that loads "
+        "without it."
+    )
 
 
 def _check_kind(option: str, kind: str) -> None:
@@ -174,12 +190,15 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def _tables(folder: Path, *, trust_remote_code: bool) -> set[str]:
-    """The names that a model's embeddings may have in its files."""
     trust: Any = {"trust_remote_code": trust_remote_code}
     config = load_config(folder, **trust)
     named = next(iter(config.architectures or ()), None)
     model_class = class_named(folder, config, named, **trust) if named else AutoModel
-    model = make_empty(model_class, config, **trust)
+    return tables_of(make_empty(model_class, config, **trust))
+
+
+def tables_of(model: PreTrainedModel) -> set[str]:
+    """The names that a model's embeddings may have in its files."""
     found = {
         f"{name}.weight"
         for name, module in model.named_modules()
@@ -189,18 +208,35 @@ def _tables(folder: Path, *, trust_remote_code: bool) -> set[str]:
     return found | {name.removeprefix(prefix) for name in found} | {prefix + name for name in found}
 
 
-def _packed(name: str, tensor: Tensor, kind: Values, *, table: bool, compress: bool) -> _Done:
-    """A tensor packed, where that is asked for and makes it smaller."""
+def compact(
+    name: str, tensor: Tensor, kind: Values, *, table: bool, compress: bool
+) -> PackedTensor | None:
+    """A tensor packed; None where it stays as it is.
+
+    Args:
+        name: Of the tensor.
+        tensor: On the CPU.
+        kind: What its numbers are written as, at most.
+        table: Whether it is one of embeddings, which are packed without zeros too.
+        compress: Whether to compress with zstd what that makes smaller.
+
+    Raises:
+        ValueError: A number cannot be written so.
+    """
     dtype = files.DTYPES.get(tensor.dtype)
     if dtype is None or tensor.ndim < 2:
-        return tensor, None
+        return None
     array = files.to_numpy(tensor)
     coding = choose_coding(array, compress=compress)
     if coding == "dense" and not table:
-        return tensor, None
+        return None
     made = encode(name, array, dtype=dtype, kind=kind, coding=coding, compress=compress)
-    stored = format.size(made)
-    if stored >= tensor.nbytes:
+    return made if format.size(made) < tensor.nbytes else None
+
+
+def _packed(name: str, tensor: Tensor, kind: Values, *, table: bool, compress: bool) -> _Done:
+    made = compact(name, tensor, kind, table=table, compress=compress)
+    if made is None:
         return tensor, None
     record = TensorRecord(
         name=name,
@@ -209,8 +245,8 @@ def _packed(name: str, tensor: Tensor, kind: Values, *, table: bool, compress: b
         values=made.values,
         nonzeros=made.nonzeros,
         bytes_before=tensor.nbytes,
-        bytes=stored,
-        error=_error(array.reshape(-1), made),
+        bytes=format.size(made),
+        error=_error(files.to_numpy(tensor).reshape(-1), made),
     )
     return made, record
 

@@ -77,8 +77,9 @@ def _sizes(report: RunReport, plain: bool) -> Table:
     for label, value in (
         ("dense file", sizes.dense_file),
         ("this file", sizes.sparse_file),
-        ("as bitmask", sizes.bitmask_same_dtype),
-        ("as bitmask, half", sizes.bitmask_half),
+        ("packed", sizes.packed),
+        ("packed, bf16", sizes.packed_bf16),
+        ("packed, int8", sizes.packed_int8),
     ):
         share = value / sizes.dense_file if sizes.dense_file else 0.0
         table.add_row(label, _bar(share, plain), size(value), percent(share))

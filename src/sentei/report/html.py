@@ -164,8 +164,9 @@ def _sizes(report: RunReport) -> list[tuple[str, int, float]]:
     rows = {
         "Dense model, file": s.dense_file,
         "This model, file": s.sparse_file,
-        "Bitmask layout, same precision": s.bitmask_same_dtype,
-        "Bitmask layout, half precision": s.bitmask_half,
+        "Packed, every bit": s.packed,
+        "Packed, bf16": s.packed_bf16,
+        "Packed, int8": s.packed_int8,
     }
     most = max(*rows.values(), 1)
     return [(label, value, value / most) for label, value in rows.items()]

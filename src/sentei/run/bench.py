@@ -18,6 +18,7 @@ from sentei import shrink
 from sentei._version import VERSION
 from sentei.data.features import Features
 from sentei.models.loading import is_a, load_named, locate_model, saved_labels, share_padding
+from sentei.models.outputs import Inputs
 from sentei.models.structures import divide, family_of
 from sentei.records import EngineRecord, SpeedReport
 from sentei.report.speed import words
@@ -26,7 +27,7 @@ from sentei.run.settings import Settings
 from sentei.runtime.bench import machine
 from sentei.runtime.bench.as_model import AsModel
 from sentei.runtime.bench.choice import Engine
-from sentei.runtime.bench.contender import Contender, Inputs, Model
+from sentei.runtime.bench.contender import Contender, Model
 from sentei.runtime.bench.measure import Tell, measure
 from sentei.runtime.bench.opening import open_engines
 from sentei.runtime.bench.workloads import (
@@ -98,6 +99,7 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
             more than it takes.
     """
     where, name = locate_model(folder)
+    _check_one_pass(settings)
     tell(f"Loading {name}")
     module = load(where, trust_remote_code=plan.trust_remote_code)
     data = evaluation_data(where, module, settings) if settings else None
@@ -138,6 +140,14 @@ def bench(folder: str, plan: Plan, settings: Settings | None, tell: Tell) -> Spe
     return report.model_copy(update={"words": words(report)})
 
 
+def _check_one_pass(settings: Settings | None) -> None:
+    if settings and not settings.task.one_pass:
+        raise ValueError(
+            f"--kind {settings.task.label}: sentei bench measures encoders, for classes, tags, "
+            "answers and images; for others there are sentei evaluate and sentei shrink --measure"
+        )
+
+
 def _known(engine: Engine, plan: Plan) -> EngineRecord:
     metrics = {k: v for k, v in plan.known.get(str(engine), {}).items() if k != "loss"}
     return EngineRecord(engine=engine.name, precision=engine.precision, metrics=metrics)
@@ -161,11 +171,6 @@ def evaluation_data(folder: str, model: PreTrainedModel, settings: Settings) -> 
         ValueError: They cannot be used, or the model has no head for them.
     """
     task = settings.task
-    if not task.one_pass:
-        raise ValueError(
-            f"--kind {task.label}: sentei bench measures encoders, for classes, tags, answers and "
-            "images; for others there are sentei evaluate and sentei shrink --measure"
-        )
     if not is_a(model, task.model_class):
         raise ValueError(
             f"--model {folder}: a {type(model).__name__} has no head for --kind {task.label}; "

@@ -10,10 +10,11 @@ import numpy as np
 from sentei.distill.cache import FILE as CACHE_FILE
 from sentei.models.embeddings import embeddings
 from sentei.models.loading import parameter_bytes
+from sentei.pack.folder import tables_of
+from sentei.pack.sizes import predict
 from sentei.parts.schedule import Schedule
-from sentei.parts.scope import Selection
 from sentei.pruning.inputs import observed_bytes
-from sentei.records import Record, SizeRecord, bitmask_bytes
+from sentei.records import Record, SizeRecord
 from sentei.report.facts import size
 from sentei.run.precision import precision
 from sentei.run.prepare import Prepared
@@ -144,7 +145,7 @@ def inspect(prepared: Prepared) -> Inspection:
         untaught=prepared.untaught,
         notes=prepared.notes,
         memory=memory,
-        sizes=_sizes(selection, selection.prunable - pruned, prepared.dtype.itemsize),
+        sizes=_sizes(prepared),
         checkpoint_bytes=memory.checkpoint,
     )
 
@@ -181,11 +182,21 @@ def _teacher(prepared: Prepared) -> TeacherRecord | None:
     )
 
 
-def _sizes(selection: Selection, kept: int, width: int) -> SizeRecord:
-    weights = selection.parameters * width
-    bitmask, half = bitmask_bytes(weights, selection.parameters, selection.prunable, kept, width)
+def _sizes(prepared: Prepared) -> SizeRecord:
+    selection, model = prepared.selection, prepared.model
+    weights = selection.parameters * prepared.dtype.itemsize
+    packed = predict(
+        ((name, weight.to(prepared.dtype)) for name, weight in model.named_parameters()),
+        tables_of(model),
+        {site.name for site in selection.sites},
+        prepared.recipe.schedule.sparsity,
+    )
     return SizeRecord(
-        dense_file=weights, sparse_file=weights, bitmask_same_dtype=bitmask, bitmask_half=half
+        dense_file=weights,
+        sparse_file=weights,
+        packed=packed.exact,
+        packed_bf16=packed.bf16,
+        packed_int8=packed.int8,
     )
 
 

@@ -12,7 +12,9 @@ import torch
 import transformers
 
 from sentei._version import VERSION
-from sentei.records import PruningReport, RunReport, SizeRecord, bitmask_bytes
+from sentei.pack.folder import tables_of
+from sentei.pack.sizes import measure
+from sentei.records import PruningReport, RunReport, SizeRecord
 from sentei.run.callbacks import Journal
 from sentei.run.options import flat
 from sentei.run.precision import precision
@@ -58,7 +60,7 @@ def describe_run(
         pruning=pruning,
         train=journal.train,
         evaluations=journal.evaluations,
-        sizes=_sizes(pruning, prepared, out),
+        sizes=_sizes(prepared, out),
         settings=_settings(prepared),
         environment=environment(prepared.settings.training.precision),
         seconds=seconds,
@@ -97,22 +99,19 @@ def environment(wish: Precision) -> dict[str, str]:
     }
 
 
-def _sizes(pruning: PruningReport, prepared: Prepared, out: Path) -> SizeRecord:
+def _sizes(prepared: Prepared, out: Path) -> SizeRecord:
     file = (out / "model" / "model.safetensors").stat().st_size
     dense_file = out / "dense" / "model" / "model.safetensors"
-    parameters = sum(parameter.numel() for parameter in prepared.model.parameters())
-    width = prepared.dtype.itemsize
-    bitmask, half = bitmask_bytes(
-        parameters * width,
-        parameters,
-        pruning.prunable,
-        pruning.prunable - pruning.pruned,
-        width,
+    weights = (
+        (name, weight.detach().to("cpu", prepared.dtype))
+        for name, weight in prepared.model.named_parameters()
     )
+    packed = measure(weights, tables_of(prepared.model))
     same = dense_file.is_file() and prepared.dtype == torch.float32  # dense/ is, for what follows
     return SizeRecord(
         dense_file=dense_file.stat().st_size if same else file,
         sparse_file=file,
-        bitmask_same_dtype=bitmask,
-        bitmask_half=half,
+        packed=packed.exact,
+        packed_bf16=packed.bf16,
+        packed_int8=packed.int8,
     )

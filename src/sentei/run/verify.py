@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from sentei import serialization
 from sentei.messages import listing
-from sentei.models.contents import weight_files
+from sentei.models.contents import is_packed, weight_files
 from sentei.models.folder import is_shrunk, transformer_folder
 from sentei.models.loading import load_named
+from sentei.pack import open_packed
 from sentei.records import PruningReport, Record
 from sentei.tensors import count_zeros
 from sentei.untrusted import reading
@@ -48,7 +51,7 @@ def verify(
     if sparsity is not None and not 0 <= sparsity < 1:
         raise ValueError(f"--sparsity {sparsity}: it must be in [0, 1), such as 0.8")
     model = transformer_folder(folder / "model" if (folder / "model").is_dir() else folder)
-    zeros, sizes, broken = _count(model)
+    zeros, sizes, broken, damaged = _count(model)
     loaded, reloads = _reload(model, zeros, trust_remote_code=trust_remote_code)
     if loaded is not None:
         for name, _ in loaded.named_buffers():  # no weights, though a file may hold them
@@ -62,6 +65,8 @@ def verify(
             else f"{sum(sizes.values()):,} weights",
         )
     ]
+    if is_packed(model):
+        checks.insert(0, _checksums(model, len(sizes), damaged))
     total, in_files = sum(zeros.values()), list(sizes)
     if loaded is not None:  # a file may hold weights under older names than the model's
         named = dict(loaded.named_parameters())
@@ -88,21 +93,51 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    """Zeros and entries of every tensor in the files that are loaded; names of broken ones."""
+def _count(model: Path) -> tuple[dict[str, int], dict[str, int], list[str], list[str]]:
+    """What every tensor in the files holds that are loaded.
+
+    Returns:
+        Zeros and entries of each; the names of those that are not finite; and what is wrong with
+        those of a packed model that cannot be read.
+    """
+    zeros, sizes = dict[str, int](), dict[str, int]()
+    broken, damaged = list[str](), list[str]()
+    for name, tensor in _tensors(model):
+        if isinstance(tensor, ValueError):
+            damaged.append(str(tensor))
+            continue
+        zeros[name], sizes[name] = count_zeros(tensor), tensor.numel()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            broken.append(name)
+    return zeros, sizes, broken, damaged
+
+
+def _tensors(model: Path) -> Iterator[tuple[str, Tensor | ValueError]]:
     files = [file for file in weight_files(model) if file.suffix == ".safetensors"]
     if not files:
         raise ValueError(f"{model}: holds no model.safetensors to verify")
-    zeros, sizes, broken = {}, {}, []
+    if is_packed(model):
+        with open_packed(model) as packed:
+            for name in packed.names:
+                try:
+                    yield name, packed.tensor(name)
+                except ValueError as error:
+                    yield name, error
+        return
     for file in files:
         with reading(file, "it is damaged: get or write it again"):
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():
-                    tensor = tensors.get_tensor(name)
-                    zeros[name], sizes[name] = count_zeros(tensor), tensor.numel()
-                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                        broken.append(name)
-    return zeros, sizes, broken
+                    yield name, tensors.get_tensor(name)
+
+
+def _checksums(model: Path, tensors: int, damaged: list[str]) -> Check:
+    size = sum(file.stat().st_size for file in weight_files(model))
+    return Check(
+        claim="every tensor is as it was packed",
+        holds=not damaged,
+        evidence="; ".join(damaged[:3]) or f"{tensors} checksums, {size:,} bytes",
+    )
 
 
 def _claims(
@@ -145,7 +180,8 @@ def _reload(
     model: Path, zeros: dict[str, int], *, trust_remote_code: bool
 ) -> tuple[PreTrainedModel | None, Check]:
     loader = "sentei.shrink.load" if is_shrunk(model) else "plain transformers"
-    claim = f"{loader} loads it unchanged"
+    before = ", with sentei imported," if is_packed(model) else ""
+    claim = f"{loader}{before} loads it unchanged"
     try:
         loaded, report = load_named(model, dtype=None, trust_remote_code=trust_remote_code)
     except (ValueError, ModuleNotFoundError) as error:

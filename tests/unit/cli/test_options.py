@@ -53,6 +53,16 @@ OPTIONS = {
         --max-length --doc-stride --max-answer-length --null-threshold --mask-probability
         --whole-words/--no-whole-words --prefix --max-new-tokens --num-beams --seed --json
     """,
+    "export": """
+        --trust-remote-code/--no-trust-remote-code
+        --task --kind --train --eval --holdout --text-column --pair-column
+        --label-column --tokens-column --tags-column --question-column --context-column
+        --answers-column --image-column --target-column --regression/--no-regression
+        --metric --encoding --quoting --delimiter --header/--no-header --max-length
+        --doc-stride --max-answer-length --null-threshold --mask-probability
+        --whole-words/--no-whole-words --prefix --max-new-tokens
+        --num-beams --seed folder --to --int8 --tolerance --out --json
+    """,
     "inspect": """
         --model --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
@@ -70,6 +80,10 @@ OPTIONS = {
     """,
     "methods": """
         action name --json
+    """,
+    "pack": """
+        --trust-remote-code/--no-trust-remote-code
+        folder --out --values --embeddings --compress/--no-compress --shard --json
     """,
     "prune": """
         --model --trust-remote-code/--no-trust-remote-code
@@ -93,6 +107,9 @@ OPTIONS = {
         --trust-remote-code/--no-trust-remote-code
         --text-column --pair-column --encoding --quoting --delimiter --header/--no-header
         folder --out --stock --measure --length --batch --vocabulary --least --json
+    """,
+    "unpack": """
+        folder --out --shard --json
     """,
     "verify": """
         --trust-remote-code/--no-trust-remote-code folder --sparsity --json

@@ -26,6 +26,8 @@ finally:
         (["--version"], 0, "."),
         (["prune", "--help"], 0, "--learning-rate"),
         (["bench", "--help"], 0, "--engine"),
+        (["export", "--help"], 0, "--tolerance"),
+        (["export", "x", "--to", "onxx"], 2, "did you mean 'onnx'"),
         (["prune", "--modle", "x"], 2, "--modle"),
         (["prune", "--epochs", "many", "--out", "x"], 2, "--epochs"),
         (["methods"], 0, "platon"),

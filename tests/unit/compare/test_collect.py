@@ -59,7 +59,7 @@ def run_report(value: float, share: float) -> RunReport:
         ),
         train=(),
         evaluations=(),
-        sizes=SizeRecord(dense_file=1, sparse_file=1, bitmask_same_dtype=1, bitmask_half=1),
+        sizes=SizeRecord(**dict.fromkeys(SizeRecord.model_fields, 1)),
         settings={},
         environment={"device": "cpu", "command": "any"},
         seconds={"total": 60.0},

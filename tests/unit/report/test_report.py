@@ -153,8 +153,9 @@ def realistic(layers=6, steps=420, final=0.8, extra_updates=()):
         sizes=SizeRecord(
             dense_file=90_868_432,
             sparse_file=90_868_440,
-            bitmask_same_dtype=58_214_660,
-            bitmask_half=29_771_066,
+            packed=58_214_660,
+            packed_bf16=29_771_066,
+            packed_int8=14_171_066,
         ),
         settings={
             "epochs": 4,
@@ -203,7 +204,7 @@ def minimal(**changes):
         ),
         train=(),
         evaluations=(),
-        sizes=SizeRecord(dense_file=0, sparse_file=0, bitmask_same_dtype=0, bitmask_half=0),
+        sizes=SizeRecord(**dict.fromkeys(SizeRecord.model_fields, 0)),
         settings={},
         environment={},
         seconds={},

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
+from sentei.models.outputs import Inputs, Outputs, outputs
 from sentei.runtime.bench.choice import Engine
-
-Inputs = Mapping[str, Tensor]
-Outputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,32 +40,4 @@ class Model:
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """Names of the tensors that it gives."""
-        return tuple(run(self.module, self.sample))
-
-
-@torch.inference_mode()
-def run(module: Any, inputs: Inputs) -> dict[str, Tensor]:
-    """The tensors that a model gives, without a loss."""
-    output = module(**inputs)
-    return {
-        name: value
-        for name, value in output.items()
-        if isinstance(value, Tensor) and name != "loss"
-    }
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Nothing on the terminal from those who export and quantise; errors are raised as ever."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+        return tuple(outputs(self.module, self.sample))

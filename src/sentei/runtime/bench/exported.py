@@ -1,14 +1,12 @@
-"""The model as an ONNX file, for any number of sequences of any length, and its int8 twin."""
+"""The model as an ONNX file for the engines that read one, written once, and its int8 twin."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch.export import Dim
-
-from sentei.runtime.bench.contender import Model, silent
+from sentei.export.graphs import MODEL, Graph
+from sentei.export.to_onnx import write_int8, write_onnx
+from sentei.runtime.bench.contender import Model
 
 
 def exported(model: Model) -> Path:
@@ -22,11 +20,10 @@ def exported(model: Model) -> Path:
         raise ValueError(failure.read_text(encoding="utf-8"))
     if not file.is_file():
         try:
-            _export(model, file)
-        except Exception as error:  # of whatever class: it is the exporter's
-            reason = str(error).strip().partition("\n")[0]
-            failure.write_text(f"PyTorch does not export the model: {reason}", encoding="utf-8")
-            raise ValueError(failure.read_text(encoding="utf-8")) from error
+            write_onnx(Graph(MODEL, model.module, model.sample, model.outputs), file)
+        except ValueError as error:
+            failure.write_text(str(error), encoding="utf-8")
+            raise
     return file
 
 
@@ -36,34 +33,6 @@ def quantised(model: Model) -> Path:
     Raises:
         ValueError: PyTorch cannot export the model.
     """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    source, file = exported(model), model.folder / "model-int8.onnx"
-    graph = onnx.load(source)
-    # Shapes from before the export's own changes, which the quantiser would trip over.
-    del graph.graph.value_info[:]
-    with silent():
-        quantize_dynamic(graph, file, weight_type=QuantType.QInt8)
+    file = model.folder / "model-int8.onnx"
+    write_int8(exported(model), file)
     return file
-
-
-def _export(model: Model, file: Path) -> None:
-    """Every input has the batch first, and texts their tokens second."""
-    shapes: dict[str, dict[int, Any]] = {}
-    for name, value in model.sample.items():
-        shapes[name] = {0: Dim.DYNAMIC}
-        if value.dim() == 2:
-            shapes[name][1] = Dim.DYNAMIC
-    with silent():
-        torch.onnx.export(
-            model.module,
-            (),
-            file,
-            kwargs=dict(model.sample),
-            input_names=[*model.sample],
-            output_names=[*model.outputs],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            verbose=False,
-        )

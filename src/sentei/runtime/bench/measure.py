@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from sentei.export.agreement import compare
+from sentei.models.outputs import outputs
 from sentei.records import SpeedRecord
-from sentei.runtime.bench.contender import Contender, Inputs, run
+from sentei.runtime.bench.contender import Contender
 from sentei.runtime.bench.workloads import Workload
 
 WARM_UP: Final = 2
@@ -70,26 +71,8 @@ def difference(module: Any, contender: Contender, workload: Workload) -> tuple[f
 
     Infinite where an output is not finite. What stands for padding is not compared.
     """
-    squares, reference, most = 0.0, 0.0, 0.0
-    for inputs in workload.passes:
-        ours, theirs = contender.run(inputs), run(module, inputs)
-        for name, whole in theirs.items():
-            exact = _read(whole, inputs)
-            apart = _read(ours[name], inputs) - exact
-            if not torch.isfinite(apart).all():
-                return math.inf, math.inf
-            squares += float(apart.square().sum())
-            reference += float(exact.square().sum())
-            most = max(most, float(apart.abs().max()))
-    return math.sqrt(squares / reference) if reference else 0.0, most
-
-
-def _read(value: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-    """The entries that somebody reads, in double precision."""
-    mask = inputs.get("attention_mask")
-    if mask is not None and value.dim() >= 2 and value.shape[:2] == mask.shape:
-        value = value[mask.bool()]
-    return value.double()
+    found = compare(lambda inputs: outputs(module, inputs), contender.run, workload.passes)
+    return found.relative, found.most
 
 
 def _once(contender: Contender, workload: Workload, threads: int) -> tuple[float, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sentei import runtime
+from sentei.models.outputs import outputs
 from sentei.runtime.bench.choice import Engine
-from sentei.runtime.bench.contender import Contender, Model, run
+from sentei.runtime.bench.contender import Contender, Model
 
 
 def open_sentei(model: Model, engine: Engine) -> Contender:
@@ -15,4 +16,4 @@ def open_sentei(model: Model, engine: Engine) -> Contender:
     """
     compiled = runtime.compile(model.module, precision=engine.precision, threads=model.threads)
     chosen = engine._replace(precision=compiled.precision or engine.precision)
-    return Contender(chosen, lambda inputs: run(compiled, inputs))
+    return Contender(chosen, lambda inputs: outputs(compiled, inputs))

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from sentei.models.outputs import Inputs, Outputs, outputs
 from sentei.runtime.bench.choice import Engine
-from sentei.runtime.bench.contender import Contender, Inputs, Model, Outputs, run
+from sentei.runtime.bench.contender import Contender, Model
 
 
 def open_torch(model: Model, engine: Engine) -> Contender:
@@ -29,11 +30,11 @@ def open_shrunk(model: Model, engine: Engine) -> Contender:
 
 def _contender(engine: Engine, module: Any) -> Contender:
     if engine.precision == "fp32":
-        return Contender(engine, lambda inputs: run(module, inputs))
+        return Contender(engine, lambda inputs: outputs(module, inputs))
     half = copy.deepcopy(module).to(torch.bfloat16)
 
     def in_halves(inputs: Inputs) -> Outputs:
-        return run(half, {name: _narrow(value) for name, value in inputs.items()})
+        return outputs(half, {name: _narrow(value) for name, value in inputs.items()})
 
     return Contender(engine, in_halves)
 

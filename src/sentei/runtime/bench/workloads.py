@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sentei.models.inputs import example, positions
+from sentei.models.outputs import Inputs
 from sentei.records import WorkloadRecord
-from sentei.runtime.bench.contender import Inputs
 
 DATA, SORTED, IMAGE = "data", "sorted", "image"
 """Lengths that are no number: those of texts as they come, the same sorted, and of images."""

@@ -7,8 +7,9 @@ import torch
 from transformers import BertConfig, BertForQuestionAnswering, BertModel
 
 from sentei import shrink
+from sentei.models.outputs import outputs
 from sentei.runtime.bench.choice import choose
-from sentei.runtime.bench.contender import Model, run
+from sentei.runtime.bench.contender import Model
 from sentei.runtime.bench.exported import exported
 from sentei.runtime.bench.measure import difference
 from sentei.runtime.bench.opening import open_engines
@@ -64,7 +65,7 @@ def test_shrunk_is_timed_only_where_something_is_idle(module, tmp_path):
     smaller, _ = shrink.shrink(module)
     model = made(module, tmp_path, smaller.eval())
     [contender], [] = open_engines(choose(["shrunk"], []), model)
-    theirs = run(module, model.sample)["last_hidden_state"]
+    theirs = outputs(module, model.sample)["last_hidden_state"]
     torch.testing.assert_close(contender.run(model.sample)["last_hidden_state"], theirs)
 
 

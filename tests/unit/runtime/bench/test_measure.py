@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from sentei.models.outputs import outputs
 from sentei.runtime.bench.as_model import AsModel
 from sentei.runtime.bench.choice import Engine
-from sentei.runtime.bench.contender import Contender, run
+from sentei.runtime.bench.contender import Contender
 from sentei.runtime.bench.measure import WARM_UP, difference, measure
 from sentei.runtime.bench.workloads import Workload
 
@@ -41,7 +42,7 @@ def changed(model, change):
     """An engine that gives what the model gives, with a change."""
     return Contender(
         Engine("torch", "fp32"),
-        lambda inputs: {name: change(value) for name, value in run(model, inputs).items()},
+        lambda inputs: {name: change(value) for name, value in outputs(model, inputs).items()},
     )
 
 
@@ -50,7 +51,7 @@ def test_outputs_of_the_model_itself_do_not_differ(model, workload):
 
 
 def test_differences_are_relative_and_largest(model, workload):
-    logits = run(model, workload.passes[0])["logits"]
+    logits = outputs(model, workload.passes[0])["logits"]
     relative, most = difference(model, changed(model, lambda v: v * 1.01), workload)
     assert relative == pytest.approx(0.01, rel=1e-3)
     assert most == pytest.approx(0.01 * float(logits.abs().max()), rel=1e-3)
@@ -76,7 +77,7 @@ def test_engines_take_turns_over_all_workloads(model, workload):
     def noted(name):
         def engine(inputs):
             turns.append(name)
-            return run(model, inputs)
+            return outputs(model, inputs)
 
         return Contender(Engine(name, "fp32"), engine)
 
