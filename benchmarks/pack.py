@@ -23,6 +23,7 @@ import math
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,7 +156,9 @@ def of_torch(run: Run, layout: torch.layout) -> int:
     """Bytes of torch's own sparse tensors."""
     found = 0
     for one in run.matrices.values():
-        sparse = torch.from_numpy(one).to_sparse(layout=layout)
+        with warnings.catch_warnings():  # that CSR is beta
+            warnings.simplefilter("ignore", UserWarning)
+            sparse = torch.from_numpy(one).to_sparse(layout=layout)
         if layout == torch.sparse_coo:
             found += sparse.indices().nbytes + sparse.values().nbytes
         else:
