@@ -58,7 +58,9 @@ VARIANTS: dict[str, Callable[[], sentei.Recipe]] = {
     "sensitivity, a decision every step": lambda: cool_down(sentei.sensitivity(0.9)),
     "magnitude, a decision every step": lambda: cool_down(sentei.magnitude(0.9, hold=False)),
     "magnitude, held mask": lambda: sentei.magnitude(0.9, warmup=0.0001, cooldown=0.9997),
-    "mgpp, prior on, a decision every 10 steps": lambda: sentei.mgpp(0.9, warmup=0, cooldown=0),
+    "mgpp, prior on, a decision every 10 steps": lambda: sentei.mgpp(
+        0.9, warmup=0, cooldown=0, reconstruction=None
+    ),
     "proximal, held mask": lambda: sentei.proximal(0.9, warmup=0.0001, cooldown=0.9997),
     "movement, a decision every step": lambda: cool_down(sentei.movement(0.9), AT_ONCE),
     "soft movement, a decision every step": lambda: cool_down(sentei.soft_movement(0.9), AT_ONCE),

@@ -107,6 +107,7 @@ def refuse_stale(lines: Sequence[Line], runs: Runs) -> None:
         options = flat(run.settings.model_dump(mode="json"))
         settings = {name: options[name] for name in line["settings"]}
         parts = {k: v for k, v in _renamed(line["declared"]).items() if k != "method"}
+        parts.setdefault("reconstruction", None)  # before there was one
         for was, now in ((line["settings"], settings), (parts, run.settings.recipe)):
             if difference := _difference(was, now):
                 raise ValueError(

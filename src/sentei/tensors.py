@@ -47,6 +47,14 @@ def score_dtype(weight: Tensor) -> torch.dtype:
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has an instruction for bf16 matrix products, so that they are the faster."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds only a part of it."""
     if not torch.distributed.is_available():

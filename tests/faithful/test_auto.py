@@ -5,13 +5,20 @@ from __future__ import annotations
 import pytest
 
 import sentei
+from sentei.parts import LeastSquares
 
 
 def test_it_is_platon_without_dropout_and_with_a_teacher_if_there_is_one():
     recipe = sentei.auto(0.9)
-    as_platon = sentei.override(recipe, ["method=platon", "dropout=1", "distill=null"])
+    as_platon = sentei.override(
+        recipe, ["method=platon", "dropout=1", "distill=null", "reconstruction=null"]
+    )
     assert as_platon == sentei.platon(0.9)
-    assert recipe.dropout == 0 and recipe.distill is not None
+    assert (
+        recipe.reconstruction == LeastSquares()
+        and recipe.dropout == 0
+        and recipe.distill is not None
+    )
     assert not recipe.distill.required and recipe.distill.regression == "alone"
 
 

@@ -205,6 +205,7 @@ def test_two_implementations_agree_at_every_step(coding):
             warmup=0.1,
             cooldown=0.2,
             every=5,
+            reconstruction=None,
             **numbers,
         )
     )

@@ -1,8 +1,9 @@
-r"""auto: Sentei's own recipe, PLATON without dropout, and with a teacher where there is one.
+r"""auto: Sentei's own recipe, PLATON with reconstruction, without dropout, taught where it can be.
 
-PLATON (Zhang et al., ICML 2022, arXiv 2206.12562) says what is pruned and when; see its file. Two
+PLATON (Zhang et al., ICML 2022, arXiv 2206.12562) says what is pruned and when; see its file. Three
 parts are different, each because it measured better (docs/methods/auto.md):
 
+    least squares           kept weights take over what pruned ones did (decision 24)
     dropout 0               a sparse model has less to spare (Han et al. 2015, arXiv 1506.02626,
                             lower it with the root of what is left)
     L/2 + T^2 KL/2 + H      the loss for classes, where the model that pruning starts from, or
@@ -10,7 +11,8 @@ parts are different, each because it measured better (docs/methods/auto.md):
                             the squared errors of the hidden states (Xu et al. 2021, arXiv
                             2104.08682). Numbers are learnt from their labels alone
 
-Cost: PLATON's 13 bytes a weight; the teacher's forward pass, unless cached.
+Cost: PLATON's 13 bytes a weight; the products of layers' inputs; the teacher's forward pass, unless
+cached.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Mapping
 
 from sentei.methods.method import Method
 from sentei.methods.platon import platon
-from sentei.parts import Distillation, Pattern, Scope
+from sentei.parts import Distillation, Pattern, Reconstruction, Scope
 from sentei.recipe import Recipe
 
 
@@ -35,6 +37,7 @@ def auto(
     cooldown: float = 0.4,
     every: int = 10,
     window: int = 10,
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
@@ -51,6 +54,7 @@ def auto(
         cooldown: Fraction of training at the final sparsity, deciding at every step.
         every: Optimizer steps between decisions on the ramp.
         window: Optimizer steps over which sensitivity is averaged before it is folded in.
+        reconstruction: How kept weights take over what pruned ones did; None leaves it to training.
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
@@ -71,7 +75,8 @@ def auto(
         regression="alone",
         required=False,
     )
-    return Recipe(**{**dict(pruning), "method": "auto", "dropout": dropout, "distill": teacher})
+    changes = {"reconstruction": reconstruction, "dropout": dropout, "distill": teacher}
+    return Recipe(**{**dict(pruning), "method": "auto", **changes})
 
 
 METHOD = Method(

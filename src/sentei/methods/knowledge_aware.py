@@ -17,7 +17,8 @@ defaults, which ask less of a short one, are ours: the student starts as its tea
 fine-tuned in the same run; the first stage ends after a tenth of training and the last leaves three
 tenths to recover; each layer's error is measured by the teacher's own mean square, where that of
 raw attention drowns the rest; and CE_soft, a mean over classes there, is half their sum
-(as KL, with the same gradient), which is the same for two classes and does not vanish for many.
+(as KL, with the same gradient), which is the same for two classes and does not vanish for many; and
+kept weights take over what pruned ones did, at decisions (decision 24).
 
 Cost: 1 byte a weight (the mask); the teacher's forward pass, unless cached, and its activations.
 
@@ -36,7 +37,16 @@ from typing import Literal
 from pydantic import Field
 
 from sentei.methods.method import Method
-from sentei.parts import Distillation, Magnitude, Pattern, Project, Schedule, Scope, Uniform
+from sentei.parts import (
+    Distillation,
+    Magnitude,
+    Pattern,
+    Project,
+    Reconstruction,
+    Schedule,
+    Scope,
+    Uniform,
+)
 from sentei.recipe import Recipe
 
 
@@ -107,6 +117,7 @@ def knowledge_aware(
     relative: bool = True,
     padding: bool = False,
     teacher_dropout: bool = False,
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:
@@ -127,10 +138,12 @@ def knowledge_aware(
         relative: Divide each layer's error by the mean square of the teacher's there.
         padding: Whether padding counts in those means, as in the authors' code.
         teacher_dropout: Leave the teacher's dropout on, as in the authors' code.
+        reconstruction: How kept weights take over what pruned ones did; None leaves it to training.
         pattern: What is pruned together: unstructured, 2:4, 32x32, row, column, head, neuron.
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     weights = {"labels": labels, "logits": logits, "hidden": hidden, "attention": attention}
+    errors = {"relative": relative, "padding": padding, "teacher_dropout": teacher_dropout}
     return Recipe(
         method="knowledge_aware",
         scope=Scope.model_validate(scope or {}),
@@ -139,15 +152,14 @@ def knowledge_aware(
         schedule=Stages(sparsity=sparsity, stages=stages, warmup=warmup, cooldown=cooldown),
         budget=Uniform(),
         mask=Project(hold=True),
+        reconstruction=reconstruction,
         distill=Distillation(
             **weights,
             logits_loss=logits_loss,
             temperature=temperature,
             regression="labels",
-            relative=relative,
-            padding=padding,
             student=student,
-            teacher_dropout=teacher_dropout,
+            **errors,
         ),
     )
 
@@ -159,6 +171,7 @@ PUBLISHED = {
     "logits": 1.0,
     "logits_loss": "cross_entropy",
     "relative": False,
+    "reconstruction": None,
 }
 """The authors'."""
 

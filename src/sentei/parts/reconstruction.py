@@ -3,14 +3,16 @@ r"""Reconstruction: what kept weights take over from pruned ones, before trainin
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from sentei.parts.part import Part
+from sentei.tensors import multiplies_bf16
 
 
 class Inputs(Part):
@@ -93,6 +95,7 @@ class LeastSquares(Reconstruction):
 
     by conjugate gradients from W0, all rows at once, with Jacobi's preconditioner. However few the
     iterations, the squared error of the layer's outputs on what was observed does not grow.
+    Products are in bf16 where the device has it.
 
     Optimal brain surgeon on a layer's inputs (Hassibi and Stork 1993; with one Gram matrix a layer
     as in Frantar and Alistarh 2023, SparseGPT, arXiv 2301.00774), solved again at each decision of
@@ -107,36 +110,54 @@ class LeastSquares(Reconstruction):
     iterations: int = Field(8, ge=1)
     """Of conjugate gradients, at most."""
 
-    tolerance: float = Field(0.01, ge=0)
-    """Iterations end early where the residual has fallen to this fraction; on a CPU only, because
-    other devices would wait for the number."""
+    tolerance: float = Field(0.05, ge=0)
+    """Iterations end with one that lowers the error by less than this fraction of what pruning has
+    done. On a CPU only: other devices would have to wait for the number."""
 
     def solve(self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor) -> Tensor:
         """Conjugate gradients."""
-        diagonal = gram.diagonal()
-        damping = self.damping * diagonal.mean()
-        scale = (diagonal + damping).clamp_min(torch.finfo(gram.dtype).tiny)
-        residual = ((wanted - start) @ gram).mul_(keep)
+        waits = gram.device.type == "cpu" and self.tolerance > 0
+        multiply, resolution = _product(gram)
+        missing = wanted - start
+        residual = multiply(missing)
+        error = (residual * missing).sum()
+        if waits and error <= NEGLIGIBLE * (wanted.square() @ gram.diagonal()).sum():
+            return start
+        residual.mul_(keep)
+        damping = self.damping * gram.diagonal().mean()
+        scale = (gram.diagonal() + damping).clamp_min(torch.finfo(gram.dtype).tiny)
         change = torch.zeros_like(residual)
         ahead = residual / scale
         direction = ahead.clone()
         size = (residual * ahead).sum(1, keepdim=True)
-        enough = self.tolerance**2 * size.sum()
+        end = size * resolution**2  # where a row's residual is no more than what products round off
         for _ in range(self.iterations):
-            curved = torch.addmm(direction * damping, direction, gram).mul_(keep)
-            length = _ratio(size, (direction * curved).sum(1, keepdim=True))
+            curved = multiply(direction).add_(direction * damping).mul_(keep)
+            curvature = (direction * curved).sum(1, keepdim=True)
+            length = _ratio(size, curvature, (size <= end) | (curvature <= 0))
             change.addcmul_(direction, length)
             residual.addcmul_(curved, length, value=-1)
+            if waits and (length * size).sum() <= self.tolerance * error:
+                break
             torch.div(residual, scale, out=ahead)
             smaller = (residual * ahead).sum(1, keepdim=True)
-            if gram.device.type == "cpu" and bool(smaller.sum() <= enough):
-                break
-            direction.mul_(_ratio(smaller, size)).add_(ahead)
+            direction.mul_(_ratio(smaller, size, size <= end)).add_(ahead)
             size = smaller
         return change.add_(start)
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+NEGLIGIBLE: Final = 1e-3
+"""Of the squared outputs, about: an error that is left to training."""
+
+
+def _product(gram: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
+    """What multiplies by a Gram matrix, and its relative rounding."""
+    if gram.dtype == torch.float32 and multiplies_bf16(gram.device):
+        rounded, eps = gram.bfloat16(), torch.finfo(torch.bfloat16).eps
+        return lambda rows: (rows.bfloat16() @ rounded).to(gram.dtype), eps
+    return lambda rows: rows @ gram, torch.finfo(gram.dtype).eps
+
+
+def _ratio(numerator: Tensor, denominator: Tensor, ended: Tensor) -> Tensor:
     """The quotient; 0 where a row has come to its end."""
-    ended = denominator <= 0
     return (numerator / denominator.masked_fill(ended, 1)).masked_fill_(ended, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from sentei.parts.reconstruction import Inputs
 from sentei.parts.site import Site
 from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
-from sentei.tensors import score_dtype
+from sentei.tensors import multiplies_bf16, score_dtype
 
 MASKS = ("attention_mask", "decoder_attention_mask")
 """Arguments of a model that tell tokens from padding; the second those of a decoder."""
@@ -96,6 +97,13 @@ def linear_maps(owners: Iterable[tuple[nn.Module, str, Site]]) -> dict[Site, nn.
     return maps
 
 
+class _Call(threading.local):
+    """The forward pass under way: its masks. DataParallel makes several at once, in threads."""
+
+    def __init__(self) -> None:
+        self.masks: dict[str, Tensor] = {}
+
+
 class LayerInputs:
     """Takes in the inputs of a model's linear maps, in the steps in which somebody wants them.
 
@@ -116,7 +124,7 @@ class LayerInputs:
         self._owners = owners
         self._inputs = inputs
         self._arguments = list(inspect.signature(self._model.forward).parameters)
-        self._masks: dict[str, Tensor] = {}
+        self._call = _Call()
         self._step = 0
         self._states: Mapping[Site, InputState] = {}
         self.wanted = False
@@ -140,59 +148,58 @@ class LayerInputs:
 
     def rest(self) -> None:
         """Observe nothing from now on."""
-        self._states, self._masks, self.wanted = {}, {}, False
+        self._states, self.wanted = {}, False
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.wanted:
-            self._read_masks(module, args, kwargs)
+            self._read_masks(args, kwargs)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.wanted:
             self._drop_masks()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _read_masks(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if getattr(module, "_is_replica", False):
-            raise ValueError(
-                "the inputs of layers are observed for this recipe, and DataParallel hides them in "
-                "copies of the model: use one process a GPU (torchrun), or one GPU "
-                "(CUDA_VISIBLE_DEVICES=0)"
-            )
+    def _read_masks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = {**dict(zip(self._arguments, args, strict=False)), **kwargs}
         masks = {name: arguments.get(name) for name in MASKS}
-        self._masks = {k: v for k, v in masks.items() if isinstance(v, Tensor) and v.ndim == 2}
+        self._call.masks = {k: v for k, v in masks.items() if isinstance(v, Tensor) and v.ndim == 2}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _drop_masks(self) -> None:
-        self._masks = {}
+        self._call.masks = {}
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def observe(self, site: Site, x: Tensor) -> None:
         """Take in the inputs of one call, (..., inputs)."""
         state = self._states[site]
+        if x.device != state.tokens.device:  # another GPU's share, under DataParallel
+            return
         counts = self._counts(site, x)
         rows = x.detach().reshape(-1, x.shape[-1])
         stride = max(-(-rows.shape[0] // self._inputs.tokens), 1) | 1
         some = slice(self._step % stride, None, stride)  # odd: no place in a sequence is favoured
-        rows = rows[some].to(state.tokens.dtype)
+        rows = rows[some]
         if counts is None:
             state.tokens += rows.shape[0]
         else:
-            counted = counts.reshape(-1)[some].to(rows)
+            counted = counts.reshape(-1)[some]
             rows = rows * counted[:, None]
             state.tokens += counted.sum()
-        blocks = self._inputs.blocks(rows.shape[1])
+        dtype = state.tokens.dtype
+        if dtype == torch.float32 and multiplies_bf16(rows.device):
+            dtype = torch.bfloat16
+        rows, blocks = rows.to(dtype), self._inputs.blocks(rows.shape[1])
         with torch.autocast(rows.device.type, enabled=False):
             for (start, stop), gram in zip(blocks, state.gram, strict=True):
                 block = rows[:, start:stop]
-                gram.addmm_(block.T, block)
+                gram += block.T @ block
 
     def _counts(self, site: Site, x: Tensor) -> Tensor | None:
         """For each input 1 or 0, where padding is known."""
         fitting = {
             name: mask != 0
-            for name, mask in self._masks.items()
+            for name, mask in self._call.masks.items()
             if x.shape[:-1] in (mask.shape, (mask.numel(),))
         }
         mine = MASKS[1] if "decoder" in site.name.split(".") else MASKS[0]

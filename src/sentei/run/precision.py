@@ -10,6 +10,7 @@ from torch import nn
 
 from sentei.messages import SenteiWarning
 from sentei.run.settings import Precision
+from sentei.tensors import multiplies_bf16
 
 _DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,9 +23,8 @@ def precision(wish: Precision) -> Literal["fp32", "bf16", "fp16"]:
     """
     if wish == "auto":
         if torch.cuda.is_available():
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-            return "bf16" if native else "fp16"
-        return "bf16" if _cpu_has_bf16() else "fp32"
+            return "bf16" if multiplies_bf16(torch.device("cuda")) else "fp16"
+        return "bf16" if multiplies_bf16(torch.device("cpu")) else "fp32"
     if wish == "fp16" and not torch.cuda.is_available():
         raise ValueError("--precision fp16 needs a GPU: use auto, bf16 or fp32")
     return wish
@@ -57,9 +57,3 @@ def round_(model: nn.Module, dtype: torch.dtype) -> None:
         lost = (weight.to(dtype) == 0) & (weight != 0)
         weight[lost] = torch.sign(weight[lost]) * smallest
     model.to(dtype)
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether bf16 matrix products are faster than fp32 ones here: an instruction for them."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

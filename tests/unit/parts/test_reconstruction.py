@@ -70,7 +70,7 @@ def test_no_row_does_worse_than_before(iterations, dtype):
             error(one.double(), wanted.double(), gram.double()) for one in (start, solved)
         )
         assert (after <= before * (1 + 1e-5)).all()
-        assert after.sum() < 0.9 * before.sum()
+        assert after.sum() < 0.95 * before.sum()
         assert (solved[~keep] == 0).all()
 
 
@@ -79,6 +79,25 @@ def test_rows_without_a_hole_or_without_a_weight_stay():
     solved = LeastSquares().solve(wanted, start, keep, gram)
     assert torch.equal(solved[0], torch.zeros_like(solved[0]))
     assert torch.equal(solved[1], wanted[1])
+
+
+def test_iterations_beyond_the_end_do_no_harm():
+    """Rows end by themselves, each where its own products say no more."""
+    for dtype in (torch.float32, torch.float64):
+        wanted, start, keep, gram = (
+            t if t.dtype == torch.bool else t.to(dtype) for t in problem(density=0.1)
+        )
+        few, many = (LeastSquares(iterations=n, tolerance=0) for n in (24, 500))
+        once, on = (p.solve(wanted, start, keep, gram).double() for p in (few, many))
+        before, after = (error(one, wanted.double(), gram.double()).sum() for one in (once, on))
+        assert after <= before * 1.01
+
+
+def test_an_error_that_does_not_count_is_left_to_training():
+    wanted, _, keep, gram = problem(density=0.5)
+    wanted = torch.where(keep, wanted, 0.001 * wanted)
+    start = wanted * keep
+    assert LeastSquares().solve(wanted, start, keep, gram) is start
 
 
 def test_inputs_that_are_always_zero_change_nothing():

@@ -13,7 +13,7 @@ import sentei
 from helpers.pruning import same
 from helpers.zoo import ZOO
 from sentei import serialization
-from sentei.methods import find
+from sentei.methods import find, known
 from sentei.pruning import reconstruct
 from sentei.testing import CHECKS, STEPS, Training
 
@@ -49,7 +49,8 @@ def test_in_long_trainings_at_so_many_and_no_more():
     assert made == [8, 16, 24]
 
 
-METHODS = ("platon", "mgpp", "knowledge_aware", "movement", "leap")
+REFUSED = ("l0", "frozen_mask")
+METHODS = sorted(method.name for method in known() if method.name not in REFUSED)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -155,7 +156,7 @@ def test_layers_whose_inputs_are_not_seen_are_named():
 
 @pytest.mark.parametrize(
     ("method", "reason"),
-    [("l0", "mask hard_concrete scales them"), ("frozen_mask", "never prunes")],
+    [*zip(REFUSED, ("mask hard_concrete scales them", "never prunes"), strict=True)],
 )
 def test_where_it_makes_no_sense_it_is_refused(method, reason):
     with pytest.raises(ValueError, match=reason):
