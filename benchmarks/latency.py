@@ -5,7 +5,7 @@ of heads and neurons, as `--pattern head+neuron --set budget=uniform --set budge
 it. Time depends on shapes alone, so the last units are taken out and nothing is trained. All run in
 turns: in every round each engine runs each model once. Processor time is beside the clock's,
 because it does not count the waiting on a busy machine; with several threads it adds them up. Needs
-the extra ``bench``. ``--threads`` that were measured before are replaced.
+the extra ``export``. ``--threads`` that were measured before are replaced.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def semi_structured_(model: nn.Module) -> SemiStructured:
         What was converted.
 
     Raises:
-        ValueError: There is no such GPU, the model is not on it or in another dtype, or no linear
-            layer is 2:4; the model is as it was.
+        ValueError: There is no such GPU, the model is not on it or in another dtype, no linear
+            layer is 2:4, or PyTorch cannot convert one; the model is as it was.
 
     References:
         Mishra et al., 2021, arXiv 2104.08378.
@@ -106,9 +106,14 @@ def _check_hardware() -> None:
 
 
 def _converted(weight: Tensor, name: str) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*prototype.*")
-        sparse: Tensor = to_sparse_semi_structured(weight.detach().contiguous())
-    if not torch.equal(sparse.to_dense(), weight):
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*prototype.*")
+            sparse: Tensor = to_sparse_semi_structured(weight.detach().contiguous())
+        same = torch.equal(sparse.to_dense(), weight)
+    except RuntimeError as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{name}: PyTorch cannot convert it to 2:4 here: {line}") from error
+    if not same:
         raise ValueError(f"{name}: PyTorch's conversion to 2:4 changes its weights here")
     return sparse

@@ -28,6 +28,7 @@ def write_onnx(graph: Graph, file: Path) -> None:
 
     Raises:
         ValueError: PyTorch cannot export it; says why.
+        OSError: The disk is full, or fails.
     """
     shapes: dict[str, dict[int, Any]] = {}
     for name in graph.sample:
@@ -49,6 +50,8 @@ def write_onnx(graph: Graph, file: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
+    except OSError:
+        raise
     except Exception as error:  # of whatever class: it is the exporter's
         raise ValueError(f"PyTorch does not export the model: {_reason(error)}") from error
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from transformers import PreTrainedModel
 
+from sentei.data.features import Features
 from sentei.export.graphs import in_halves
 from sentei.export.target import Target
 from sentei.export.write import ExportReport, export
@@ -22,11 +23,14 @@ from sentei.run.bench import CALIBRATION, Data, evaluation_data, load
 from sentei.run.settings import Settings
 from sentei.runtime.bench.workloads import images, sequences, usual_lengths
 
-EXAMPLES: Final = 256
-"""Of the evaluation data, evenly over all, that outputs are compared on."""
+EXAMPLES, TOKENS, IMAGES = 256, 1 << 14, 64
+"""Of the evaluation data, evenly over all, that outputs are compared on, at most."""
 
 BATCH: Final = 8
 """Of these in a forward pass, of the lengths that they have."""
+
+LOGITS: Final = 1 << 25
+"""Of a forward pass, of models that give them for every token of the vocabulary; or one text's."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +137,29 @@ def _real(module: PreTrainedModel, data: Data) -> Trial:
             )
         return inputs
 
-    texts, whole = data.texts, len(data.features)
-    count = min(EXAMPLES, whole)
-    chosen = texts.spread(count)
+    spread, count = data.texts.spread, _count(data.features)
+    chosen, rows = spread(count), _rows(module, data.features)
     return Trial(
-        batches=[batch(chosen[at : at + BATCH]) for at in range(0, count, BATCH)],
-        ones=[batch([one]) for one in texts.spread(min(CALIBRATION, whole))],
+        batches=[batch(chosen[at : at + rows]) for at in range(0, count, rows)],
+        ones=[batch([one]) for one in spread(min(CALIBRATION, len(data.features)))],
         source=f"{counted(count, 'example')} of {data.corpus.evaluation.source}",
     )
+
+
+def _count(features: Features) -> int:
+    """Examples to compare outputs on."""
+    most, lengths = min(EXAMPLES, len(features)), features.lengths
+    if lengths is None:
+        return min(most, IMAGES)
+    return max(1, min(most, TOKENS // int(lengths.mean())))
+
+
+def _rows(module: PreTrainedModel, features: Features) -> int:
+    """Examples in a forward pass, so that its outputs have room."""
+    if module.get_output_embeddings() is None or features.lengths is None:
+        return BATCH
+    each = int(features.lengths.max()) * int(module.config.vocab_size)
+    return max(1, min(BATCH, LOGITS // each))
 
 
 def _drawn(module: PreTrainedModel, where: str, *, trust_remote_code: bool) -> Trial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -302,6 +304,47 @@ def test_another_version(version, folder, tmp_path):
     where = change(folder, tmp_path / "other", quantization_config=about)
     with pytest.raises(ValueError, match=r"is packed in version .* this Sentei reads version 1"):
         AutoModelForMaskedLM.from_pretrained(where)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(5, "sentei", [], {}, None),
+        *({"quant_method": of} for of in (["sentei"], {}, None, "gptq", "sentei")),
+        {"quant_method": "sentei", "version": 1, "load_in_8bit": True},
+        {"quant_method": "sentei", "version": 1, "self": 3},
+    ],
+    ids=repr,
+)
+def test_a_config_that_says_otherwise(about, folder, tmp_path):
+    where = change(folder, tmp_path / "other", quantization_config=about)
+    for load in (load_named, shrink.load):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(where))}: its "):
+            load(where)
+
+
+@pytest.mark.parametrize("harm", ["again", "swapped", "cut", "another's"])
+def test_files_of_other_hands(harm, folder, tmp_path):
+    where = change(folder, tmp_path / "other")
+    first, second, *_ = sorted(where.glob("*.safetensors"))
+    if harm == "again":  # written by safetensors, which drops the list of what is packed
+        save_file(load_file(first), first)
+    elif harm == "swapped":
+        first.rename(where / "x"), second.rename(first), (where / "x").rename(second)
+    elif harm == "cut":
+        first.write_bytes(first.read_bytes()[:-8])
+    else:
+        for file in where.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as tensors:
+                about, held = tensors.metadata(), load_file(file)
+            names = json.loads(about["sentei"])["packed"]
+            moved = dict(zip(names, [held[name] for name in names[::-1]], strict=True))
+            save_file({**held, **moved}, file, about)
+    if harm == "swapped":  # each file says what it holds, whatever the index says
+        check_same(AutoModelForMaskedLM.from_pretrained(where), bert())
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape(str(where))}"):
+        load_named(where)
 
 
 def test_a_config_of_a_far_larger_model(folder, tmp_path):

@@ -6,10 +6,8 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from sentei.export.target import Target
 from sentei.messages import did_you_mean
-
-EXPORT: Final = ("onnx", "onnxscript")
-"""What writes the file that engines outside PyTorch read."""
 
 ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
     "sentei": ("int8", "bf16", "fp32"),
@@ -19,6 +17,9 @@ ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
     "openvino": ("fp32", "bf16", "int8"),
 }
 """Engine to its precisions; ``shrunk`` is torch without what is idle in the model."""
+
+_READS: Final[Mapping[str, str]] = {"onnxruntime": "onnx", "openvino": "openvino"}
+"""Engines outside PyTorch, and the format that each reads."""
 
 PRECISIONS: Final = ("fp32", "bf16", "int8")
 
@@ -32,12 +33,9 @@ class Engine(NamedTuple):
     @property
     def packages(self) -> tuple[str, ...]:
         """What it needs besides the core."""
-        static = ("nncf",) if self.precision == "int8" else ()
-        return {
-            "sentei": ("llvmlite",),
-            "onnxruntime": ("onnxruntime", *EXPORT),
-            "openvino": ("openvino", *EXPORT, *static),
-        }.get(self.name, ())
+        if self.name in _READS:
+            return Target(_READS[self.name], self.precision == "int8").packages
+        return ("llvmlite",) if self.name == "sentei" else ()
 
     @property
     def missing(self) -> tuple[str, ...]:
