@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,19 +131,20 @@ def make(run: Path, task: str, examples: int) -> None:
 
 def table() -> str:
     """Metrics of each task, before and after, in hundredths."""
-    parts = []
-    for task in dict.fromkeys(line["task"] for line in LOG.lines):
-        lines = [line for line in LOG.lines if line["task"] == task]
+    every = LOG.lines
+    made = [one for one in SPARSITIES if any(line["sparsity"] == one for line in every)]
+    rows = []
+    for task in dict.fromkeys(line["task"] for line in every):
+        lines = [line for line in every if line["task"] == task]
         before = next(line for line in lines if line["method"] == "dense")
         metric = before["metric"]
-        shown = f"{task}, {metric}; dense {percent(before['metrics'][metric])}"
-        rows = [*_rows(lines, metric)]
-        head = [shown, "budget", *(f"{sparsity:.0%}" for sparsity in SPARSITIES)]
-        parts.append(markdown(head, rows))
-    return "\n\n".join(parts)
+        shown = f"**{task}, {metric}; dense {percent(before['metrics'][metric])}**"
+        rows += [[shown, *[""] * (1 + len(made))], *_rows(lines, metric, made)]
+    percents = [f"{sparsity:.0%}".replace("%", " %") for sparsity in made]
+    return markdown(["", "budget", *percents], rows)
 
 
-def _rows(lines: list[Line], metric: str) -> Iterator[list[str]]:
+def _rows(lines: list[Line], metric: str, made: Sequence[float]) -> Iterator[list[str]]:
     usual = 1024
     for method in METHODS:
         for rebuilt in (False, True):
@@ -156,12 +157,12 @@ def _rows(lines: list[Line], metric: str) -> Iterator[list[str]]:
                 }
                 name = f"`{method}`{' and least squares' if rebuilt else ''}"
                 if here:
-                    yield [name, f"`{budget}`", *(here.get(one, "") for one in SPARSITIES)]
+                    yield [name, f"`{budget}`", *(here.get(one, "") for one in made)]
     for line in lines:
         if line["examples"] in EXAMPLES:
             here = {line["sparsity"]: percent(line["metrics"][metric])}
             name = f"`{line['method']}` and least squares, {line['examples']:,} examples"
-            yield [name, f"`{line['budget']}`", *(here.get(one, "") for one in SPARSITIES)]
+            yield [name, f"`{line['budget']}`", *(here.get(one, "") for one in made)]
 
 
 def main() -> None:
