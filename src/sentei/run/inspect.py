@@ -191,7 +191,7 @@ def _sizes(prepared: Prepared) -> SizeRecord:
     selection, model = prepared.selection, prepared.model
     weights = selection.parameters * prepared.dtype.itemsize
     packed = predict(
-        ((name, weight.to(prepared.dtype)) for name, weight in model.named_parameters()),
+        ((name, weight.to("cpu", prepared.dtype)) for name, weight in model.named_parameters()),
         tables_of(model),
         {site.name for site in selection.sites},
         prepared.recipe.schedule.sparsity,

@@ -190,19 +190,30 @@ def fresh(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_fresh_process_needs_one_import(model, folder, tmp_path):
-    done = fresh(f"import sentei\n{EVALUATE}", folder, tmp_path / "result.pt")
-    assert done.returncode == 0, done.stderr
-    result = torch.load(tmp_path / "result.pt")
+def check_result(model, file: Path) -> None:
+    """Whether another process had the same bits, and computed the same with them."""
+    result = torch.load(file)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, result["weights"][name]), name
     with torch.no_grad():
         assert torch.equal(model(torch.arange(40)[None]).logits, result["logits"])
 
 
-def test_without_sentei_nothing_is_drawn_in_place_of_weights(folder, tmp_path):
-    done = fresh(EVALUATE, folder, tmp_path / "result.pt")
-    assert done.returncode == 1 and not (tmp_path / "result.pt").exists()
+def test_a_fresh_process_needs_one_import(model, folder, tmp_path):
+    done = fresh(f"import sentei\n{EVALUATE}", folder, tmp_path / "result.pt")
+    assert done.returncode == 0, done.stderr
+    check_result(model, tmp_path / "result.pt")
+
+
+def test_without_sentei_nothing_is_drawn_in_place_of_weights(model, folder, tmp_path):
+    """What was loaded and saved needs none; what is packed is refused."""
+    loaded = AutoModelForMaskedLM.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "saved", max_shard_size="20KB")
+    assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 2
+    both = f"{EVALUATE}\nprint('evaluated')\nAutoModelForMaskedLM.from_pretrained(sys.argv[3])"
+    done = fresh(both, tmp_path / "saved", tmp_path / "result.pt", folder)
+    check_result(model, tmp_path / "result.pt")
+    assert done.returncode == 1 and done.stdout.strip() == "evaluated"
     assert "Unknown quantization type, got sentei" in done.stderr
     assert "MISMATCH" in done.stderr and "query.weight" in done.stderr
 
