@@ -87,14 +87,12 @@ def measure(name: str, cycles: int) -> dict[str, float]:
         return statistics.median(b - a for a, b in took[place::EVERY])
 
     sites = rebuilt.pruner._state.selected
-    part = rebuilt.pruner.recipe.reconstruction
-    assert part is not None
     observing = added(EVERY - OBSERVED)
     return {
         "step": statistics.median(a for a, _ in took),
         "observing": observing,
         "reconstruction": added(EVERY - 1) - observing,
-        "bytes": observed_bytes(rebuilt.model, sites, part.inputs),
+        "bytes": observed_bytes(rebuilt.model, sites, rebuilt.pruner.recipe),
     }
 
 

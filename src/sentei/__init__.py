@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from sentei.methods.magnitude import magnitude
     from sentei.methods.mgpp import mgpp
     from sentei.methods.movement import movement
+    from sentei.methods.obs import obs
     from sentei.methods.platon import platon
     from sentei.methods.proximal import proximal
     from sentei.methods.random import random
     from sentei.methods.sensitivity import sensitivity
     from sentei.methods.soft_movement import soft_movement
+    from sentei.methods.wanda import wanda
     from sentei.models.adapters import merge_adapter
     from sentei.parts.distillation import Distillation
+    from sentei.pruning.one_shot import one_shot
     from sentei.pruning.pruner import Pruner
     from sentei.recipe import Recipe
     from sentei.serialization import dump, load, override
@@ -61,6 +64,8 @@ __all__ = [
     "merge_adapter",
     "mgpp",
     "movement",
+    "obs",
+    "one_shot",
     "override",
     "pack",
     "parts",
@@ -72,6 +77,7 @@ __all__ = [
     "sensitivity",
     "shrink",
     "soft_movement",
+    "wanda",
 ]
 
 _FROM = {
@@ -94,6 +100,8 @@ _FROM = {
     "merge_adapter": "sentei.models.adapters",
     "mgpp": "sentei.methods.mgpp",
     "movement": "sentei.methods.movement",
+    "obs": "sentei.methods.obs",
+    "one_shot": "sentei.pruning.one_shot",
     "override": "sentei.serialization",
     "pack": "sentei.pack",
     "parts": "sentei.parts",
@@ -105,6 +113,7 @@ _FROM = {
     "sensitivity": "sentei.methods.sensitivity",
     "shrink": "sentei.shrink",
     "soft_movement": "sentei.methods.soft_movement",
+    "wanda": "sentei.methods.wanda",
 }
 """Where each public name is defined."""
 

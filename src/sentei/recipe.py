@@ -9,17 +9,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from sentei.messages import short
+from sentei.messages import listing, short
 from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
+from sentei.parts.inputs import Inputs, linear_maps
 from sentei.parts.masks import Mask, Project
 from sentei.parts.part import Part, parts_of
 from sentei.parts.patterns import Pattern, UnitGroup, Unstructured
 from sentei.parts.penalties import Penalty, ScorePenalty
 from sentei.parts.reconstruction import Reconstruction
-from sentei.parts.schedule import Schedule
+from sentei.parts.schedule import AtOnce, Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
-from sentei.parts.scores import Score
+from sentei.parts.scores import InputScore, Score
 from sentei.tensors import count_zeros
 
 MOST_STEPS: Final = 10**8
@@ -90,6 +91,35 @@ class Recipe(Part):
         for penalty in self.penalties:
             penalty.check()
 
+    @property
+    def inputs(self) -> Inputs | None:
+        """How the inputs of linear layers are observed; None where no part wants them."""
+        if isinstance(self.score, InputScore):
+            return self.score.inputs
+        return self.reconstruction.inputs if self.reconstruction else None
+
+    def at_once(self) -> Recipe:
+        """The recipe with one decision and no training.
+
+        Raises:
+            ValueError: It has a part that acts in training.
+        """
+        score, budget, schedule = self.score, self.budget, self.schedule
+        reasons = {
+            f"score {score.label} is measured step by step": score.observes,
+            f"score {score.label} is learned": score.learned,
+            f"budget {budget.label} comes out of training": budget.learned or budget.emergent,
+            f"schedule {schedule.label} prunes nothing": schedule.from_model,
+            "it learns from a teacher (distill)": self.distill is not None,
+            **{f"penalty {penalty.label} acts in training": True for penalty in self.penalties},
+        }
+        for reason in (reason for reason, holds in reasons.items() if holds):
+            raise ValueError(
+                f"{self.method} cannot prune at once, without training: {reason}. Train with it "
+                "(--epochs above 0), or take magnitude, wanda or obs, which read no gradient"
+            )
+        return self.model_copy(update={"schedule": AtOnce(sparsity=schedule.sparsity)})
+
     def with_examples(self, examples: int | None) -> Recipe:
         """The recipe with the number of training examples where a penalty lacks it."""
         if examples is None:
@@ -131,6 +161,7 @@ class Recipe(Part):
         if rest:
             reason = f"pattern {self.pattern.label} does not cover it"
             selection = selection.without(rest, reason)
+        self._check_inputs(model, selection)
         return selection, groups
 
     def for_weights(self, selection: Selection) -> Recipe:
@@ -144,6 +175,22 @@ class Recipe(Part):
         zeros = sum(count_zeros(site.parameter) for site in selection.sites)
         schedule = self.schedule.resolve(zeros, selection.prunable)
         return self.model_copy(update={"schedule": schedule})
+
+    def _check_inputs(self, model: nn.Module, selection: Selection) -> None:
+        """Refuse weights whose inputs a part wants and cannot have."""
+        maps = linear_maps(model, selection.sites) if self.inputs else {}
+        others = [site.name for site in selection.sites if site not in maps]
+        if isinstance(self.score, InputScore) and others:
+            raise ValueError(
+                f"score {self.score.label} ranks the weights of linear layers by their inputs, and "
+                f"{listing(others, 3)} is no matrix of one: leave it out with "
+                f"scope.exclude=({others[0]!r},) or a pattern, and with scope.biases=false"
+            )
+        if self.reconstruction and not maps:
+            raise ValueError(
+                "reconstruction: none of the prunable weights is the matrix of a linear layer, "
+                "whose inputs could be observed: set reconstruction to null"
+            )
 
     def _check_penalties(self, groups: tuple[UnitGroup, ...]) -> None:
         patterns = tuple(dict.fromkeys(group.pattern for group in groups))

@@ -58,42 +58,61 @@ def dump(recipe: Recipe) -> str:
 def override(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Change single values: ``override(recipe, ["score.beta1=0.9", "budget=uniform"])``.
 
-    Values are YAML. A part given by its kind alone gets that kind's defaults.
+    Values are YAML. A part given by its kind alone gets that kind's defaults. Settings are made one
+    after the other; two that fit only together may stand in any order.
 
     Raises:
         ValueError: A setting is not ``path=value``, its path does not exist, or its value does
             not fit.
     """
-    data = to_dict(recipe)
+    data, misfit = to_dict(recipe), None
     for setting in settings:
-        path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
-        option = f"--set {cut(setting, 200)}"
-        if not equals or not all(keys):
-            raise ValueError(f"{option}: expected path=value, such as score.beta1=0.9")
-        place: Any = data
-        for depth, key in enumerate(keys):
-            entries = _entries(place)
-            if place is None:
-                parent = ".".join(keys[:depth])
-                raise ValueError(
-                    f"{option}: the recipe has no {parent}; ask for one with its defaults "
-                    f"first: --set {parent}={{}}"
-                )
-            if key not in entries:
-                raise ValueError(
-                    f"{option}: no setting {short('.'.join(keys[: depth + 1]), 80)}"
-                    + did_you_mean(key, entries)
-                )
-            if depth < len(keys) - 1:
-                place = entries[key]
-        value = untrusted.parse_yaml(text, option)
-        if keys[-1] == "kind" and value != place["kind"]:
-            place.clear()  # another kind has other fields: start from its defaults
-        place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value
-        recipe = load(data)
-        data = to_dict(recipe)  # a part of another kind has other settings from here on
+        try:
+            _set(data, setting)
+        except ValueError as error:
+            raise misfit or error from None
+        try:
+            recipe = load(data)
+        except ValueError as error:
+            misfit = misfit or error
+            continue
+        data, misfit = to_dict(recipe), None  # a part of another kind has other settings from here
+    if misfit:
+        raise misfit
     return recipe
+
+
+def _set(data: dict[str, Any], setting: str) -> None:
+    """Change one value of a recipe's data.
+
+    Raises:
+        ValueError: The setting is not ``path=value``, or its path does not exist.
+    """
+    path, equals, text = setting.partition("=")
+    keys = path.strip().split(".")
+    option = f"--set {cut(setting, 200)}"
+    if not equals or not all(keys):
+        raise ValueError(f"{option}: expected path=value, such as score.beta1=0.9")
+    place: Any = data
+    for depth, key in enumerate(keys):
+        entries = _entries(place)
+        if place is None:
+            parent = ".".join(keys[:depth])
+            raise ValueError(
+                f"{option}: the recipe has no {parent}; ask for one with its defaults "
+                f"first: --set {parent}={{}}"
+            )
+        if key not in entries:
+            raise ValueError(
+                f"{option}: no setting {short('.'.join(keys[: depth + 1]), 80)}"
+                + did_you_mean(key, entries)
+            )
+        if depth < len(keys) - 1:
+            place = entries[key]
+    value = untrusted.parse_yaml(text, option)
+    if keys[-1] == "kind" and value != place["kind"]:
+        place.clear()  # another kind has other fields: start from its defaults
+    place[int(keys[-1]) if isinstance(place, list) else keys[-1]] = value
 
 
 def _entries(place: Any) -> dict[str, Any]:

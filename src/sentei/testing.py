@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sentei import serialization
 from sentei.messages import SenteiWarning
 from sentei.methods import Method, find
+from sentei.pruning.inputs import observed_bytes
 from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe
 from sentei.records import PruningReport
@@ -348,6 +349,9 @@ def check_bytes(method: Method) -> None:
         method,
         f"declares {recipe.bytes_per_weight} bytes a weight and holds {measured:g}",
     )
+    kept = sum(tensor.nbytes for of in state["inputs"].values() for tensor in of.values())
+    declared = observed_bytes(training.model, recipe.scope.resolve(training.model).sites, recipe)
+    _expect(kept == declared, method, f"declares {declared} bytes of inputs and holds {kept}")
 
 
 def check_early_stop(method: Method) -> None:

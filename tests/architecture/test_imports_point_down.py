@@ -132,7 +132,8 @@ def test_parts_do_not_know_one_another(path):
     if room(name(path)) == "parts" and path.stem != "__init__":
         others = {module for module in imports(path) if module.startswith("sentei.parts")}
         assert others <= {
-            f"sentei.parts.{shared}" for shared in ("part", "learning", "site", "progress")
+            f"sentei.parts.{shared}"
+            for shared in ("part", "learning", "site", "progress", "inputs")
         }
 
 

@@ -17,6 +17,7 @@ from sentei.parts import (
     Cubic,
     Global,
     Grouped,
+    InputScore,
     Latent,
     Learned,
     Magnitude,
@@ -128,6 +129,19 @@ class Touched(Score):
         return memory["place"].clone()
 
 
+class Rare(InputScore):
+    """Weights of inputs that seldom do anything stay."""
+
+    kind: Literal["rare"] = "rare"
+    statistic: ClassVar[str] = "products"
+
+    def worth(self, statistic):
+        return 1 / (statistic.abs().sum(1) + 1e-6)
+
+    def value(self, memory, weight, out):
+        return torch.mul(memory["worth"], out.copy_(weight).abs_(), out=out)
+
+
 class Pairs(Grouped):
     """Two rows that stand together fall together."""
 
@@ -155,6 +169,8 @@ FOREIGN = [
     method("votes", score=Votes(), mask=LATENT),
     method("pairs", pattern=Pairs(), mask=Project(hold=True)),
     method("everything", pattern=Pairs(), score=Votes(), budget=Bargain(), mask=Exploring()),
+    method("rare", score=Rare(), mask=Project(hold=True)),
+    method("rare_pairs", score=Rare(decisions=3), pattern=Pairs(), mask=Project(hold=False)),
     method("touched", score=Touched(), mask=Project(hold=True)),
 ]
 

@@ -101,6 +101,8 @@ def work(rank: int, method: str, units: str, folder: str) -> None:
         *((m, "single weights") for m in ("magnitude", "platon", "mgpp", "movement", "l0", "leap")),
         *((m, "heads and neurons") for m in ("movement", "l0", "leap")),
         ("magnitude", "reconstruction"),
+        ("wanda", "single weights"),
+        ("obs", "reconstruction"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")

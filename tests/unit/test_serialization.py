@@ -240,3 +240,12 @@ def test_an_unknown_setting_may_have_been_another_of_a_recipe_and_of_nothing_els
         sentei.load({**recipe, "epoch": 3})
     with pytest.raises(ValueError, match="unknown setting penaltys; did you mean 'penalties'"):
         sentei.load({**recipe, "penaltys": []})
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "turned round"])
+def test_settings_that_fit_only_together(turned):
+    pair = ["score.inputs.steps=5", "reconstruction.inputs.steps=5"]
+    recipe = sentei.override(sentei.obs(0.5), pair[::-1] if turned else pair)
+    assert recipe.score.inputs.steps == recipe.reconstruction.inputs.steps == 5
+    with pytest.raises(ValueError, match=r"score\.inputs\.steps=5 is not"):
+        sentei.override(sentei.obs(0.5), [pair[0], "no.such=1"])

@@ -67,10 +67,12 @@ def _print_training(run: Inspection) -> None:
     if run.truncated is not None:
         output.print(f"At the length limit: {percent(run.truncated)} of the training texts")
     dense = f"{run.dense_steps:,} dense steps, then " if run.dense_steps else ""
-    output.print(
-        f"Training:        {dense}{run.steps:,} steps in {run.precision}, "
-        f"{run.updates:,} pruning decisions\n"
-    )
+    steps = f"{run.steps:,} steps in {run.precision}, {run.updates:,} pruning decisions"
+    if not run.steps:
+        steps = "one pruning decision without training"
+    if run.calibration:
+        steps += f", by the inputs of {run.calibration:,} examples"
+    output.print(f"Training:        {dense}{steps}\n")
 
 
 def _print_bytes(run: Inspection) -> None:

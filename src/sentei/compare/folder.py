@@ -12,13 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from sentei import serialization
 from sentei.compare import plan as plans
 from sentei.compare.plan import Plan
 from sentei.compare.runs import Run, Runs
 from sentei.files import check_place, write_once, write_text
 from sentei.run.options import flat
-from sentei.run.prepare import optimizer_steps
+from sentei.run.prepare import planned, pruning_steps
 from sentei.run.teacher import choose_teacher, unless_labels_suffice
 from sentei.tasks.corpus import Corpus, load_corpus
 
@@ -73,9 +72,9 @@ def check(runs: Runs) -> None:
             if key not in corpora:
                 corpora[key] = load_corpus(task, training.seed)
             examples = len(corpora[key].train)
-            recipe = serialization.load(settings.recipe).with_examples(examples)
+            recipe = planned(settings).with_examples(examples)
             if task.one_each:  # else only the run itself knows its steps
-                recipe.check(optimizer_steps(examples, training.epochs, training))
+                recipe.check(pruning_steps(examples, training))
             choice = choose_teacher(settings, recipe)
             unless_labels_suffice(choice, settings, recipe, corpora[key])
         except ValueError as error:

@@ -143,6 +143,7 @@ def knowledge_aware(
         scope: What to prune; by default the model family's attention and FFN matrices.
     """
     weights = {"labels": labels, "logits": logits, "hidden": hidden, "attention": attention}
+    loss = {"logits_loss": logits_loss, "temperature": temperature, "regression": "labels"}
     errors = {"relative": relative, "padding": padding, "teacher_dropout": teacher_dropout}
     return Recipe(
         method="knowledge_aware",
@@ -153,14 +154,7 @@ def knowledge_aware(
         budget=Uniform(),
         mask=Project(hold=True),
         reconstruction=reconstruction,
-        distill=Distillation(
-            **weights,
-            logits_loss=logits_loss,
-            temperature=temperature,
-            regression="labels",
-            student=student,
-            **errors,
-        ),
+        distill=Distillation(**weights, **loss, **errors, student=student),
     )
 
 

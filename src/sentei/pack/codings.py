@@ -16,7 +16,7 @@ Coding = Literal["dense", "bitmask", "gaps"]
 ESCAPE: Final = 255
 """A byte of gaps that stands for as many pruned entries, and for no kept one."""
 
-PIECE: Final = 1 << 16
+PIECE: Final = 1 << 18
 """Entries or bytes that are worked on at a time, so that what comes of them stays in the cache."""
 
 
@@ -40,10 +40,13 @@ def gaps(positions: Array, last: int = -1) -> Array:
     before -= 1
     if before.max() < ESCAPE:
         return before.astype(np.uint8)
-    escapes, rest = np.divmod(before, ESCAPE)
-    ends = np.cumsum(escapes + 1)
-    found = np.full(ends[-1], ESCAPE, np.uint8)
-    found[ends - 1] = rest
+    wide = np.flatnonzero(before >= ESCAPE)
+    escapes, before[wide] = np.divmod(before[wide], ESCAPE)
+    places = np.ones_like(before)
+    places[wide] += escapes
+    np.cumsum(places, out=places)
+    found = np.full(places[-1], ESCAPE, np.uint8)
+    found[places - 1] = before
     return found
 
 

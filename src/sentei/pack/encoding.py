@@ -23,7 +23,7 @@ GAPS_BELOW: Final = {True: 0.2, False: 0.125}
 
 def choose_coding(array: Array, *, compress: bool = True) -> codings.Coding:
     """What a tensor's mask is best written as: nothing, a bit for each entry, or gaps."""
-    kept = sum(int(np.count_nonzero(values.magnitudes(piece))) for _, piece in _pieces(array))
+    kept = sum(int(np.count_nonzero(values.nonzero(piece))) for _, piece in _pieces(array))
     if kept > DENSE_FROM * array.size:
         return "dense"
     return "gaps" if kept < GAPS_BELOW[compress] * array.size else "bitmask"
@@ -127,5 +127,5 @@ def _pieces(array: Array) -> Iterator[tuple[int, Array]]:
 
 def _kept(piece: Array, *, exact: bool) -> Array:
     """Which entries are not zero, bool; a negative zero is one where all is exact."""
-    kept: Array = (values.bits(piece) if exact else values.magnitudes(piece)) != 0
+    kept: Array = values.bits(piece) != 0 if exact else values.nonzero(piece)
     return kept

@@ -258,11 +258,10 @@ def _error(flat: Array, made: PackedTensor) -> float:
     off = whole = 0.0
     for where, numbers in made.pieces():
         before, after = (to_float32(one, made.dtype) for one in (flat[where], numbers))
-        with np.errstate(invalid="ignore"):
-            before, off_here = before.astype(np.float64), after - before.astype(np.float64)
         finite = np.isfinite(before)
-        off += float(np.square(off_here[finite]).sum())
-        whole += float(np.square(before[finite]).sum())
+        before, after = (one[finite].astype(np.float64) for one in (before, after))
+        off += float(np.square(after - before).sum())
+        whole += float(np.square(before).sum())
     return float((off / whole) ** 0.5) if whole else 0.0
 
 

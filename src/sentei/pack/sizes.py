@@ -53,12 +53,14 @@ def predict(
     """
     sizes = []
     for name, tensor in weights:
+        if not tensor.numel():
+            continue
         rows = tensor.detach().reshape(len(tensor), -1) if tensor.ndim > 1 else tensor[None]
         step = -(-rows.numel() // _PIECE)
         piece = rows[::step].clone()
         if name in pruned:
             _zero_smallest_(piece, sparsity)
-        share = tensor.numel() / max(piece.numel(), 1)
+        share = tensor.numel() / piece.numel()
         found = _each(piece if tensor.ndim > 1 else tensor, table=name in tables)
         sizes.append(Sizes(*(round(share * size) for size in found)))
     return _total(sizes)

@@ -51,6 +51,13 @@ def magnitudes(values: Array) -> Array:
     return whole & (np.iinfo(whole.dtype).max >> 1)
 
 
+def nonzero(values: Array) -> Array:
+    """Which numbers are not zero of either sign, bool."""
+    # numpy compares float16 one by one, and bf16 is here as its bits.
+    found: Array = (values if values.itemsize > 2 else magnitudes(values)) != 0
+    return found
+
+
 def to_float32(values: Array, dtype: str) -> Array:
     """Numbers of a dtype as float32."""
     if dtype == "bf16":

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
         Settling,
         Threshold,
         Uniform,
+        UniformRows,
         each_place,
         everything,
         unlike,
     )
     from sentei.parts.distillation import Distillation
+    from sentei.parts.inputs import Inputs
     from sentei.parts.learning import Adam
     from sentei.parts.masks import Latent, Mask, Project, StraightThrough
     from sentei.parts.part import Part
@@ -50,10 +52,11 @@ if TYPE_CHECKING:
         push_down_,
     )
     from sentei.parts.progress import Progress
-    from sentei.parts.reconstruction import Inputs, LeastSquares, Reconstruction
-    from sentei.parts.schedule import Constant, Cubic, Schedule, Sparsity
+    from sentei.parts.reconstruction import LeastSquares, Reconstruction
+    from sentei.parts.schedule import AtOnce, Constant, Cubic, Schedule, Sparsity
     from sentei.parts.scope import Scope, Selection
     from sentei.parts.scores import (
+        InputScore,
         Learned,
         Magnitude,
         Memory,
@@ -67,9 +70,10 @@ if TYPE_CHECKING:
     from sentei.parts.site import Site
 
 _MODULES = {
-    "budget": "AcrossSizes Budget Global Quota Settling Threshold Uniform each_place everything "
-    "unlike",
+    "budget": "AcrossSizes Budget Global Quota Settling Threshold Uniform UniformRows "
+    "each_place everything unlike",
     "distillation": "Distillation",
+    "inputs": "Inputs",
     "learning": "Adam",
     "masks": "Latent Mask Project StraightThrough",
     "part": "Part",
@@ -78,11 +82,11 @@ _MODULES = {
     "penalties": "Penalty ProximalPenalty RatioPenalty ScoreL1 ScorePenalty ScorePush "
     "WeightPenalty push_down_",
     "progress": "Progress",
-    "reconstruction": "Inputs LeastSquares Reconstruction",
-    "schedule": "Constant Cubic Schedule Sparsity",
+    "reconstruction": "LeastSquares Reconstruction",
+    "schedule": "AtOnce Constant Cubic Schedule Sparsity",
     "scope": "Scope Selection",
-    "scores": "Learned Magnitude Memory Score Sensitivity Signal Smoothed SquaredSensitivity "
-    "Windowed",
+    "scores": "InputScore Learned Magnitude Memory Score Sensitivity Signal Smoothed "
+    "SquaredSensitivity Windowed",
     "site": "Site",
 }
 
@@ -90,6 +94,7 @@ __all__ = [
     "NM",
     "AcrossSizes",
     "Adam",
+    "AtOnce",
     "Block",
     "Budget",
     "Column",
@@ -100,6 +105,7 @@ __all__ = [
     "Grouped",
     "Head",
     "Hybrid",
+    "InputScore",
     "Inputs",
     "Latent",
     "Learned",
@@ -136,6 +142,7 @@ __all__ = [
     "Threshold",
     "Tiling",
     "Uniform",
+    "UniformRows",
     "UnitGroup",
     "Unstructured",
     "WeightPenalty",

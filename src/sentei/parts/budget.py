@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -29,7 +29,9 @@ class Quota:
     ``strict`` prunes only what lies below the ``count``-th lowest score instead. With a
     ``threshold``, what scores no higher than it is pruned, and ``count`` is the most that may be.
     ``of_weights`` says that ``count`` is of weights, where entries hold unlike numbers of them: as
-    few of the lowest are pruned as reach it.
+    few of the lowest are pruned as reach it. ``by_row`` shares ``count`` out equally among the
+    outputs of a matrix, and ranks the weights into each alone; where entries are no single weights,
+    it says nothing.
     """
 
     places: tuple[int, ...]
@@ -37,6 +39,7 @@ class Quota:
     strict: bool = False
     threshold: float | None = None
     of_weights: bool = False
+    by_row: bool = False
 
 
 class Budget(Part):
@@ -204,6 +207,31 @@ class Uniform(Budget):
     def _kept(self, size: int, sparsity: float) -> int:
         nearest = round(size * (1 - sparsity) / self.multiple) * self.multiple
         return min(max(nearest, self.multiple), size) if sparsity else size
+
+
+class UniformRows(Budget):
+    """The same sparsity in every output of every matrix: the weights into each are ranked alone.
+
+    Counts are exact: those of outputs of one matrix differ by one at most, the first prune more.
+    (Wanda's comparison, arXiv 2306.11695.)
+    """
+
+    kind: Literal["uniform_rows"] = "uniform_rows"
+
+    def fits(self, recipe: Any) -> None:
+        """Beside single weights."""
+        if recipe.pattern.pools:
+            raise ValueError(
+                f"budget: {self.label} ranks the weights into one output, and pattern "
+                f"{recipe.pattern.label} has no single ones: use budget: uniform"
+            )
+
+    def split(
+        self, sizes: Sequence[int], progress: Progress, state: State, weights: Sequence[int] = ()
+    ) -> tuple[Quota, ...]:
+        """One quota a place, to be shared out among its rows."""
+        quotas = each_place(sizes, [progress.sparsity] * len(sizes), progress.sparsity)
+        return tuple(replace(quota, by_row=True) for quota in quotas)
 
 
 class Settling(Budget):

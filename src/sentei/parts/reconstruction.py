@@ -4,41 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, ClassVar, Final, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from sentei.parts.inputs import Inputs, part_of_ramp
 from sentei.parts.part import Part
 from sentei.tensors import multiplies_bf16
-
-
-class Inputs(Part):
-    """How the inputs of linear maps are observed: by their Gram matrix, the mean of x x^T.
-
-    They are looked at in the steps before a decision only. Padding does not count.
-    """
-
-    steps: int = Field(3, ge=1)
-    """In how many optimizer steps before a decision inputs are observed."""
-
-    tokens: int = Field(512, ge=1)
-    """Tokens looked at in a forward pass, at most: every n-th of its batch."""
-
-    beta: float = Field(0.8, ge=0, lt=1)
-    """Weight of the past: what was observed before earlier decisions counts so much at each."""
-
-    width: int = Field(1536, ge=1)
-    """Inputs whose products are kept, at most. A wider layer is cut into equal blocks, and
-    products between blocks are left out: memory and time grow with this and not with the width."""
-
-    def blocks(self, width: int) -> list[tuple[int, int]]:
-        """The ``(start, stop)`` blocks in which ``width`` inputs are kept."""
-        count = -(-width // self.width)
-        ends = [width * block // count for block in range(count + 1)]
-        return list(pairwise(ends))
 
 
 class Reconstruction(Part):
@@ -71,7 +45,7 @@ class Reconstruction(Part):
         """Which of the ``decisions`` parts of the ramp a place on it is in; the first decision in
         a part has a reconstruction. -1 before the ramp.
         """
-        return -1 if ramp < 0 else int(min(ramp, 1.0) * self.decisions)
+        return part_of_ramp(ramp, self.decisions)
 
     @abstractmethod
     def solve(self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor) -> Tensor:

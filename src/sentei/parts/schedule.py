@@ -177,3 +177,25 @@ class Constant(Schedule):
 
     def _start(self, total: int) -> int:
         return round(self.warmup * total)
+
+
+class AtOnce(Schedule):
+    """Everything at the last step: training ends with the one decision."""
+
+    kind: Literal["at_once"] = "at_once"
+
+    def at(self, step: int, total: int) -> float:
+        """The final sparsity, at the last step."""
+        return self.sparsity if step >= total else 0.0
+
+    def ramp(self, step: int, total: int) -> float:
+        """The ramp is the last step."""
+        return float(step - total + 1)
+
+    def is_update(self, step: int, total: int) -> bool:
+        """At the last step."""
+        return step == total
+
+    def check(self, total: int) -> None:
+        """It fits any training."""
+        return None

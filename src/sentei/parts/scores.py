@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from sentei.parts.inputs import Inputs, Statistic
 from sentei.parts.learning import Adam
 from sentei.parts.part import Part
 from sentei.parts.progress import Progress
@@ -133,6 +134,53 @@ class Magnitude(Score):
     def value(self, memory: Memory, weight: Tensor, out: Tensor) -> Tensor:
         """|w|."""
         return torch.abs(out.copy_(weight), out=out)
+
+
+class InputScore(Score):
+    """A score that weighs a weight by what the input it multiplies is worth.
+
+    Inputs of linear layers are observed before decisions, a statistic of them is made the worth of
+    each input, and ``memory["worth"]`` gives :meth:`value` that of every weight's. Decisions in
+    between rank the weights as they are then by the worth that was found last.
+    """
+
+    statistic: ClassVar[Statistic] = "squares"
+    """What :meth:`worth` is made of: ``squares`` or ``products``."""
+
+    inputs: Inputs = Inputs()
+    """How inputs are observed; a reconstruction beside it must do likewise."""
+
+    decisions: int = Field(50, ge=1)
+    """Decisions before which inputs are observed, at most, evenly over the schedule's ramp, the
+    first always; after the ramp there is none."""
+
+    def fits(self, recipe: Any) -> None:
+        """Beside a reconstruction that observes alike, and a schedule that prunes."""
+        super().fits(recipe)
+        if recipe.schedule.from_model:
+            raise ValueError(
+                f"score {self.label} ranks weights by their inputs, and schedule "
+                f"{recipe.schedule.label} keeps those that are not zero: use score: nonzero"
+            )
+        other = recipe.reconstruction and recipe.reconstruction.inputs
+        for name in type(self.inputs).model_fields if other else ():
+            ours, theirs = getattr(self.inputs, name), getattr(other, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"score {self.label} and reconstruction {recipe.reconstruction.label} see the "
+                    f"same inputs, and score.inputs.{name}={ours} is not "
+                    f"reconstruction.inputs.{name}={theirs}: set both alike"
+                )
+
+    @abstractmethod
+    def worth(self, statistic: Tensor) -> Tensor:
+        """What each input is worth, (inputs,).
+
+        Args:
+            statistic: Of ``squares`` (inputs,), the mean of x_j^2; of ``products`` (inputs,
+                inputs), the mean of x x^T, where a wide layer is cut into blocks one block at a
+                time.
+        """
 
 
 class Learned(Score):

@@ -122,6 +122,38 @@ def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
     return flips
 
 
+def prune_rows_(mask: Tensor, scores: Tensor, count: int) -> int:
+    """Write the mask of a matrix whose rows are ranked alone: True where the weight is kept.
+
+    Args:
+        mask: (rows, columns), bool; overwritten.
+        scores: Of the same shape.
+        count: How many entries to prune; each row prunes as many, the first ones one more.
+
+    Returns:
+        How many mask entries changed.
+
+    Raises:
+        FloatingPointError: A score is NaN.
+    """
+    each, more = divmod(count, scores.shape[0])
+    if bool(scores.isnan().any()):
+        raise FloatingPointError("a score is NaN")
+    flips = 0
+    for rows, lowest in ((slice(more), each + 1), (slice(more, None), each)):
+        values, old = scores[rows], mask[rows]
+        keep = torch.ones_like(old)
+        if lowest and values.shape[0]:
+            threshold = values.kthvalue(lowest, dim=1, keepdim=True).values
+            keep = values >= threshold
+            ties = values == threshold
+            left = lowest - (~keep).sum(1, keepdim=True)
+            keep &= ~(ties & (ties.cumsum(1) <= left))
+        flips += int((keep != old).sum())
+        old.copy_(keep)
+    return flips
+
+
 def _next_bracket(
     threshold: float, last: Bracket | None, entries: float, spacing: float | None
 ) -> Bracket:

@@ -13,8 +13,9 @@ from sentei.messages import SenteiWarning, counted
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import protect_
 from sentei.parts.progress import Progress
-from sentei.pruning.cut import Cut, cut_at, find_cut, prune_
+from sentei.pruning.cut import Cut, cut_at, find_cut, prune_, prune_rows_
 from sentei.pruning.state import PruningState, UnitState
+from sentei.pruning.weigh import check_seen
 from sentei.records import UpdateRecord
 from sentei.tensors import Scores, score_dtype
 
@@ -31,8 +32,11 @@ def decide(state: PruningState, progress: Progress, step: int) -> None:
     """Choose the weights to keep, and record the decision as made at ``step``.
 
     Raises:
+        ValueError: The score ranks by inputs, and none were seen.
         FloatingPointError: A score is NaN; names the first weight that is not finite.
     """
+    if not state.updates:
+        check_seen(state)
     budget = state.recipe.budget
     settled = budget.settled(progress)
     if settled and not state.settled and budget.emergent:
@@ -43,14 +47,14 @@ def decide(state: PruningState, progress: Progress, step: int) -> None:
     before, flips = state.pruned, 0
     threshold = state.updates[-1].threshold if state.updates else None
     if state.scores_changed or quotas != state.quotas:
-        cuts = []
+        thresholds = list[float | None]()
         state.pruned = 0
         for number, quota in enumerate(quotas):
-            cut, pruned, changed = _cut(state, number, quota, step)
-            cuts.append(cut)
+            threshold, pruned, changed = _cut(state, number, quota, step)
+            thresholds.append(threshold)
             state.pruned += pruned
             flips += changed
-        threshold = cuts[0].threshold if len(cuts) == 1 and state.pruned else None
+        threshold = thresholds[0] if len(thresholds) == 1 and state.pruned else None
         if settled:
             for unit in state.units:
                 state.recipe.mask.settle_(unit.keep, unit.memory)
@@ -149,12 +153,16 @@ def _check_near(progress: Progress) -> None:
         )
 
 
-def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut, int, int]:
+def _cut(
+    state: PruningState, number: int, quota: Quota, step: int
+) -> tuple[float | None, int, int]:
     """Cut what a quota ranks together and write its masks.
 
-    Return the cut, how many weights it prunes, and how many changed sides.
+    Return the score at the cut, how many weights it prunes, and how many changed sides.
     """
     units = [state.units[place] for place in quota.places]
+    if quota.by_row and not any(unit.group.pooled for unit in units):
+        return _cut_rows(state, quota, step)
     before = [unit.keep.clone() for unit in units] if quota.of_weights else []
     try:
         scores = [_candidates(state, place) for place in quota.places]
@@ -176,9 +184,24 @@ def _cut(state: PruningState, number: int, quota: Quota, step: int) -> tuple[Cut
         pruned = sum(int((~unit.keep).sum()) * unit.group.weights for unit in units)
         pairs = zip(units, before, strict=True)
         flips = sum(int((unit.keep != old).sum()) * unit.group.weights for unit, old in pairs)
-        return cut, pruned, flips
+        return cut.threshold, pruned, flips
     weights = units[0].group.weights if units else 1
-    return cut, (cut.below + cut.ties) * weights, flips * weights
+    return cut.threshold, (cut.below + cut.ties) * weights, flips * weights
+
+
+def _cut_rows(state: PruningState, quota: Quota, step: int) -> tuple[None, int, int]:
+    """The same for a quota of one matrix that is shared out among its rows."""
+    [place] = quota.places
+    unit = state.units[place]
+    [site] = unit.group.sites
+    try:
+        scores = _candidates(state, place).read(0, unit.group.count)
+        matrices = [one.view(site.parameter.shape) for one in (unit.keep, scores)]
+        keep, values = (one.T if site.transposed else one for one in matrices)
+        flips = prune_rows_(keep, values, quota.count)
+    except FloatingPointError as error:
+        raise _diverged(state, step, str(error)) from error
+    return None, quota.count, flips
 
 
 def _check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
@@ -234,7 +257,7 @@ def unit_scores(state: PruningState, place: int) -> Scores:
     memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
 
     def read(start: int, stop: int) -> Tensor:
-        pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
+        pieces = state.memory_of(site_state.site, memory, start, stop)
         return score.value(pieces, weight[start:stop], state.scratch(weight, stop - start))
 
     return Scores(weight.numel(), weight.device, read)

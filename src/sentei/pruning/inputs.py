@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ from torch.utils.hooks import RemovableHandle
 
 from sentei.distributed import mean_over_ranks_
 from sentei.modules import unwrapped
-from sentei.parts.reconstruction import Inputs
+from sentei.parts.inputs import Inputs, Statistic, linear_maps
+from sentei.parts.scores import InputScore
 from sentei.parts.site import Site
 from sentei.pruning.hooks import Hook
-from sentei.pruning.ownership import Places
+from sentei.recipe import Recipe
 from sentei.tensors import multiplies_bf16, score_dtype
 
 MASKS = ("attention_mask", "decoder_attention_mask")
@@ -28,73 +30,102 @@ MASKS = ("attention_mask", "decoder_attention_mask")
 class InputState:
     """What is remembered of one linear map's inputs.
 
-    ``gram`` holds, for each block of inputs, a sum of x x^T that fades, and ``tokens``, 0-d, the
-    number of tokens in it, which fades alike.
+    ``gram`` holds, for each block of inputs, a sum of x x^T that fades; or ``squares``, where that
+    is enough, that of x_j^2 for each input. ``tokens``, 0-d, is the number of tokens in it, which
+    fades alike. ``worth`` is what a score made of each input: NaN before it has seen any,
+    None where no score wants it.
     """
 
     gram: list[Tensor]
+    squares: Tensor | None
     tokens: Tensor
+    worth: Tensor | None = None
 
     @classmethod
-    def empty(cls, site: Site, inputs: Inputs) -> InputState:
+    def empty(cls, site: Site, recipe: Recipe) -> InputState:
         """Before the first input."""
-        weight = site.parameter.data
-        dtype, device = score_dtype(weight), weight.device
-        widths = [stop - start for start, stop in inputs.blocks(width_of(site))]
-        grams = [torch.zeros(width, width, dtype=dtype, device=device) for width in widths]
-        return cls(grams, torch.zeros((), dtype=dtype, device=device))
+        weight, width = site.parameter.data, width_of(site)
+        new = partial(torch.zeros, dtype=score_dtype(weight), device=weight.device)
+        blocks = blocks_of(site, recipe)
+        return cls(
+            gram=[new(stop - start, stop - start) for start, stop in blocks],
+            squares=None if blocks else new(width),
+            tokens=new(()),
+            worth=new(width).fill_(torch.nan) if isinstance(recipe.score, InputScore) else None,
+        )
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """What fades, by name."""
+        sums = {f"gram.{number}": gram for number, gram in enumerate(self.gram)}
+        if self.squares is not None:
+            sums["squares"] = self.squares
+        return {**sums, "tokens": self.tokens}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All that it remembers, by name."""
-        grams = {f"gram.{number}": gram for number, gram in enumerate(self.gram)}
-        return {**grams, "tokens": self.tokens}
+        return self.sums if self.worth is None else {**self.sums, "worth": self.worth}
+
+    def add_(self, rows: Tensor, blocks: Iterable[tuple[int, int]]) -> None:
+        """Take in inputs, (tokens, inputs), but for their number."""
+        if self.squares is not None:
+            self.squares += rows.square().sum(0)
+            return
+        for (start, stop), gram in zip(blocks, self.gram, strict=True):
+            block = rows[:, start:stop]
+            gram += block.T @ block
+
+    def means(self, statistic: Statistic) -> list[Tensor]:
+        """A statistic of the inputs seen so far, in blocks."""
+        if statistic == "products":
+            return [gram / self.tokens for gram in self.gram]
+        sums = [gram.diagonal() for gram in self.gram] if self.squares is None else [self.squares]
+        return [torch.cat(sums) / self.tokens]
+
+    def worth_of(self, start: int, stop: int, site: Site) -> Tensor:
+        """The worth of the inputs of a site's weights from ``start`` to ``stop``, flat."""
+        assert self.worth is not None
+        columns = site.parameter.shape[1]
+        first, last = start // columns, -(-stop // columns)
+        if site.transposed:
+            spread = self.worth[first:last].repeat_interleave(columns)
+        else:
+            spread = self.worth.repeat(last - first)
+        return spread[start - first * columns : stop - first * columns]
 
     def share(self) -> None:
-        """Make it the same in all processes that train together."""
-        for tensor in self.tensors.values():
+        """Make what was seen the same in all processes that train together."""
+        for tensor in self.sums.values():
             mean_over_ranks_(tensor)
 
     def fade(self, beta: float) -> None:
         """Let what was seen so far count ``beta`` times as much from now on."""
-        for tensor in self.tensors.values():
+        for tensor in self.sums.values():
             tensor.mul_(beta)
 
 
-def observed_bytes(model: nn.Module, sites: Sequence[Site], inputs: Inputs) -> int:
+def blocks_of(site: Site, recipe: Recipe) -> list[tuple[int, int]]:
+    """The blocks of a site's inputs whose products are kept; none where squares are enough."""
+    score, part = recipe.score, recipe.reconstruction
+    wanted = part is not None or (isinstance(score, InputScore) and score.statistic == "products")
+    return recipe.inputs.blocks(width_of(site)) if recipe.inputs and wanted else []
+
+
+def observed_bytes(model: nn.Module, sites: Sequence[Site], recipe: Recipe) -> int:
     """Memory that observing the linear maps among the prunable weights of a model takes."""
     total = 0
-    for site in linear_maps(Places(model, sites).owners):
-        products = sum((stop - start) ** 2 for start, stop in inputs.blocks(width_of(site)))
-        total += products * score_dtype(site.parameter).itemsize
+    for site in linear_maps(model, sites) if recipe.inputs else ():
+        numbers = sum((stop - start) ** 2 for start, stop in blocks_of(site, recipe))
+        numbers = numbers or width_of(site)
+        numbers += width_of(site) * isinstance(recipe.score, InputScore) + 1
+        total += numbers * score_dtype(site.parameter).itemsize
     return total
 
 
 def width_of(site: Site) -> int:
     """How many inputs the linear map of a site has."""
     return site.parameter.shape[0 if site.transposed else 1]
-
-
-def linear_maps(owners: Iterable[tuple[nn.Module, str, Site]]) -> dict[Site, nn.Module]:
-    """The modules that are called with the inputs of their one matrix, by that matrix.
-
-    Args:
-        owners: Modules, under which name each holds a weight, and the weight.
-
-    Raises:
-        ValueError: There is none.
-    """
-    maps: dict[Site, nn.Module] = {}
-    for owner, leaf, site in owners:
-        matrix = leaf == "weight" and site.parameter.ndim == 2
-        if matrix and (isinstance(owner, nn.Linear) or site.transposed):
-            maps.setdefault(site, owner)
-    if not maps:
-        raise ValueError(
-            "reconstruction: none of the prunable weights is the matrix of a linear layer, whose "
-            "inputs could be observed: set reconstruction to null"
-        )
-    return maps
 
 
 class _Call(threading.local):
@@ -107,8 +138,9 @@ class _Call(threading.local):
 class LayerInputs:
     """Takes in the inputs of a model's linear maps, in the steps in which somebody wants them.
 
-    A forward pass counts if gradients are wanted of it or its module trains: evaluation does not;
-    what activation checkpointing computes again in the backward pass does not either.
+    A forward pass counts if gradients are wanted of it or its module trains: evaluation does not,
+    unless it is asked for; what activation checkpointing computes again in the backward pass does
+    not either.
 
     The hooks are on the model all the time, and return at once where nothing is wanted: what
     ``torch.compile`` has traced without a hook never calls one that comes later.
@@ -129,6 +161,8 @@ class LayerInputs:
         self._states: Mapping[Site, InputState] = {}
         self.wanted = False
         """Whether forward passes are observed now."""
+        self.evaluation = False
+        """Whether those of evaluation are observed too."""
 
     def attach(self) -> list[RemovableHandle]:
         """Put the hooks on the model."""
@@ -187,13 +221,10 @@ class LayerInputs:
             rows = rows * counted[:, None]
             state.tokens += counted.sum()
         dtype = state.tokens.dtype
-        if dtype == torch.float32 and multiplies_bf16(rows.device):
-            dtype = torch.bfloat16
-        rows, blocks = rows.to(dtype), self._inputs.blocks(rows.shape[1])
+        if dtype == torch.float32 and state.worth is None and multiplies_bf16(rows.device):
+            dtype = torch.bfloat16  # else a score may invert them, for which it is too coarse
         with torch.autocast(rows.device.type, enabled=False):
-            for (start, stop), gram in zip(blocks, state.gram, strict=True):
-                block = rows[:, start:stop]
-                gram += block.T @ block
+            state.add_(rows.to(dtype), self._inputs.blocks(rows.shape[1]))
 
     def _counts(self, site: Site, x: Tensor) -> Tensor | None:
         """For each input 1 or 0, where padding is known."""
@@ -213,7 +244,10 @@ class _Watching:
         self._inputs, self._site = inputs, site
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if not self._inputs.wanted or not (torch.is_grad_enabled() or module.training):
+        inputs = self._inputs
+        if not inputs.wanted:
+            return
+        if not (torch.is_grad_enabled() or module.training or inputs.evaluation):
             return
         if torch._C._current_graph_task_id() == -1:  # else it is inside a backward pass
-            self._inputs.observe(self._site, args[0] if args else kwargs["input"])
+            inputs.observe(self._site, args[0] if args else kwargs["input"])

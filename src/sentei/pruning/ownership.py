@@ -120,6 +120,12 @@ def owns(owner: object, parameters: Iterable[torch.Tensor]) -> bool:
     return all(_owner(parameter) in (None, owner) for parameter in parameters)
 
 
+def is_attached(parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether a pruner acts on any of them now."""
+    owners = map(_owner, parameters)
+    return any(owner is not None and owner.attached for owner in owners)
+
+
 def _owner(parameter: torch.Tensor) -> Any:
     found = _owners.get(parameter)
     return found() if found is not None else None

@@ -24,11 +24,12 @@ from torch.optim import Optimizer
 
 from sentei.messages import SenteiWarning
 from sentei.modules import unwrapped
+from sentei.parts.inputs import linear_maps
 from sentei.pruning import audit, checkpoint, decide, optimizers, ownership
 from sentei.pruning.apply import Weights
 from sentei.pruning.dropout import Dropout
 from sentei.pruning.hooks import Hook
-from sentei.pruning.inputs import LayerInputs, linear_maps
+from sentei.pruning.inputs import LayerInputs
 from sentei.pruning.state import PruningState
 from sentei.pruning.steps import Steps
 from sentei.pruning.summary import summarize
@@ -79,9 +80,9 @@ class Pruner:
         fitted = recipe.fit(model, total_steps, examples)
         self._model = model
         self._places = ownership.Places(model, fitted.selection.sites)
-        part = fitted.recipe.reconstruction
-        maps = linear_maps(self._places.owners) if part else {}
-        self._inputs = LayerInputs(model, maps, part.inputs) if part else None
+        part = fitted.recipe.inputs
+        maps = linear_maps(model, fitted.selection.sites) if part else {}
+        self._inputs = LayerInputs(model, maps, part) if part else None
         self._state = PruningState(fitted, total_steps, tuple(maps))
         self._weights = Weights(self._state, self._places)
         self._steps = Steps(model, self._state, self._weights, self._places, self._inputs)

@@ -28,14 +28,6 @@ def is_due(state: PruningState, step: int) -> bool:
     return part.slot(schedule.ramp(step, total)) > before
 
 
-def is_near(state: PruningState, step: int) -> bool:
-    """Whether the inputs of ``step`` are observed, for a decision at it or soon after."""
-    part = state.recipe.reconstruction
-    if part is None:
-        return False
-    return any(is_due(state, ahead) for ahead in range(step, step + part.inputs.steps))
-
-
 def wanted(state: PruningState) -> dict[Site, Tensor]:
     """The weights that layers work with before a decision, where those that train are others."""
     return {
@@ -49,12 +41,10 @@ def reconstruct_(state: PruningState, wanted: Mapping[Site, Tensor]) -> None:
     assert part is not None
     for site, observed in state.inputs.items():
         site_state = state.sites[site]
-        observed.share()
         if not bool(observed.tokens > 0):
             unseen.append(site.name)
         elif site_state.gated:  # else whole rows are pruned, and no other row can do their work
             _reconstruct(part, site_state, wanted.get(site), observed)
-        observed.fade(part.inputs.beta)
     if unseen:
         warnings.warn(
             f"no inputs were seen of {listing(unseen)}, so their kept weights stay as they are: "

@@ -200,8 +200,7 @@ class PruningState:
                 state.latent, state.gated = weight.clone(), site in gated
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
-        if part := self.recipe.reconstruction:
-            self.inputs = {site: InputState.empty(site, part.inputs) for site in self.watched}
+        self.inputs = {site: InputState.empty(site, self.recipe) for site in self.watched}
         self.draw(0)
 
     def draw(self, step: int) -> None:
@@ -244,11 +243,25 @@ class PruningState:
             yield Piece(
                 dense=dense[start:stop],
                 keep=keep[start:stop],
-                memory={name: tensor[start:stop] for name, tensor in memory.items()},
+                memory=self.memory_of(state.site, memory, start, stop),
                 scratch=self.scratch(dense, stop - start),
                 span=slice(start, stop),
                 gated=state.gated,
             )
+
+    def memory_of(
+        self, site: Site, memory: Mapping[str, Tensor], start: int, stop: int
+    ) -> dict[str, Tensor]:
+        """What score and mask know of the weights of a site from ``start`` to ``stop``, flat.
+
+        ``memory`` is the site's, flat; the worth of the weights' inputs is beside it, where a score
+        has one.
+        """
+        pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
+        observed = self.inputs.get(site)
+        if observed is not None and observed.worth is not None:
+            pieces["worth"] = observed.worth_of(start, stop, site)
+        return pieces
 
     def _spread(self, state: SiteState) -> dict[str, Tensor]:
         """What a gate reads of its unit, for every weight of a site."""

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from sentei.messages import SenteiWarning
 from sentei.modules import taught
 from sentei.parts.progress import Progress
-from sentei.pruning import decide, observe, optimizers, reconstruct
+from sentei.pruning import decide, observe, optimizers, reconstruct, weigh
 from sentei.pruning.apply import Weights
 from sentei.pruning.inputs import LayerInputs
 from sentei.pruning.ownership import Places
@@ -137,27 +137,18 @@ class Steps:
         if updated:
             if not state.recipe.mask.latent:
                 weights.write(progress, updated=False)  # a held weight is zero when it is ranked
-            self._decide(progress)
+            decide_and_reconstruct(state, progress)
         weights.write(progress, updated=updated)
         weights.step_done()
         self.look_ahead()
 
-    def _decide(self, progress: Progress) -> None:
-        state = self._state
-        if not reconstruct.is_due(state, progress.step):
-            decide.decide(state, progress, progress.step)
-            return
-        wanted = reconstruct.wanted(state)
-        decide.decide(state, progress, progress.step)
-        reconstruct.reconstruct_(state, wanted)
-
     def look_ahead(self) -> None:
         """Observe the inputs of layers in the next step, if a decision will want them."""
-        step = self._state.step + 1
-        if self._inputs is None or self.idle:
+        state, step, part = self._state, self._state.step + 1, self._state.recipe.inputs
+        if self._inputs is None or part is None or self.idle:
             return
-        if reconstruct.is_near(self._state, step):
-            self._inputs.watch(self._state.inputs, step)
+        if any(wants_inputs(state, ahead) for ahead in range(step, step + part.steps)):
+            self._inputs.watch(state.inputs, step)
         else:
             self._inputs.rest()
 
@@ -210,6 +201,33 @@ class Steps:
                 SenteiWarning,
                 stacklevel=4,
             )
+
+
+def wants_inputs(state: PruningState, step: int) -> bool:
+    """Whether the next decision is made at ``step``, and wants the inputs of layers up to it."""
+    return weigh.is_due(state, step) or reconstruct.is_due(state, step)
+
+
+def decide_and_reconstruct(state: PruningState, progress: Progress) -> None:
+    """A decision, with what comes of inputs before and after it.
+
+    Raises:
+        ValueError: Inputs were not seen, and the score needs them.
+        FloatingPointError: A score is NaN.
+    """
+    rebuilt = reconstruct.is_due(state, progress.step)
+    seen = list(state.inputs.values()) if wants_inputs(state, progress.step) else []
+    for observed in seen:
+        observed.share()
+    if seen:
+        weigh.weigh_(state)
+    wanted = reconstruct.wanted(state) if rebuilt else {}
+    decide.decide(state, progress, progress.step)
+    if rebuilt:
+        reconstruct.reconstruct_(state, wanted)
+    for observed in seen:
+        assert state.recipe.inputs is not None
+        observed.fade(state.recipe.inputs.beta)
 
 
 def _runs_in(frame: FrameType | None, outer: FrameType) -> bool:

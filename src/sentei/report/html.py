@@ -122,7 +122,8 @@ def _tiles(report: RunReport) -> list[_Tile]:
             label = f"{metric.label} against {metric.text(dense)} dense"
             tiles.append(_Tile(metric.change(dense, sparse), label))
     if "total" in report.seconds:
-        tiles.append(_Tile(duration(report.seconds["total"]), f"for {p.step} optimizer steps"))
+        steps = f"for {p.step} optimizer steps" if p.total_steps else "without training"
+        tiles.append(_Tile(duration(report.seconds["total"]), steps))
     return tiles
 
 

@@ -163,6 +163,11 @@ def _method(name: str) -> str:
 def _training(prepared: Prepared, report: RunReport) -> str:
     training = prepared.settings.training
     dense = f", {training.dense_epochs:g} of them dense first" if training.dense_epochs else ""
+    if not training.epochs:
+        number = prepared.calibration
+        looked = f", by the inputs of {number:,} training examples" if number else ""
+        trained = f" after {training.dense_epochs:g} epochs of training" if dense else ""
+        return f"Pruned at once{looked}{trained}, and not trained since."
     return (
         f"{report.train_examples:,} examples, {training.epochs + training.dense_epochs:g} epochs"
         f"{dense}; steps of {training.batch_size * training.accumulate} examples, "

@@ -72,7 +72,8 @@ class Inspection(Record):
     fraction of training texts longer than ``max_length``, None where nothing is cut; ``features``
     says what became of the training examples where that is not one each; ``untaught`` why a recipe
     that can do without its teacher would have none; ``notes`` what is taken for granted about the
-    model.
+    model; ``calibration`` is how many examples are looked at where nothing is trained while
+    pruning.
     """
 
     model: str
@@ -99,6 +100,7 @@ class Inspection(Record):
     precision: str
     dense_steps: int
     steps: int
+    calibration: int
     updates: int
     schedule: tuple[tuple[int, float], ...]
     teacher: TeacherRecord | None
@@ -138,7 +140,8 @@ def inspect(prepared: Prepared) -> Inspection:
         metric=corpus.headline,
         precision=precision(prepared.settings.training.precision),
         dense_steps=prepared.dense_steps,
-        steps=total,
+        steps=total if prepared.settings.training.epochs else 0,
+        calibration=prepared.calibration,
         updates=sum(schedule.is_update(step, total) for step in range(1, total + 1)),
         schedule=_trajectory(schedule, total),
         teacher=_teacher(prepared),
@@ -157,10 +160,12 @@ def _trajectory(schedule: Schedule, total: int) -> tuple[tuple[int, float], ...]
 
 def _memory(prepared: Prepared) -> MemoryRecord:
     weights = trained = parameter_bytes(prepared.model)
-    if prepared.settings.training.freeze_embeddings:
+    training = prepared.settings.training
+    if not training.epochs and not training.dense_epochs:
+        trained = 0
+    elif training.freeze_embeddings:
         trained -= sum(weight.nbytes for weight in embeddings(prepared.model).values())
-    part, sites = prepared.recipe.reconstruction, prepared.selection.sites
-    observed = observed_bytes(prepared.model, sites, part.inputs) if part else 0
+    observed = observed_bytes(prepared.model, prepared.selection.sites, prepared.recipe)
     return MemoryRecord(
         weights=weights,
         gradients=trained,
@@ -186,7 +191,7 @@ def _sizes(prepared: Prepared) -> SizeRecord:
     selection, model = prepared.selection, prepared.model
     weights = selection.parameters * prepared.dtype.itemsize
     packed = predict(
-        ((name, weight.to(prepared.dtype)) for name, weight in model.named_parameters()),
+        ((name, weight.to("cpu", prepared.dtype)) for name, weight in model.named_parameters()),
         tables_of(model),
         {site.name for site in selection.sites},
         prepared.recipe.schedule.sparsity,

@@ -22,7 +22,7 @@ from sentei.models.loading import (
 )
 from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.parts.scope import Selection
-from sentei.recipe import Recipe
+from sentei.recipe import Fitted, Recipe
 from sentei.run import teacher as teachers
 from sentei.run.precision import precision, written_dtype
 from sentei.run.settings import Settings, Training
@@ -59,6 +59,13 @@ class Prepared:
     total_steps: int
     dense_steps: int
 
+    @property
+    def calibration(self) -> int:
+        """Examples by which inputs of layers are known, where nothing is trained while pruning."""
+        training = self.settings.training
+        looks = self.recipe.inputs is not None and not training.epochs
+        return min(training.calibration, len(self.train)) if looks else 0
+
     def fresh_model(self) -> PreTrainedModel:
         """The model once more as it was before any training."""
         set_seed(self.settings.training.seed)  # its head is drawn
@@ -74,7 +81,8 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
-    recipe, task, training = serialization.load(settings.recipe), settings.task, settings.training
+    task, training = settings.task, settings.training
+    recipe = planned(settings)
     task.check_packages()
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
@@ -87,7 +95,7 @@ def prepare(settings: Settings) -> Prepared:
     processor = corpus.load_processor(folder, **trust)
     train = corpus.training_features(processor, training.seed)
     evaluation = corpus.evaluation_features(processor)
-    total = optimizer_steps(len(train), training.epochs, training)
+    total = pruning_steps(len(train), training)
     _check_steps(training, recipe.with_examples(len(train)), corpus, train, total)
     set_seed(training.seed)
     model, trained_head = load_model(folder, corpus.head, **trust)
@@ -100,15 +108,13 @@ def prepare(settings: Settings) -> Prepared:
     names = saved_labels(folder, **trust) if labels else ()
     notes = teachers.assumed_names(settings.model, names, labels) if trained_head else ()
     if not trained_head:
-        notes += (f"--model {settings.model} {task.new_head}",) if task.new_head else ()
+        notes += _new_head(settings)
         choice = teachers.unless_untrained(choice, settings, recipe, names, labels)
-    try:
-        fitted = recipe.fit(model, total, len(train))
-    except ValueError as error:
-        raise ValueError(f"--model {settings.model}: {error}") from None
-    recipe = fitted.recipe
+    fitted = _fit(settings, recipe, model, train)
     _check_frozen(training, model, fitted.selection)
-    teacher = teachers.load_teacher(choice, settings, recipe, corpus, model, processor, train)
+    teacher = teachers.load_teacher(
+        choice, settings, fitted.recipe, corpus, model, processor, train
+    )
     return Prepared(
         settings=settings,
         recipe=recipe,
@@ -138,6 +144,21 @@ def _config(settings: Settings, folder: str) -> PreTrainedConfig:
     return config
 
 
+def planned(settings: Settings) -> Recipe:
+    """The recipe that is pruned with: for no epochs, in one decision without training.
+
+    Raises:
+        ValueError: It acts in training, and there is none; or it is no recipe.
+    """
+    recipe = serialization.load(settings.recipe)
+    return recipe if settings.training.epochs else recipe.at_once()
+
+
+def pruning_steps(features: int, training: Training) -> int:
+    """Optimizer steps of pruning with so many features; without training 1, for the decision."""
+    return optimizer_steps(features, training.epochs, training) or 1
+
+
 def optimizer_steps(features: int, epochs: float, training: Training) -> int:
     """Optimizer steps of ``epochs`` passes over ``features``, as the Trainer counts them."""
     batches = math.ceil(features / training.batch_size)
@@ -158,6 +179,25 @@ def _check_steps(
             f"--dense-epochs {training.dense_epochs:g}: dense training leaves no zeros, and the "
             "recipe keeps those of --model; leave the option out"
         )
+
+
+def _fit(settings: Settings, recipe: Recipe, model: PreTrainedModel, train: Features) -> Fitted:
+    """The recipe for the model and as many steps as are trained."""
+    try:
+        return recipe.fit(model, pruning_steps(len(train), settings.training), len(train))
+    except ValueError as error:
+        raise ValueError(f"--model {settings.model}: {error}") from None
+
+
+def _new_head(settings: Settings) -> tuple[str, ...]:
+    """What is told of a model that gets a new head, which something must train."""
+    task, training, model = settings.task, settings.training, f"--model {settings.model}"
+    if not training.epochs and not training.dense_epochs:
+        raise ValueError(
+            f"--epochs 0: {model} has no trained head for this task, and nothing would train it; "
+            "give a model fine-tuned on it, or --dense-epochs 3 to fine-tune first"
+        )
+    return (f"{model} {task.new_head}",) if task.new_head else ()
 
 
 def _check_frozen(training: Training, model: PreTrainedModel, selection: Selection) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from sentei import manifest, serialization
@@ -30,7 +31,9 @@ from sentei.files import sweep, write_text
 from sentei.integrations.trainer import PruningCallback
 from sentei.messages import SenteiWarning, listing
 from sentei.models.loading import load_model
-from sentei.records import RunReport
+from sentei.pruning.one_shot import one_shot
+from sentei.records import PruningReport, RunReport
+from sentei.run.calibration import calibration_batches
 from sentei.run.callbacks import Journal
 from sentei.run.card import write_run_card
 from sentei.run.checkpoints import (
@@ -46,7 +49,7 @@ from sentei.run.evaluate import evaluate
 from sentei.run.precision import round_
 from sentei.run.prepare import Prepared
 from sentei.run.reporting import describe_run
-from sentei.run.saving import explained, save_model
+from sentei.run.saving import explained, save_model, save_untrained
 from sentei.run.settings import is_written
 from sentei.run.training import train
 from sentei.untrusted import read_text
@@ -66,7 +69,7 @@ def prune(
     before: Mapping[str, float] | None = None,
     tell: Tell = warn,
 ) -> RunReport:
-    """Prune while fine-tuning.
+    """Prune while fine-tuning, or at once where the settings have no epochs.
 
     Args:
         prepared: From :func:`~sentei.run.prepare.prepare`.
@@ -89,6 +92,38 @@ def prune(
     started = time.perf_counter()
     checkpoint = _checkpoint(prepared, out / "checkpoints", tell) if resume else None
     start = _start(prepared, out, watch, before, tell)
+    if prepared.settings.training.epochs:
+        pruned = _train_sparse(prepared, start, out, checkpoint, watch)
+    else:
+        pruned = _prune_at_once(prepared, start, out)
+    journal, seconds = pruned.journal, {**start.seconds, **pruned.seconds}
+    evaluating = time.perf_counter()
+    sparse = _metrics(prepared, _load(prepared, out / "model"))
+    seconds["evaluate"] = time.perf_counter() - evaluating
+    seconds["total"] = start.earlier + journal.before + time.perf_counter() - started
+    report = describe_run(prepared, pruned.report, journal, out, start.dense, sparse, seconds)
+    if is_main():
+        with explained(out, out / "model"):
+            write_run_card(prepared, report, out / "model")
+    return report
+
+
+class _Pruned(NamedTuple):
+    """What pruning left beside the model in its folder."""
+
+    report: PruningReport
+    journal: Journal
+    seconds: Mapping[str, float]
+
+
+def _train_sparse(
+    prepared: Prepared,
+    start: _Start,
+    out: Path,
+    checkpoint: Path | None,
+    watch: Sequence[TrainerCallback],
+) -> _Pruned:
+    """Prune while training, and write the model."""
     pruning = PruningCallback(prepared.recipe, resume_from=checkpoint, manifest=False)
     journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
@@ -102,21 +137,23 @@ def prune(
         callbacks=[pruning, journal, *watch],
         distiller=start.distiller,
     )
-    seconds = {**start.seconds, "train": journal.seconds}
+    seconds = journal.seconds
     assert pruning.report is not None
-
     assert trainer.model is not None
     round_(trainer.model, prepared.dtype)
     save_model(trainer, out / "model", out)
-    evaluating = time.perf_counter()
-    sparse = _metrics(prepared, _load(prepared, out / "model"))
-    seconds["evaluate"] = time.perf_counter() - evaluating
-    seconds["total"] = start.earlier + journal.before + time.perf_counter() - started
-    report = describe_run(prepared, pruning.report, journal, out, start.dense, sparse, seconds)
-    if is_main():
-        with explained(out, out / "model"):
-            write_run_card(prepared, report, out / "model")
-    return report
+    return _Pruned(pruning.report, journal, {"train": seconds})
+
+
+def _prune_at_once(prepared: Prepared, start: _Start, out: Path) -> _Pruned:
+    """Prune without training, and write the model."""
+    journal = Journal(out / "metrics.jsonl", None)
+    start.model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    report = one_shot(start.model, prepared.recipe, calibration_batches(prepared))
+    seconds = journal.seconds
+    round_(start.model, prepared.dtype)
+    save_untrained(start.model, prepared.processor, out / "model", out)
+    return _Pruned(report, journal, {"prune": seconds})
 
 
 def _checkpoint(prepared: Prepared, folder: Path, tell: Tell) -> Path | None:

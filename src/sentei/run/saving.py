@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from safetensors import SafetensorError
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from sentei import manifest
 from sentei.distributed import is_main, wait_for_all
@@ -50,9 +50,33 @@ def save_model(trainer: Trainer, folder: Path, run: Path) -> None:
     Raises:
         SaveError: It could not be written.
     """
+    _write(trainer.save_model, folder, run)
+
+
+def save_untrained(model: PreTrainedModel, processor: Any, folder: Path, run: Path) -> None:
+    """The same of a model that no trainer has.
+
+    Args:
+        model: The model.
+        processor: What makes its input.
+        folder: Their place.
+        run: The run's folder.
+
+    Raises:
+        SaveError: They could not be written.
+    """
+
+    def save(place: str) -> None:
+        model.save_pretrained(place)
+        processor.save_pretrained(place)
+
+    _write(save, folder, run)
+
+
+def _write(save: Callable[[str], None], folder: Path, run: Path) -> None:
     if is_main():
         with explained(run, folder), replacing(folder) as unfinished:
-            trainer.save_model(str(unfinished))
+            save(str(unfinished))
             (unfinished / "training_args.bin").unlink(missing_ok=True)
     wait_for_all()
 

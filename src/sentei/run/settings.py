@@ -28,8 +28,13 @@ LearningRates = Literal["linear", "cosine", "constant"]
 class Training(Part):
     """How a model is trained, dense and while it is pruned."""
 
-    epochs: float = Field(3.0, gt=0, le=1e6)
-    """Passes over the training data while pruning."""
+    epochs: float = Field(3.0, ge=0, le=1e6)
+    """Passes over the training data while pruning; 0 prunes a trained model at once, without
+    training it."""
+
+    calibration: int = Field(1024, ge=1)
+    """Training examples, drawn by lot, by which inputs of layers are known where --epochs is 0 and
+    the recipe looks at them."""
 
     dense_epochs: float = Field(0.0, ge=0, le=1e6)
     """Passes of ordinary fine-tuning first; pruning starts from its result."""

@@ -29,7 +29,7 @@ OPTIONS = {
         --task --kind --train --eval --text-column --pair-column --label-column
         --tokens-column --tags-column --question-column --context-column --answers-column
         --image-column --target-column --regression/--no-regression --metric --encoding
-        --quoting --delimiter --header/--no-header --teacher --epochs --dense-epochs
+        --quoting --delimiter --header/--no-header --teacher --epochs --calibration --dense-epochs
         --batch-size --accumulate --learning-rate --group-by-length/--no-group-by-length
         --lr-warmup --lr-schedule --lr-floor --optimizer --adam-beta1 --adam-beta2 --adam-epsilon
         --weight-decay --clip
@@ -69,7 +69,8 @@ OPTIONS = {
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
-        --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
+        --teacher-cache --epochs --calibration --dense-epochs --batch-size --accumulate
+        --learning-rate
         --group-by-length/--no-group-by-length --lr-warmup --lr-schedule --lr-floor
         --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
@@ -91,7 +92,8 @@ OPTIONS = {
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
-        --teacher-cache --epochs --dense-epochs --batch-size --accumulate --learning-rate
+        --teacher-cache --epochs --calibration --dense-epochs --batch-size --accumulate
+        --learning-rate
         --group-by-length/--no-group-by-length --lr-warmup --lr-schedule --lr-floor
         --optimizer --adam-beta1 --adam-beta2 --adam-epsilon --weight-decay --clip
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings

@@ -92,7 +92,10 @@ BAD = {
         small(tasks={"one": {"trian": "x"}}),
         "unknown setting tasks.one.trian; did you mean 'train'?",
     ),
-    "value": (small(tasks={"one": {"epochs": 0}}), "tasks.one.epochs=0: should be greater than 0"),
+    "value": (
+        small(tasks={"one": {"epochs": -1}}),
+        "tasks.one.epochs=-1: should be",
+    ),
     "common value": (
         small(settings={"model": "m", "clip": -1}),
         "settings.clip=-1: should be greater than or equal to 0",

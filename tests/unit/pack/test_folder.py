@@ -39,7 +39,7 @@ def sparse(tiny_model, tmp_path_factory):
     torch.manual_seed(0)
     wide = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 200}
     prune_(BertModel(BertConfig.from_pretrained(tiny_model, **wide))).save_pretrained(folder)
-    (folder / "README.md").write_text("# A model\n")
+    (folder / "notes.txt").write_text("Of a model.\n")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -188,19 +190,30 @@ def fresh(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_fresh_process_needs_one_import(model, folder, tmp_path):
-    done = fresh(f"import sentei\n{EVALUATE}", folder, tmp_path / "result.pt")
-    assert done.returncode == 0, done.stderr
-    result = torch.load(tmp_path / "result.pt")
+def check_result(model, file: Path) -> None:
+    """Whether another process had the same bits, and computed the same with them."""
+    result = torch.load(file)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, result["weights"][name]), name
     with torch.no_grad():
         assert torch.equal(model(torch.arange(40)[None]).logits, result["logits"])
 
 
-def test_without_sentei_nothing_is_drawn_in_place_of_weights(folder, tmp_path):
-    done = fresh(EVALUATE, folder, tmp_path / "result.pt")
-    assert done.returncode == 1 and not (tmp_path / "result.pt").exists()
+def test_a_fresh_process_needs_one_import(model, folder, tmp_path):
+    done = fresh(f"import sentei\n{EVALUATE}", folder, tmp_path / "result.pt")
+    assert done.returncode == 0, done.stderr
+    check_result(model, tmp_path / "result.pt")
+
+
+def test_without_sentei_nothing_is_drawn_in_place_of_weights(model, folder, tmp_path):
+    """What was loaded and saved needs none; what is packed is refused."""
+    loaded = AutoModelForMaskedLM.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "saved", max_shard_size="20KB")
+    assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 2
+    both = f"{EVALUATE}\nprint('evaluated')\nAutoModelForMaskedLM.from_pretrained(sys.argv[3])"
+    done = fresh(both, tmp_path / "saved", tmp_path / "result.pt", folder)
+    check_result(model, tmp_path / "result.pt")
+    assert done.returncode == 1 and done.stdout.strip() == "evaluated"
     assert "Unknown quantization type, got sentei" in done.stderr
     assert "MISMATCH" in done.stderr and "query.weight" in done.stderr
 
@@ -302,6 +315,47 @@ def test_another_version(version, folder, tmp_path):
     where = change(folder, tmp_path / "other", quantization_config=about)
     with pytest.raises(ValueError, match=r"is packed in version .* this Sentei reads version 1"):
         AutoModelForMaskedLM.from_pretrained(where)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(5, "sentei", [], {}, None),
+        *({"quant_method": of} for of in (["sentei"], {}, None, "gptq", "sentei")),
+        {"quant_method": "sentei", "version": 1, "load_in_8bit": True},
+        {"quant_method": "sentei", "version": 1, "self": 3},
+    ],
+    ids=repr,
+)
+def test_a_config_that_says_otherwise(about, folder, tmp_path):
+    where = change(folder, tmp_path / "other", quantization_config=about)
+    for load in (load_named, shrink.load):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(where))}: its "):
+            load(where)
+
+
+@pytest.mark.parametrize("harm", ["again", "swapped", "cut", "another's"])
+def test_files_of_other_hands(harm, folder, tmp_path):
+    where = change(folder, tmp_path / "other")
+    first, second, *_ = sorted(where.glob("*.safetensors"))
+    if harm == "again":  # written by safetensors, which drops the list of what is packed
+        save_file(load_file(first), first)
+    elif harm == "swapped":
+        first.rename(where / "x"), second.rename(first), (where / "x").rename(second)
+    elif harm == "cut":
+        first.write_bytes(first.read_bytes()[:-8])
+    else:
+        for file in where.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as tensors:
+                about, held = tensors.metadata(), load_file(file)
+            names = json.loads(about["sentei"])["packed"]
+            moved = dict(zip(names, [held[name] for name in names[::-1]], strict=True))
+            save_file({**held, **moved}, file, about)
+    if harm == "swapped":  # each file says what it holds, whatever the index says
+        check_same(AutoModelForMaskedLM.from_pretrained(where), bert())
+        return
+    with pytest.raises(ValueError, match=f"^{re.escape(str(where))}"):
+        load_named(where)
 
 
 def test_a_config_of_a_far_larger_model(folder, tmp_path):

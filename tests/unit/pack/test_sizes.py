@@ -62,3 +62,10 @@ def test_nothing_pruned_is_predicted_too():
     said = predict(model.named_parameters(), tables_of(model), ["encoder.layer.0.x"], 0.0)
     real = measure(model.named_parameters(), tables_of(model))
     assert all(abs(one - other) < 0.01 * other for one, other in zip(said, real, strict=True))
+
+
+def test_tensors_of_every_shape_are_counted():
+    shapes = ((), (0,), (3,), (0, 4), (4, 0), (2, 3, 4), (1, 1 << 19))
+    tensors = [(str(shape), torch.ones(shape)) for shape in shapes]
+    bytes_ = sum(tensor.nbytes for _, tensor in tensors)
+    assert set(measure(tensors, ())) == set(predict(tensors, (), (), 0.5)) == {bytes_}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.scores import stored
-from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_
+from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_, prune_rows_
 from sentei.tensors import Scores
 
 
@@ -164,3 +164,29 @@ def test_cut_at_by_hand():
 def test_cut_at_refuses_nan(nan):
     with pytest.raises(FloatingPointError):
         cut_at([stored(torch.tensor([1.0, nan]))], 0.5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_rows_ranked_alone_equal_sorting_each(transposed, data):
+    """The lowest of every row, the first of equal ones; the first rows lose the odd ones."""
+    rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 9))
+    values = st.lists(VALUES, min_size=columns, max_size=columns)
+    scores = torch.tensor(data.draw(st.lists(values, min_size=rows, max_size=rows)))
+    count = data.draw(st.integers(0, rows * columns))
+    mask = torch.ones((columns, rows) if transposed else (rows, columns), dtype=torch.bool)
+    given_ = scores.T.contiguous().T if transposed else scores
+    flips = prune_rows_(mask.T if transposed else mask, given_, count)
+    assert flips == count == int((~mask).sum())
+    found = mask.T if transposed else mask
+    for row in range(rows):
+        lowest = count // rows + (row < count % rows)
+        [kept] = kept_by_sorting([scores[row]], lowest)
+        assert torch.equal(found[row], kept)
+    assert prune_rows_(found, given_, count) == 0
+
+
+def test_rows_with_a_score_that_is_no_number():
+    with pytest.raises(FloatingPointError, match="a score is NaN"):
+        prune_rows_(torch.ones(1, 2, dtype=torch.bool), torch.tensor([[1.0, float("nan")]]), 1)

@@ -9,27 +9,28 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+import sentei
 from helpers.zoo import ZOO
-from sentei.parts.reconstruction import Inputs
+from sentei.parts.inputs import Inputs, linear_maps
+from sentei.parts.reconstruction import LeastSquares
 from sentei.parts.scope import Scope
-from sentei.pruning.inputs import (
-    InputState,
-    LayerInputs,
-    linear_maps,
-    observed_bytes,
-    width_of,
-)
-from sentei.pruning.ownership import Places
+from sentei.pruning.inputs import InputState, LayerInputs, observed_bytes, width_of
 
 EVERYTHING = Inputs()
 MATRICES = Scope(include=("*.weight",))
 
 
+def rebuilt(inputs=EVERYTHING, scope=MATRICES):
+    """A recipe that wants all products."""
+    parts = {"scope": scope, "reconstruction": LeastSquares(inputs=inputs)}
+    return sentei.magnitude(0.5).model_copy(update=parts)
+
+
 def watching(model, inputs=EVERYTHING, scope=MATRICES):
     """What is observed of a model, and the states that it is taken into, by name of a site."""
     sites = scope.resolve(model).sites
-    maps = linear_maps(Places(model, sites).owners)
-    states = {site: InputState.empty(site, inputs) for site in maps}
+    maps = linear_maps(model, sites)
+    states = {site: InputState.empty(site, rebuilt(inputs)) for site in maps}
     watched = LayerInputs(model, maps, inputs)
     watched.attach()
     watched.watch(states, 1)
@@ -161,14 +162,13 @@ def test_calls_at_once_keep_their_masks_apart():
 
 def test_nothing_to_observe_is_said():
     model = nn.Sequential(nn.Embedding(4, 4))
-    sites = Scope(include=("*weight",)).resolve(model).sites
     with pytest.raises(ValueError, match="none of the prunable weights is the matrix of a linear"):
-        linear_maps(Places(model, sites).owners)
+        rebuilt(scope=Scope(include=("*weight",))).fit(model, 100)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_memory_is_what_was_predicted(name):
     model, inputs = ZOO[name].build(), Inputs(width=10)
     _, states = watching(model, inputs, Scope())
-    held = sum(gram.nbytes for state in states.values() for gram in state.gram)
-    assert held == observed_bytes(model, Scope().resolve(model).sites, inputs) > 0
+    held = sum(one.nbytes for state in states.values() for one in state.tensors.values())
+    assert held == observed_bytes(model, Scope().resolve(model).sites, rebuilt(inputs)) > 0

@@ -51,7 +51,7 @@ def test_who_reads_a_setting_follows_from_its_declaration():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": -1.0}, "--epochs -1.0: should be greater than 0"),
+        ({"epochs": -1.0}, "--epochs -1.0: should be greater than or equal to 0"),
         ({"max_length": 3}, "--max-length 3: should be greater than or equal to 4"),
         ({"precision": "int8"}, "--precision int8: should be 'auto', 'fp32', 'bf16' or 'fp16'"),
         ({"epochs": float("inf")}, "--epochs inf: should be a finite number"),
