@@ -253,12 +253,13 @@ def _check_near(agreement: Agreement, most: float, target: Target) -> None:
     if agreement.relative <= most:
         return
     same = f", {agreement.same} of {agreement.answers} answers the same" * bool(agreement.answers)
-    fix = "more or other inputs to calibrate on may help; " if target.int8 else ""
+    static = "nncf" in target.packages
+    fix = "More or other inputs to calibrate on may help; a" if static else "A"
     raise ValueError(
         f"--to {target.format}{' --int8' * target.int8}: its outputs differ from the model's by "
         f"{agreement.relative:.2g} of their size ({agreement.examples} examples{same}), and "
-        f"{most:g} is taken at most; nothing was written. {fix.capitalize()}"
-        f"{'--tolerance' if fix else 'A larger --tolerance'} takes it as it is"
+        f"{most:g} is taken at most; nothing was written. {fix} larger --tolerance takes it as it "
+        "is"
     )
 
 
