@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +38,37 @@ from sentei.runtime.bench.machine import PACKAGES, versions
 from sentei.runtime.bench.measure import measure
 from sentei.tasks import kinds
 
+ENDS = (".onnx", ".xml")
+"""Of files that an engine is given."""
+
 Written = tuple[Engine, Run, int]
 """An engine, what runs its files, and their bytes."""
 
 
-def plain(module: PreTrainedModel) -> Run:
-    return lambda inputs: outputs(module, inputs)
-
-
 def written(module: PreTrainedModel, trial: Trial, threads: int, files: Path) -> Iterator[Written]:
     """The model in each format at each precision, opened."""
-    for form, engine in (("onnx", "onnxruntime"), ("openvino", "openvino")):
-        for int8 in (False, True):
-            folder = files / f"{form}-{int8}"
-            tell(f"Writing {folder.name}")
-            given: dict[str, Any] = {"inputs": trial.batches, "calibration": trial.ones}
-            report = export(module, folder, to=form, int8=int8, tolerance=10.0, **given)
-            how = {"onnx": "int8", "openvino": "int8 static"}[form] if int8 else "fp32"
-            yield Engine(engine, how), opened(folder, form, threads), sum(report.files.values())
-    file = files / "static.onnx"
-    static_onnx(files / "onnx-False" / "model.onnx", file, trial.ones)
-    yield Engine("onnxruntime", "int8 static"), open_onnx(file, threads), file.stat().st_size
 
+    def write(form: str, int8: bool = False) -> tuple[Path, int]:
+        folder = files / f"{form}{'-int8' * int8}"
+        tell(f"Writing {folder.name}")
+        given: dict[str, Any] = {"inputs": trial.batches, "calibration": trial.ones}
+        report = export(module, folder, to=form, int8=int8, tolerance=10.0, **given)
+        return folder / next(one for one in report.files if one.endswith(ENDS)), sum(
+            report.files.values()
+        )
 
-def opened(folder: Path, form: str, threads: int) -> Run:
-    if form == "onnx":
-        return open_onnx(folder / "model.onnx", threads)
-    return open_openvino(folder / "openvino_model.xml", threads)
+    plain, size = write("onnx")
+    yield Engine("onnxruntime", "fp32"), open_onnx(plain, threads), size
+    file, size = write("onnx", int8=True)
+    yield Engine("onnxruntime", "int8"), open_onnx(file, threads), size
+    static = files / "static.onnx"
+    static_onnx(plain, static, trial.ones)
+    yield Engine("onnxruntime", "int8 static"), open_onnx(static, threads), static.stat().st_size
+    file, size = write("openvino")
+    yield Engine("openvino", "fp32"), open_openvino(file, threads, "f32"), size
+    yield Engine("openvino", "bf16"), open_openvino(file, threads, "bf16"), size
+    file, size = write("openvino", int8=True)
+    yield Engine("openvino", "int8 static"), open_openvino(file, threads), size
 
 
 def static_onnx(source: Path, file: Path, batches: Sequence[Inputs]) -> None:
@@ -115,11 +119,11 @@ def lines_of(
     module = load(folder)
     data = evaluation_data(folder, module, settings)
     trial = trial_of(module, folder, settings)
-    whole: Callable[[Inputs], Any] = plain(module)
+    whole: Run = lambda inputs: outputs(module, inputs)  # noqa: E731
     with tempfile.TemporaryDirectory() as files:
         size = sum(one.stat().st_size for one in Path(folder).glob("*.safetensors"))
         every: list[Written] = [
-            (Engine("torch", "fp32"), plain(module), size),
+            (Engine("torch", "fp32"), whole, size),
             *written(module, trial, threads, Path(files)),
         ]
         contenders = [Contender(engine, once) for engine, once, _ in every]
@@ -146,7 +150,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--title", help="what the run pruned, on which data", required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     quiet_transformers()
     kinds.known()  # settings name one of them

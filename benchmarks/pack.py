@@ -2,7 +2,14 @@
 
     python -m benchmarks.pack RUN [RUN ...] [--only weights files speed]
 
-Folders of finished runs of `sentei prune`, of one model at several sparsities.
+Folders of finished runs of `sentei prune`, of one model at several sparsities. The committed
+results are of all-MiniLM-L6-v2 on SST-2, 12,000 of whose texts are in train.tsv:
+
+    sentei prune --model demo --train train.tsv --eval dev.tsv --text-column sentence
+        --max-length 64 --group-by-length --learning-rate 1e-4 --dense-epochs 1 --epochs 2
+        --method platon --sparsity 0.9 --out sst2-90
+
+and with --model sst2-90/dense/model --epochs 1 --sparsity 0.8, and 0.5, in place of these.
 
 weights
     The matrices that are sparse, against the same in dense fp32. The bound is the entropy of a mask

@@ -17,6 +17,10 @@ ONE_FILE: Final = 1_500_000_000
 """Bytes of weights that still go into the file itself: it can hold two gigabytes."""
 
 
+class Unexportable(ValueError):
+    """A graph that PyTorch cannot export."""
+
+
 def write_onnx(graph: Graph, file: Path) -> None:
     """Write a graph as ONNX; the weights of a large one lie beside it, in ``FILE.data``.
 
@@ -27,7 +31,7 @@ def write_onnx(graph: Graph, file: Path) -> None:
         file: Where to.
 
     Raises:
-        ValueError: PyTorch cannot export it; says why.
+        Unexportable: PyTorch cannot export it; says why.
         OSError: The disk is full, or fails.
     """
     shapes: dict[str, dict[int, Any]] = {}
@@ -53,11 +57,11 @@ def write_onnx(graph: Graph, file: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # of whatever class: it is the exporter's
-        raise ValueError(f"PyTorch does not export the model: {_reason(error)}") from error
+        raise Unexportable(f"PyTorch does not export the model: {reason(error)}") from error
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what went wrong at first: the exporter wraps it in advice."""
+def reason(error: BaseException) -> str:
+    """The first line of what went wrong at first: exporters wrap it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     line = str(error).strip().partition("\n")[0] or type(error).__name__

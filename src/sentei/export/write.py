@@ -28,7 +28,7 @@ from sentei.export.graphs import (
     uncached,
 )
 from sentei.export.target import TOLERANCES, Target
-from sentei.export.to_onnx import write_int8, write_onnx
+from sentei.export.to_onnx import Unexportable, reason, write_int8, write_onnx
 from sentei.export.to_openvino import calibrated, read_graph, write_openvino
 from sentei.files import expanded, replacing
 from sentei.models.card import mark_exported
@@ -111,7 +111,8 @@ def export(
     with _evaluating(model), uncached(model), replacing(folder.resolve()) as unfinished:
         unfinished.mkdir(parents=True)
         run = _whole(_write_all(model, batches[0], samples, target, unfinished))
-        agreement = compare(lambda batch: outputs(model, batch), run, batches)
+        with _explaining(target):
+            agreement = compare(lambda batch: outputs(model, batch), run, batches)
         _check_near(agreement, most, target)
         facts = _written(model, target, unfinished)
         report = ExportReport(**facts, inputs=source, tolerance=most, agreement=agreement)
@@ -178,10 +179,24 @@ def _write_all(
     folder: Path,
 ) -> dict[str, Run]:
     """Write the graphs of a model, and open what was written."""
-    return {
-        graph.name: _write(graph, target, folder, _samples(graph, model, samples))
-        for graph in graphs(model, batch)
-    }
+
+    def write() -> dict[str, Run]:
+        return {
+            graph.name: _write(graph, target, folder, _samples(graph, model, samples))
+            for graph in graphs(model, batch)
+        }
+
+    try:
+        return write()
+    except Unexportable:
+        if model.config._attn_implementation != "sdpa":
+            raise
+    # Of T5 PyTorch exports plain attention alone, which gives the same.
+    model.set_attn_implementation("eager")
+    try:
+        return write()
+    finally:
+        model.set_attn_implementation("sdpa")
 
 
 def _write(graph: Graph, target: Target, folder: Path, samples: Callable[[], list[Inputs]]) -> Run:
@@ -191,16 +206,33 @@ def _write(graph: Graph, target: Target, folder: Path, samples: Callable[[], lis
         plain = target.format == "onnx" and not target.int8
         source = (folder if plain else Path(aside)) / f"{graph.name}.onnx"
         write_onnx(graph, source)
-        if plain:
-            return open_onnx(source, threads)
-        if target.format == "onnx":
-            file = folder / source.name
-            write_int8(source, file)
-            return open_onnx(file, threads)
-        read = read_graph(source)
-        file = folder / f"openvino_{graph.name}.xml"
-        write_openvino(calibrated(read, samples()) if target.int8 else read, file)
-    return open_openvino(file, threads, None if target.int8 else "f32")
+        with _explaining(target):
+            if plain:
+                return open_onnx(source, threads)
+            if target.format == "onnx":
+                file = folder / source.name
+                write_int8(source, file)
+                return open_onnx(file, threads)
+            read = read_graph(source)
+            file = folder / f"openvino_{graph.name}.xml"
+            write_openvino(calibrated(read, samples()) if target.int8 else read, file)
+            return open_openvino(file, threads, None if target.int8 else "f32")
+
+
+@contextmanager
+def _explaining(target: Target) -> Iterator[None]:
+    """Around what an engine or a quantiser does with a graph that PyTorch has exported.
+
+    Raises:
+        ValueError: It cannot; says why.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # of whatever class: it is the engine's
+        who = "ONNX Runtime" if target.format == "onnx" else "OpenVINO"
+        raise ValueError(f"{who} does not take the exported model: {reason(error)}") from error
 
 
 def _whole(runs: Mapping[str, Run]) -> Run:
@@ -221,12 +253,13 @@ def _check_near(agreement: Agreement, most: float, target: Target) -> None:
     if agreement.relative <= most:
         return
     same = f", {agreement.same} of {agreement.answers} answers the same" * bool(agreement.answers)
-    fix = "more or other inputs to calibrate on may help; " if target.int8 else ""
+    static = "nncf" in target.packages
+    fix = "More or other inputs to calibrate on may help; a" if static else "A"
     raise ValueError(
         f"--to {target.format}{' --int8' * target.int8}: its outputs differ from the model's by "
         f"{agreement.relative:.2g} of their size ({agreement.examples} examples{same}), and "
-        f"{most:g} is taken at most; nothing was written. {fix.capitalize()}"
-        f"{'--tolerance' if fix else 'A larger --tolerance'} takes it as it is"
+        f"{most:g} is taken at most; nothing was written. {fix} larger --tolerance takes it as it "
+        "is"
     )
 
 

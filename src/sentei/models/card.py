@@ -63,6 +63,7 @@ def mark_shrunk(folder: Path, account: str) -> None:
         folder: The model's, with the card of the model that it was made of.
         account: What was removed, in Markdown.
     """
+    mark_unpacked(folder)  # a shrunk model is written plain
     card = read_card(folder)
     if card is None:
         return
@@ -98,7 +99,7 @@ def mark_unpacked(folder: Path) -> None:
         folder: The model's, with the card of the packed model.
     """
     card = read_card(folder)
-    if card is None:
+    if card is None or "packed" not in _tags(card):
         return
     card.data["tags"] = [tag for tag in _tags(card) if tag != "packed"]
     how = _section(LOADING)

@@ -134,25 +134,39 @@ def test_beyond_the_tolerance_nothing_is_written(onnx, tmp_path):
 
 
 class Fickle(Base):
-    """What it computes depends on what it reads, which no graph can say."""
+    """By the attentions named, what it computes depends on what it reads: no graph can say that."""
 
     config_class = BertConfig
+    _supports_sdpa = True
 
-    def __init__(self, config):
+    def __init__(self, config, attentions):
         super().__init__(config)
         self.table = nn.Embedding(config.vocab_size, 4)
+        self.attentions = attentions
         self.post_init()
 
     def forward(self, input_ids):
-        states = self.table(input_ids)
-        return {"last_hidden_state": states * 2 if bool(input_ids.sum() > 3) else states}
+        fickle = self.config._attn_implementation in self.attentions
+        twice = fickle and bool(input_ids.sum() > 3)
+        return {"last_hidden_state": self.table(input_ids) * (2 if twice else 1)}
 
 
-def test_what_cannot_be_exported_is_refused_with_the_reason(onnx, tmp_path):
-    model = Fickle(BertConfig(vocab_size=20)).eval()
-    with pytest.raises(ValueError, match=r"PyTorch does not export the model: .+"):
-        export(model, tmp_path / "out", to="onnx", inputs=[{"input_ids": texts(2, 4)["input_ids"]}])
-    assert [*tmp_path.iterdir()] == []
+@pytest.mark.parametrize(
+    ("attentions", "says"),
+    [
+        # the plain attention is exported, and compared with the fused one, here another
+        (["sdpa"], r"its outputs differ from the model's by 0\.5 of their size"),
+        (["sdpa", "eager"], "PyTorch does not export the model: .+"),
+    ],
+    ids=["fused", "both"],
+)
+def test_what_cannot_be_exported_is_tried_with_plain_attention(onnx, tmp_path, attentions, says):
+    model = Fickle(BertConfig(vocab_size=20), attentions).eval()
+    assert model.config._attn_implementation == "sdpa"
+    ids = {"input_ids": texts(2, 4)["input_ids"]}
+    with pytest.raises(ValueError, match=says):
+        export(model, tmp_path / "out", to="onnx", inputs=[ids])
+    assert model.config._attn_implementation == "sdpa" and [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(

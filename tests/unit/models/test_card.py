@@ -56,6 +56,10 @@ def test_a_packed_model_says_what_it_needs_and_an_unpacked_one_no_more(tmp_path)
     assert card.text.rstrip().endswith("## Packed\n\nIn int8.")
     mark_unpacked(tmp_path)
     assert (tmp_path / CARD).read_text() == before
+    mark_packed(tmp_path, "In int8.")
+    mark_shrunk(tmp_path, "Half of it.")
+    text = (tmp_path / CARD).read_text()
+    assert "## Packed" not in text and "import sentei" not in text and "## Shrunk" in text
     (tmp_path / CARD).unlink()
     mark_packed(tmp_path, "In int8.")
     mark_unpacked(tmp_path)
