@@ -32,10 +32,10 @@ from sentei.parts import (
     Cubic,
     Global,
     InputScore,
-    LeastSquares,
     Memory,
     Pattern,
     Project,
+    Reconstruction,
     Scope,
     Uniform,
 )
@@ -73,7 +73,7 @@ class BrainSurgeon(InputScore):
 def obs(
     sparsity: float = 0.5,
     *,
-    reconstruct: bool = True,
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
     budget: Literal["global", "uniform"] = "global",
     hold: bool = True,
     warmup: float = 0.1,
@@ -86,7 +86,7 @@ def obs(
 
     Args:
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
-        reconstruct: Whether kept weights take over what pruned ones did, as the score supposes.
+        reconstruction: How kept weights take over what pruned ones did, as the score supposes.
         budget: Rank all sites together, or each alone.
         hold: Keep pruned weights at zero. False lets them regrow between decisions, and then every
             step of the cool-down decides, by the inputs seen last on the ramp.
@@ -110,7 +110,7 @@ def obs(
         ),
         budget=Uniform() if budget == "uniform" else Global(),
         mask=Project(hold=hold),
-        reconstruction=LeastSquares() if reconstruct else None,
+        reconstruction=reconstruction,
     )
 
 

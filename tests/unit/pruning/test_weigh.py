@@ -20,7 +20,7 @@ SETTINGS = ("schedule.every=4", "score.inputs.steps=2")
 
 
 def recipe_of(method="wanda", *settings, **arguments):
-    alone = {"reconstruct": False} if method == "obs" else {}
+    alone = {"reconstruction": None} if method == "obs" else {}
     return serialization.override(
         find(method).build(0.8, **alone, **arguments), [*SETTINGS, *settings]
     )
