@@ -1,12 +1,13 @@
-"""What a run's model comes to on its way: dense, sparse, on the engine.
+"""What a run's model comes to on its way: dense, sparse, shrunk, packed, on the engine.
 
     python -m benchmarks.path RUN --title 'MODEL on DATA'
 
 The dense model that a finished run started from, in PyTorch, in ONNX Runtime and in the fastest
 dense int8 that is installed; the pruned one in PyTorch, and on Sentei's engine at every precision
-that the CPU has. Metrics are those of the run's evaluation data. Times are medians of rounds in
-which all take turns, milliseconds a sequence: of evaluation texts in batches of 32 as they come,
-and of 8 x 128 tokens.
+that the CPU has; the same without its idle heads and neurons, where it has some; and the last of
+these packed (values in bf16, embeddings in int8), which is then loaded and compiled. Metrics are
+those of the run's evaluation data. Times are medians of rounds in which all take turns,
+milliseconds a sequence: of evaluation texts in batches of 32 as they come, and of 8 x 128 tokens.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from benchmarks import machine
 from benchmarks.measured import markdown
 from sentei.models.loading import locate_model
 from sentei.models.quiet import quiet_transformers
+from sentei.pack import pack
 from sentei.records import SpeedRecord
 from sentei.report.facts import Metric
 from sentei.run.bench import Data, evaluation_data, load, ready, score, sparsity_of
 from sentei.run.settings import Settings
+from sentei.run.shrink import shrink_folder
 from sentei.runtime.bench.choice import ENGINES, Engine
 from sentei.runtime.bench.contender import Contender, Model
 from sentei.runtime.bench.machine import PACKAGES, versions
@@ -164,6 +167,18 @@ def dense_folder(run: Path, settings: Settings, given: str | None) -> str:
     return locate_model(given or (str(inside) if inside.is_dir() else settings.model))[0]
 
 
+def smaller(model: Path, files: Path) -> dict[str, Path]:
+    """The model without what is idle, where anything is, and packed; by the names of stops."""
+    folders = {}
+    shrunk = files / "shrunk model"
+    found = shrink_folder(model, shrunk, stock=False, length=128, batch=None, texts=None, least=1)
+    if found.removed:
+        folders["shrunk"] = shrunk
+    folders["packed"] = files / "packed model"
+    pack(shrunk if found.removed else model, folders["packed"], embeddings="int8")
+    return folders
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
@@ -181,6 +196,8 @@ def main() -> None:
     }
     before = machine.facts()["load"]
     with tempfile.TemporaryDirectory() as files:
+        for name, folder in smaller(given.run / "model", Path(files)).items():
+            folders[name] = (str(folder), SPARSE)
         stops = [
             open_stop(name, folder, engines, settings, given.threads, Path(files, name))
             for name, (folder, engines) in folders.items()

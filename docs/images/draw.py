@@ -193,12 +193,25 @@ def _bars(bars: list[tuple[str, float]]) -> Iterator[str]:
 # -------------------------------------------------------------------------- dense, sparse, engine
 
 _ENGINES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-_STOPS = {"dense": "decide", "sparse": "observe", "engine": "apply"}
-"""The stops, with the verbs whose colours they have."""
+_STOPS = {
+    "dense": COLOURS["decide"],
+    "sparse": COLOURS["observe"],
+    "shrunk": "#0369a1",
+    "packed": "#a21caf",
+    "engine": COLOURS["apply"],
+}
+"""The stops, in their order, with their colours."""
+_BY = {
+    "sparse": "prune",
+    "shrunk": "shrink",
+    "packed": "pack",
+    "engine": "runtime",
+}
+"""What of Sentei leads to each."""
 
 
 def path() -> str:
-    """Milliseconds a text and the metric: dense, then sparse, then on the engine."""
+    """Milliseconds a text, bytes and the metric, from dense to the engine."""
     facts = json.loads(_read("path.json"))
     for line in facts["lines"]:
         kind = "processor" if facts["threads"] == 1 else "clock"
@@ -206,7 +219,7 @@ def path() -> str:
         line["metric"] = Metric(facts["metric"]).text(line["metrics"][facts["metric"]])
         line["stop"] = "engine" if line["engine"] == "sentei" else line["model"]
     height = 272 + 26 * len(facts["lines"])
-    return picture(960, height, "From dense to sparse to the engine", _path(facts))
+    return picture(960, height, "From dense to the engine", _path(facts))
 
 
 def _path(facts: dict[str, Any]) -> Iterator[str]:
@@ -216,15 +229,15 @@ def _path(facts: dict[str, Any]) -> Iterator[str]:
     yield text(30, 34, f"{facts['title']}: {zeros} of the blocks’ weights removed", "head")
     words = f"milliseconds a text: evaluation texts in batches of {batch} as they come, {cores}"
     yield text(30, 56, f"{words}, {facts['machine']['cpu']}", "soft")
-    firsts = [_fastest(facts, "dense", "torch"), _fastest(facts, "sparse", "torch")]
-    firsts.append(_fastest(facts, "engine", "sentei"))
+    there = {line["stop"] for line in facts["lines"]}
+    firsts = [_fastest(facts, stop) for stop in _STOPS if stop in there]
+    space = 900 / (4 * len(firsts) - 1)  # a box is three spaces wide
     for number, line in enumerate(firsts):
-        x = 30 + 335 * number
-        yield from _stop(x, line, firsts[0]["ms"], Metric(facts["metric"]).label)
+        x = 30 + 4 * space * number
+        yield from _stop(x, 3 * space, line, firsts[0]["ms"], Metric(facts["metric"]).label)
         if number:
-            yield arrow(x - 101, 145, x - 4, 145)
-            by = "sentei prune" if number == 1 else "sentei.runtime"
-            yield text(x - 53, 135, by, "soft", "middle")
+            yield arrow(x - space + 4, 145, x - 4, 145)
+            yield text(x - space / 2, 135, _BY[line["stop"]], "soft", "middle")
     yield from _lines(facts["lines"])
     even = firsts[0]["milliseconds"][1]
     times = f"{firsts[0]['even'] / firsts[-1]['even']:.1f} times as fast as PyTorch"
@@ -233,23 +246,24 @@ def _path(facts: dict[str, Any]) -> Iterator[str]:
     yield text(30, 250 + 26 * len(facts["lines"]), words, "soft")
 
 
-def _fastest(facts: dict[str, Any], stop: str, engine: str) -> dict[str, Any]:
+def _fastest(facts: dict[str, Any], stop: str) -> dict[str, Any]:
+    """Of a stop the fastest on the engine, and in PyTorch otherwise."""
+    engine = "sentei" if stop == "engine" else "torch"
     lines = [one for one in facts["lines"] if (one["stop"], one["engine"]) == (stop, engine)]
     return min(lines, key=lambda one: float(one["ms"]))
 
 
-def _stop(x: float, line: dict[str, Any], dense: float, metric: str) -> Iterator[str]:
-    stop, colour = line["stop"], COLOURS[_STOPS[line["stop"]]]
-    engine = _ENGINES.get(line["engine"], "Sentei’s engine")
-    yield box(x, 76, 230, 132, "#ffffff", colour)
-    yield box(x, 76, 230, 34, colour)
-    yield f'<text x="{x + 14}" y="99" class="head" style="fill:#fff">{stop}</text>'
-    yield text(x + 14, 134, f"{line['ms']:#.3g} ms", "head")
-    times = dense / line["ms"]
-    faster = f"{times:.1f} x as fast" if stop == "engine" else ""
-    yield f'<text x="{x + 216}" y="99" text-anchor="end" style="fill:#fff">{faster}</text>'
-    yield text(x + 14, 162, f"{metric} {line['metric']}")
-    yield text(x + 14, 192, f"{engine}, {line['precision']}", "soft")
+def _stop(x: float, width: float, line: dict[str, Any], dense: float, metric: str) -> Iterator[str]:
+    stop, colour = line["stop"], _STOPS[line["stop"]]
+    engine = _ENGINES.get(line["engine"], "engine")
+    times = f", {dense / line['ms']:.1f} x" if stop == "engine" else ""
+    yield box(x, 76, width, 132, "#ffffff", colour)
+    yield box(x, 76, width, 34, colour)
+    yield f'<text x="{x + 12:g}" y="99" class="head" style="fill:#fff">{stop}{times}</text>'
+    yield text(x + 12, 134, f"{line['ms']:#.3g} ms", "head")
+    yield text(x + 12, 160, f"{line['bytes'] / 1e6:.1f} MB")
+    yield text(x + 12, 180, f"{metric} {line['metric']}", "soft")
+    yield text(x + 12, 198, f"{engine}, {line['precision']}", "soft")
 
 
 def _lines(lines: list[dict[str, Any]]) -> Iterator[str]:
@@ -260,7 +274,7 @@ def _lines(lines: list[dict[str, Any]]) -> Iterator[str]:
         width = max(390 * line["ms"] / most, 1)
         engine = _ENGINES.get(line["engine"], "the engine")
         yield text(290, y + 16, f"{line['model']}, {engine} {line['precision']}", "", "end")
-        yield box(300, y + 3, width, 18, COLOURS[_STOPS[line["stop"]]])
+        yield box(300, y + 3, width, 18, _STOPS[line["stop"]])
         yield text(308 + width, y + 17, f"{line['ms']:#.3g} ms, {line['metric']}", "soft")
 
 
