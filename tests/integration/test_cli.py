@@ -188,7 +188,8 @@ def test_inspect_tells_without_training(task, tmp_path):
     assert found["prunable"] == 2 * (4 * 16 * 16 + 2 * 16 * 32)
     assert found["prunable"] + sum(s["weights"] for s in found["skipped"]) == found["parameters"]
     assert found["steps"] == 15 and found["schedule"][-1] == [15, 0.8]
-    assert found["memory"]["pruner"] == 13 * found["prunable"]
+    inputs = 2 * 4 * (5 * 16 * 16 + 32 * 32 + 6)  # products, and counts, of six matrices a layer
+    assert found["memory"]["pruner"] == 13 * found["prunable"] + inputs
     words = sentei("inspect", *task, *FAST, "--names")
     assert "bert.encoder.layer.1.output.dense.weight" in words.output
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,6 +167,8 @@ class LayerInputs:
 
     def attach(self) -> list[RemovableHandle]:
         """Put the hooks on the model."""
+        if "torch._dynamo" in sys.modules:  # a graph of another model of this class has no hooks
+            torch.compiler.reset()
         before, after, model = Hook(self._begin), Hook(self._end), self._model
         handles = [
             model.register_forward_pre_hook(before, prepend=True, with_kwargs=True),

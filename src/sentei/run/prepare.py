@@ -117,7 +117,7 @@ def prepare(settings: Settings) -> Prepared:
     )
     return Prepared(
         settings=settings,
-        recipe=recipe,
+        recipe=fitted.recipe,
         corpus=corpus,
         processor=processor,
         train=train,
@@ -151,7 +151,12 @@ def planned(settings: Settings) -> Recipe:
         ValueError: It acts in training, and there is none; or it is no recipe.
     """
     recipe = serialization.load(settings.recipe)
-    return recipe if settings.training.epochs else recipe.at_once()
+    if settings.training.epochs:
+        return recipe
+    try:
+        return recipe.at_once()
+    except ValueError as error:
+        raise ValueError(f"--epochs 0: {error}") from None
 
 
 def pruning_steps(features: int, training: Training) -> int:
