@@ -19,6 +19,8 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from sentei import cli, manifest
+from sentei.pack.folder import tables_of
+from sentei.pack.sizes import measure
 
 FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
 
@@ -193,6 +195,18 @@ def test_inspect_tells_without_training(task, tmp_path):
     words = sentei("inspect", *task, *FAST, "--names")
     assert "bert.encoder.layer.1.output.dense.weight" in words.output
     assert not list(tmp_path.iterdir())
+
+
+def test_packed_sizes_are_those_of_the_model_that_was_written(task, tmp_path):
+    """And not of the dense one that a run with a dense phase had before."""
+    out = tmp_path / "run"
+    done = sentei("prune", *task, *FAST, "--dense-epochs", 1, "--epochs", 1, "--out", out)
+    assert done.exit_code == 0, done.output
+    sizes = json.loads((out / "report.json").read_text())["sizes"]
+    tensors = load_file(out / "model" / "model.safetensors")
+    tables = tables_of(AutoModelForSequenceClassification.from_pretrained(out / "model"))
+    found = measure(tensors.items(), tables)
+    assert (sizes["packed"], sizes["packed_bf16"], sizes["packed_int8"]) == tuple(found)
 
 
 def test_methods():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 
 from sentei._version import VERSION
 from sentei.pack.folder import tables_of
@@ -100,13 +101,12 @@ def environment(wish: Precision) -> dict[str, str]:
 
 
 def _sizes(prepared: Prepared, out: Path) -> SizeRecord:
-    file = (out / "model" / "model.safetensors").stat().st_size
+    path = out / "model" / "model.safetensors"
+    file = path.stat().st_size
     dense_file = out / "dense" / "model" / "model.safetensors"
-    weights = (
-        (name, weight.detach().to("cpu", prepared.dtype))
-        for name, weight in prepared.model.named_parameters()
-    )
-    packed = measure(weights, tables_of(prepared.model))
+    with safe_open(path, "pt") as written:
+        tensors = ((name, written.get_tensor(name)) for name in written.keys())
+        packed = measure(tensors, tables_of(prepared.model))
     same = dense_file.is_file() and prepared.dtype == torch.float32  # dense/ is, for what follows
     return SizeRecord(
         dense_file=dense_file.stat().st_size if same else file,
