@@ -34,6 +34,7 @@ KNOWN = {
     "sentei.compare.execute": "the log of a run, as it is",
     "sentei.methods": "the source of a method",
     "sentei.models.demo": "installed packages",
+    "sentei.run.reporting": "the weights that the run has just written",
     "sentei.runtime.bench.exported": "a sentence that this process wrote",
     "sentei.runtime.bench.machine": "/proc",
     "sentei.runtime.library": "a compiled kernel, by its checksum",
