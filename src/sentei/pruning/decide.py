@@ -13,7 +13,9 @@ from sentei.messages import SenteiWarning, counted
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import protect_
 from sentei.parts.progress import Progress
-from sentei.pruning.cut import Cut, cut_at, find_cut, prune_, prune_rows_
+from sentei.pruning.cut import WHOLE, Cut, Cuts, prune_rows_
+from sentei.pruning.sharded_cut import sharded_cuts
+from sentei.pruning.shards import pool, spread_
 from sentei.pruning.state import PruningState, UnitState
 from sentei.pruning.weigh import check_seen
 from sentei.records import UpdateRecord
@@ -167,19 +169,21 @@ def _cut(
     try:
         scores = [_candidates(state, place) for place in quota.places]
         count = _reaching(scores, units, quota.count) if quota.of_weights else quota.count
-        cut = cut_at(scores, quota.threshold) if quota.threshold is not None else None
+        cuts = _cuts(state, units)
+        cut = cuts.at(scores, quota.threshold) if quota.threshold is not None else None
         if cut is None or cut.below + cut.ties > count:
-            cut, state.brackets[number] = find_cut(scores, count, state.brackets.get(number))
+            cut, state.brackets[number] = cuts.find(scores, count, state.brackets.get(number))
         if count and cut.threshold == 0 and state.recipe.score.observes:
             _check_scores(state, scores, step)
         if quota.strict:
             cut = Cut(cut.threshold, cut.below, 0)
-        flips = prune_([unit.keep for unit in units], scores, cut)
+        flips = cuts.prune_([unit.keep for unit in units], scores, cut)
     except FloatingPointError as error:
         raise _diverged(state, step, str(error)) from error
     for unit in units:
         for tiling in unit.group.tilings if unit.group.pooled else ():
-            tiling.write_(state.sites[tiling.site].keep, unit.keep)
+            site_state = state.sites[tiling.site]
+            spread_(site_state.keep, tiling, unit.keep, site_state.shard)
     if quota.of_weights:
         pruned = sum(int((~unit.keep).sum()) * unit.group.weights for unit in units)
         pairs = zip(units, before, strict=True)
@@ -189,26 +193,38 @@ def _cut(
     return cut.threshold, (cut.below + cut.ties) * weights, flips * weights
 
 
+def _cuts(state: PruningState, units: Sequence[UnitState]) -> Cuts:
+    """How to cut units: those of several weights are known whole to every process."""
+    if not state.ranks.share or any(unit.group.pooled for unit in units):
+        return WHOLE
+    return sharded_cuts(state.ranks, score_dtype(state.selected[0].parameter))
+
+
 def _cut_rows(state: PruningState, quota: Quota, step: int) -> tuple[None, int, int]:
     """The same for a quota of one matrix that is shared out among its rows."""
     [place] = quota.places
     unit = state.units[place]
-    [site] = unit.group.sites
-    try:
-        scores = _candidates(state, place).read(0, unit.group.count)
-        matrices = [one.view(site.parameter.shape) for one in (unit.keep, scores)]
-        keep, values = (one.T if site.transposed else one for one in matrices)
-        flips = prune_rows_(keep, values, quota.count)
-    except FloatingPointError as error:
-        raise _diverged(state, step, str(error)) from error
-    return None, quota.count, flips
+    site_state = state.sites[unit.group.sites[0]]
+    site, shard = site_state.site, site_state.shard
+    scores = _candidates(state, place)
+    values = scores.read(0, scores.size)
+    if state.ranks.anywhere(bool(values.isnan().any())):
+        raise _diverged(state, step, "a score is NaN")
+    matrices = [one.view(site_state.weight.shape) for one in (unit.keep, values)]
+    keep, values = (one.T if site.transposed else one for one in matrices)
+    rows = site.parameter.shape[1 if site.transposed else 0]
+    flips = prune_rows_(keep, values, quota.count, before=shard.start if shard else 0, rows=rows)
+    return None, quota.count, state.ranks.total(flips)
 
 
 def _check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
     """Warn where the first decision would be by the order of the weights alone."""
     decided = any(update.pruned for update in state.updates)
     pieces = (piece for one in scores for _, _, piece in one.pieces())
-    if not decided and not any(bool((piece.isfinite() & (piece != 0)).any()) for piece in pieces):
+    if decided:
+        return
+    seen = any(bool((piece.isfinite() & (piece != 0)).any()) for piece in pieces)
+    if not state.ranks.anywhere(seen):
         warnings.warn(
             f"at step {step} every score is 0, so what is pruned says nothing: no gradient was "
             "seen. If the optimizer sets gradients to zero inside its step, use "
@@ -275,7 +291,7 @@ def _pooled_scores(state: PruningState, unit: UnitState) -> Tensor:
             part = piece.of(out)
             part.copy_(score.value(piece.memory, piece.dense, part))
         values[site] = out
-    return group.pool(values, group.reduce)
+    return pool(group, values, group.reduce, state.ranks)
 
 
 def _reaching(scores: Sequence[Scores], units: Sequence[UnitState], weights: int) -> int:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sentei.distributed import hold_shards, is_sharded
 from sentei.modules import plain_name
 from sentei.parts.site import Site
-from sentei.tensors import is_sharded
 
 
 class Places:
@@ -24,6 +24,7 @@ class Places:
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
+        self._model = model
         wanted = {(site.name, id(site.parameter)) for site in sites}
         self._paths: dict[str, list[tuple[nn.Module, str, object]]] = {}
         self.owners: list[tuple[nn.Module, str, Site]] = []
@@ -55,7 +56,17 @@ class Places:
                 self._refuse()
         for module, key, held in self._parameters:
             if module._parameters.get(key) is not held:
-                self._refuse()
+                hold_shards(self._model)
+                if module._parameters.get(key) is not held:
+                    self._refuse()
+
+    @property
+    def sharded_since(self) -> bool:
+        """Whether the model was sharded after its weights were looked up."""
+        return any(
+            is_sharded(module._parameters.get(key)) and not is_sharded(held)
+            for module, key, held in self._parameters
+        )
 
     def _refuse(self) -> None:
         for name, path in self._paths.items():
@@ -93,7 +104,7 @@ def _fate(path: Sequence[tuple[nn.Module, str, object]]) -> str:
     if now is None:
         return "it was removed"
     if is_sharded(now):
-        return "the model was sharded (fully_shard), which is not supported,"
+        return "the model was sharded (fully_shard)"
     return (
         "another stands in its place (load_state_dict with assign=True, a new parameter, tied "
         "weights)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import finalize, ref
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sentei.distributed import hold_shards
 from sentei.messages import SenteiWarning
 from sentei.modules import unwrapped
 from sentei.parts.inputs import linear_maps
@@ -77,6 +79,19 @@ class Pruner:
         examples: int | None = None,
     ) -> None:
         check_type(recipe)
+        self._fit = partial(self._prepare, model, recipe, total_steps, examples)
+        self._fit()
+        self._finished: PruningReport | None = None
+        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
+        self._optimizer: ref[Optimizer] | None = None
+        self._dropout = Dropout(model)
+        finalize(self, self._dropout.restore).atexit = False
+
+    def _prepare(
+        self, model: nn.Module, recipe: Recipe, total_steps: int, examples: int | None
+    ) -> None:
+        """Look the weights up, and get ready to prune them."""
+        hold_shards(model)
         fitted = recipe.fit(model, total_steps, examples)
         self._model = model
         self._places = ownership.Places(model, fitted.selection.sites)
@@ -86,11 +101,6 @@ class Pruner:
         self._state = PruningState(fitted, total_steps, tuple(maps))
         self._weights = Weights(self._state, self._places)
         self._steps = Steps(model, self._state, self._weights, self._places, self._inputs)
-        self._finished: PruningReport | None = None
-        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
-        self._optimizer: ref[Optimizer] | None = None
-        self._dropout = Dropout(model)
-        finalize(self, self._dropout.restore).atexit = False
 
     @property
     def recipe(self) -> Recipe:
@@ -130,7 +140,7 @@ class Pruner:
         for site in self._state.selected:
             saved = self._weights.at_rest(site)
             zeros += count_zeros(site.parameter if saved is None else saved)
-        return zeros / self.prunable
+        return self._state.ranks.total(zeros) / self.prunable
 
     @property
     def target(self) -> float:
@@ -145,7 +155,7 @@ class Pruner:
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks in force, by site name; True = kept. The pruner's own tensors, not copies."""
-        return {site.name: site_state.keep for site, site_state in self._state.sites.items()}
+        return self._state.masks
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -183,6 +193,8 @@ class Pruner:
         """
         if self._finished:
             raise ValueError("this pruner has finished: make another for another training")
+        if self._places.sharded_since and not self._state.sites:
+            self._fit()
         self._places.check()
         optimizer = optimizers.stepping(optimizer, self._state.selected)
         before = self._optimizer() if self._optimizer and self._hooks else None
@@ -226,7 +238,8 @@ class Pruner:
             self._hooks.append(model.register_state_dict_pre_hook(resting))
         if self._weights.varies:
             training = Hook(self._steps.before_forward)
-            self._hooks.append(model.register_forward_pre_hook(training))
+            # Before fully_shard's own, which make whole copies of the weights.
+            self._hooks.append(model.register_forward_pre_hook(training, prepend=True))
         if self._inputs:
             self._hooks += self._inputs.attach()
             self._steps.look_ahead()

@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from sentei.distributed import Ranks, is_sharded, take_
 from sentei.messages import explain, short
 from sentei.records import UpdateRecord
+from sentei.tensors import count_zeros
 
 
 class SavedState(BaseModel):
@@ -71,9 +73,11 @@ def _implausible(state: SavedState, records: list[UpdateRecord]) -> str | None:
     return None
 
 
-def miscounted(state: SavedState) -> str | None:
+def miscounted(state: SavedState, ranks: Ranks) -> str | None:
     """How its numbers of pruned weights contradict each other, in words."""
-    masked = sum(mask.numel() - int(mask.sum()) for mask in state.masks.values())
+    masks = state.masks.values()
+    masked = sum(count_zeros(mask) for mask in masks if not is_sharded(mask))
+    masked += ranks.total(sum(count_zeros(mask) for mask in masks if is_sharded(mask)))
     decided = state.updates[-1]["pruned"] if state.updates else 0
     if state.pruned == masked == decided:
         return None
@@ -146,4 +150,4 @@ def copy_(state: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Copy the saved tensors into a pruner's, which are the same ones."""
     theirs = dict(_flat(saved))
     for path, tensor in _flat(state):
-        tensor.copy_(theirs[path])
+        take_(tensor, theirs[path])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sentei import serialization
-from sentei.distributed import processes
+from sentei.distributed import Ranks, Shard, local, processes
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
@@ -26,6 +26,7 @@ from sentei.pruning.saved import (
     other_tensors,
     parse,
 )
+from sentei.pruning.shards import spread_, whole_memory
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
@@ -43,7 +44,8 @@ class SiteState:
 
     ``keep`` is the mask, True = kept; ``memory`` holds what score and mask remember, ``latent`` the
     dense weight where the mask keeps it aside; all have the weight's shape. ``gated`` says that the
-    mask's gates lie on them; a latent mask may have those of their units on another site.
+    mask's gates lie on them; a latent mask may have those of their units on another site. Of a
+    sharded weight, everything here is of the rows that this process holds, ``shard``.
     """
 
     site: Site
@@ -51,6 +53,7 @@ class SiteState:
     memory: dict[str, Tensor]
     latent: Tensor | None = None
     gated: bool = True
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         self.dtype = self.weight.dtype
@@ -58,7 +61,7 @@ class SiteState:
     @property
     def weight(self) -> Tensor:
         """What the module holds."""
-        return self.site.parameter.data
+        return local(self.site.parameter)
 
     @property
     def dense(self) -> Tensor:
@@ -71,9 +74,16 @@ class SiteState:
         return self.memory if self.latent is None else {**self.memory, "latent": self.latent}
 
     def swap(self) -> None:
-        """Exchange what the module holds with the latent weight, without copying either."""
+        """Exchange what the module holds with the latent weight; without copying either, unless
+        it is sharded: the memory of shards is known to others.
+        """
         assert self.latent is not None
         parameter = self.site.parameter
+        if self.shard is not None:
+            held = self.weight.clone()
+            self.weight.copy_(self.latent)
+            self.latent.copy_(held)
+            return
         parameter.data, self.latent = self.latent, parameter.data
 
 
@@ -137,6 +147,7 @@ class PruningState:
         counts = [group.count for group in self.groups]
         sparsity = self.recipe.schedule.sparsity
         self.budget = self.recipe.budget.start(counts, self.total_steps, sparsity)
+        self.ranks = Ranks([site.parameter for site in self.selected])
 
     @property
     def groups(self) -> Sequence[UnitGroup]:
@@ -187,15 +198,17 @@ class PruningState:
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
         gated = {site for group in self.groups for site in group.gated}
         for number, site in enumerate(self.selected):
-            weight = site.parameter.data
-            state = SiteState(site, torch.ones_like(weight, dtype=torch.bool), {})
+            weight, shard = local(site.parameter), self.ranks.shard(site.parameter)
+            keep = torch.ones_like(weight, dtype=torch.bool)
+            state = SiteState(site, keep, {}, shard=shard)
             for name in (*score.memory, *mask.memory):
                 if not (site in pooled and name in shared):
                     state.memory[name] = torch.zeros_like(weight, dtype=score_dtype(weight))
-            if not (site in pooled and score.per_unit):
-                score.start_(state.memory, weight, number)
-            if not (site in pooled and mask.per_unit):
-                mask.start_(state.memory, number)
+            with whole_memory(state.memory, shard) as memory:
+                if not (site in pooled and score.per_unit):
+                    score.start_(memory, shard.whole(weight) if shard else weight, number)
+                if not (site in pooled and mask.per_unit):
+                    mask.start_(memory, number)
             if mask.latent:
                 state.latent, state.gated = weight.clone(), site in gated
             self.sites[site] = state
@@ -207,12 +220,14 @@ class PruningState:
         """Draw what the samples of the step after ``step`` need, where the mask takes samples."""
         mask = self.recipe.mask
         if mask.samples(self.settled):
-            shared = set(mask.memory) <= set(mask.per_unit)
-            memories = [unit.memory for unit in self.units]
-            if not shared:
-                memories = [state.memory for state in self.sites.values()]
-            for number, memory in enumerate(memories):
-                mask.draw_(memory, step, number)
+            places: list[UnitState | SiteState] = [*self.sites.values()]
+            if set(mask.memory) <= set(mask.per_unit):
+                firsts = [(unit, self.sites[unit.group.sites[0]]) for unit in self.units]
+                places = [unit if unit.group.pooled else first for unit, first in firsts]
+            for number, place in enumerate(places):
+                shard = place.shard if isinstance(place, SiteState) else None
+                with whole_memory(place.memory, shard, mask.memory) as memory:
+                    mask.draw_(memory, step, number)
 
     def _unit_state(self, number: int, group: UnitGroup) -> UnitState:
         score, mask = self.recipe.score, self.recipe.mask
@@ -260,7 +275,9 @@ class PruningState:
         pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
         observed = self.inputs.get(site)
         if observed is not None and observed.worth is not None:
-            pieces["worth"] = observed.worth_of(start, stop, site)
+            shard = self.sites[site].shard
+            before = shard.offset if shard else 0
+            pieces["worth"] = observed.worth_of(before + start, before + stop, site)
         return pieces
 
     def _spread(self, state: SiteState) -> dict[str, Tensor]:
@@ -273,7 +290,8 @@ class PruningState:
                     continue
                 for name in names:
                     empty = torch.zeros_like(state.weight, dtype=unit.memory[name].dtype)
-                    tiling.write_(spread.setdefault(name, empty), unit.memory[name])
+                    tensor = spread.setdefault(name, empty)
+                    spread_(tensor, tiling, unit.memory[name], state.shard)
         return {name: tensor.view(-1) for name, tensor in spread.items()}
 
     def scratch(self, weight: Tensor, size: int) -> Tensor:
@@ -318,7 +336,7 @@ class PruningState:
         difference = difference or other_length(state, self.total_steps, processes())
         if difference is None:
             self.allocate()
-            difference = other_tensors(state, self._tensors()) or miscounted(state)
+            difference = other_tensors(state, self._tensors()) or miscounted(state, self.ranks)
         if difference:
             if not allocated:  # what stands aside is of the weights when training begins
                 self.release()
@@ -332,8 +350,14 @@ class PruningState:
     def _tensors(self) -> dict[str, Any]:
         """All that it keeps, by part and name."""
         return {
-            "masks": {state.site.name: state.keep for state in self.sites.values()},
-            "memory": {state.site.name: state.tensors for state in self.sites.values()},
+            "masks": self.masks,
+            "memory": {
+                site.name: {
+                    name: self.ranks.like(site.parameter, held)
+                    for name, held in state.tensors.items()
+                }
+                for site, state in self.sites.items()
+            },
             "units": {
                 f"{unit.group.pattern} {unit.group.name}": {"keep": unit.keep, **unit.memory}
                 for unit in self.units
@@ -342,6 +366,12 @@ class PruningState:
             "budget": self.budget,
             "inputs": {site.name: observed.tensors for site, observed in self.inputs.items()},
         }
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by site name, as the weights are held; True = kept."""
+        sites = self.sites.items()
+        return {site.name: self.ranks.like(site.parameter, state.keep) for site, state in sites}
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
         """The recipe, with the sparsity that was in the model when the saved pruning began.
@@ -363,10 +393,14 @@ class PruningState:
 
         Of every site, because one may be wholly zero.
         """
-        checksum = 0
+        firsts = []
         for site in self.selected:
-            weight = at_rest(site)
-            weight = site.parameter.detach() if weight is None else weight
-            some = weight.reshape(-1)[:CHECKED].cpu()
-            checksum = zlib.crc32(some.view(torch.uint8).numpy().data, checksum)
-        return checksum
+            weight, shard = at_rest(site), self.ranks.shard(site.parameter)
+            flat = (local(site.parameter) if weight is None else weight).reshape(-1)
+            if shard:
+                before, some = shard.offset, flat.new_zeros(min(CHECKED, site.parameter.numel()))
+                held = flat[: max(CHECKED - before, 0)]
+                some[before : before + held.numel()] = held
+                flat = some
+            firsts.append(flat[:CHECKED].cpu().view(torch.uint8))
+        return zlib.crc32(self.ranks.reduce_(torch.cat(firsts)).numpy().data)
