@@ -7,6 +7,7 @@ one span of the flattened weight.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -62,8 +63,8 @@ def mean_over_ranks_(tensor: torch.Tensor) -> None:
         tensor /= distributed.get_world_size()
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of it, or holds it as one of several."""
+def is_sharded(tensor: object) -> bool:
+    """Whether something is a tensor that processes share out, of which each holds a part."""
     # Its module takes half as long to import as torch; where nobody has, there is none.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
@@ -100,10 +101,7 @@ class Shard:
     @property
     def offset(self) -> int:
         """Where they begin in the flattened weight."""
-        size = 1
-        for length in self.shape[1:]:
-            size *= length
-        return self.start * size
+        return self.start * math.prod(self.shape[1:])
 
     def part(self, whole: Tensor) -> Tensor:
         """The rows of a tensor of the whole shape that this process holds: a view."""
@@ -149,8 +147,10 @@ def _split(tensor: Any) -> tuple[Any, int] | str:
     dims = [place for place, kind in enumerate(placements) if type(kind) is not Replicate]
     if len(dims) != 1:
         ways = ", ".join(map(str, placements))
-        return f"shared out as {ways}, over {len(dims)} dimensions of its mesh" if dims else (
-            "a DTensor, and not shared out at all"
+        return (
+            f"shared out as {ways}, over {len(dims)} dimensions of its mesh"
+            if dims
+            else ("a DTensor, and not shared out at all")
         )
     kind = placements[dims[0]]
     if type(kind) is not Split or kind.dim != 0:

@@ -36,15 +36,15 @@ def recipe_of(method: str, *settings: str) -> sentei.Recipe:
     return serialization.override(recipe, list(settings))
 
 
-def width_of(ranks: int) -> int:
-    """Of a network whose shards are uneven over two processes, and over four leave one empty."""
-    return 7 if ranks == 2 else 6
+WIDTH = 6
+"""Of a network whose shards cut blocks of 2 x 2 over two processes, and over four leave one of them
+empty."""
 
 
-def shard(model: nn.Module, mesh: DeviceMesh, **options: Any) -> nn.Module:
-    """As is usual: some blocks by themselves, and the rest together."""
-    fully_shard(model.blocks[1], mesh=mesh, **options)
-    return fully_shard(model, mesh=mesh, **options)
+def shard(model: nn.Module, block: nn.Module, mesh: DeviceMesh, **options: Any) -> None:
+    """As is usual: blocks by themselves, here one, and the rest together."""
+    fully_shard(block, mesh=mesh, **options)
+    fully_shard(model, mesh=mesh, **options)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -61,14 +61,17 @@ class Run:
         self,
         recipe: sentei.Recipe,
         mesh: DeviceMesh | None,
-        width: int,
+        *,
+        width: int = WIDTH,
+        dtype: torch.dtype = torch.float64,
         **options: Any,
     ) -> None:
         torch.manual_seed(0)
-        self.model: nn.Module = Network(width, dtype=torch.float64)
+        self.dtype = dtype
+        self.model: nn.Module = Network(width, dtype=dtype)
         make_sparse_(self.model, recipe)
         if mesh is not None:
-            shard(self.model, mesh, **options)
+            shard(self.model, self.model.blocks[1], mesh, **options)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
         self.pruner = sentei.Pruner(self.model, recipe, total_steps=STEPS, examples=STEPS * 8)
         self.pruner.attach(self.optimizer)
@@ -76,13 +79,17 @@ class Run:
 
     def train(self, steps: int = STEPS) -> Run:
         generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(STEPS, 8, 8, generator=generator, dtype=torch.float64)
+        inputs = torch.randn(STEPS, 8, 8, generator=generator, dtype=self.dtype)
         for batch in inputs[self.count : self.count + steps]:
             target = batch.square().mean(-1, keepdim=True)
-            nn.functional.mse_loss(self.model(batch), target).backward()
+            nn.functional.mse_loss(self.model(batch).to(self.dtype), target).backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.count += 1
+            if self.count % 3 == 0:  # which may leave whole copies of weights in place
+                with torch.no_grad():
+                    self.model.eval()(batch)
+                self.model.train()
         return self
 
     def result(self) -> dict[str, Any]:
@@ -97,22 +104,24 @@ class Run:
         }
 
 
-def train(recipe: sentei.Recipe, mesh: DeviceMesh | None, width: int, **options: Any) -> Any:
-    return Run(recipe, mesh, width, **options).train().result()
+def train(recipe: sentei.Recipe, mesh: DeviceMesh | None, **options: Any) -> Any:
+    return Run(recipe, mesh, **options).train().result()
 
 
-Case = Callable[[DeviceMesh | None, int], Any]
-"""What is done over a mesh, or alone, with a network of a width."""
+Case = Callable[[DeviceMesh | None], Any]
+"""What is done over a mesh, or alone."""
 
 
 def _work(rank: int, ranks: int, cases: Mapping[str, Case], folder: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", sentei.SenteiWarning)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks
+    )
     mesh, results = init_device_mesh("cpu", (ranks,)), {}
     for name, case in cases.items():
         try:
-            results[name] = case(mesh, width_of(ranks))
+            results[name] = case(mesh)
         except Exception:
             Path(folder, f"{rank}.txt").write_text(f"{name} {rank}: {traceback.format_exc()}")
             os._exit(1)  # the others, waiting for this one, end too

@@ -141,7 +141,7 @@ class Weights:
         return out
 
     def as_held(self, site: Site, weight: Tensor) -> Tensor:
-        """What is held of a site's weights, as the model holds it: a DTensor, where it is sharded."""
+        """What is held here of a site's weights, as the model holds it."""
         return self._state.ranks.like(site.parameter, weight)
 
     @property

@@ -163,8 +163,8 @@ def prune_rows_(
     if bool(scores.isnan().any()):
         raise FloatingPointError("a score is NaN")
     flips = 0
-    for rows, lowest in ((slice(more), each + 1), (slice(more, None), each)):
-        values, old = scores[rows], mask[rows]
+    for some, lowest in ((slice(more), each + 1), (slice(more, None), each)):
+        values, old = scores[some], mask[some]
         keep = torch.ones_like(old)
         if lowest and values.shape[0]:
             threshold = values.kthvalue(lowest, dim=1, keepdim=True).values

@@ -77,6 +77,27 @@ def decide(state: PruningState, progress: Progress, step: int) -> None:
     )
 
 
+def check_shards(state: PruningState) -> None:
+    """Refuse what cannot be done with the rows that a process holds of a weight.
+
+    Raises:
+        ValueError: Names the weight, and what would do.
+    """
+    turned = [site.name for site in state.selected if site.transposed]
+    if not (state.ranks.share and turned):
+        return
+    problem = f"{turned[0]} is stored (in, out), and its shards hold some inputs of every output: "
+    if state.recipe.reconstruction:
+        raise ValueError(
+            f"{problem}reconstruction solves for whole outputs. Set reconstruction to null"
+        )
+    if any(quota.by_row for quota in _quotas(state, state.progress(state.total_steps))):
+        raise ValueError(
+            f"{problem}budget {state.recipe.budget.label} ranks the weights into one output. Use "
+            "budget: uniform"
+        )
+
+
 def is_due(state: PruningState) -> bool:
     """Whether the last step has not decided at the final sparsity."""
     end = state.progress(state.total_steps)

@@ -206,6 +206,7 @@ class Pruner:
                 "with another"
             )
         optimizers.check_fits(optimizer, self.recipe)
+        decide.check_shards(self._state)
         self.detach()  # from an optimizer that is gone
         self._take_over()
         if not self._state.sites and self.recipe.for_weights(self._state.fitted.selection) != (

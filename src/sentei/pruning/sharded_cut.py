@@ -86,7 +86,9 @@ class _Search:
         self.total = 0
         """Entries in all processes, once they are counted."""
 
-    def between(self, low: float, high: float, count: int) -> tuple[float, int, float | None] | None:
+    def between(
+        self, low: float, high: float, count: int
+    ) -> tuple[float, int, float | None] | None:
         """The threshold, how many scores are below it, and the mean distance between scores in the
         bracket; None where the threshold is not in it.
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +18,10 @@ from sentei.parts.site import Site
 from sentei.pruning.cut import Bracket
 from sentei.pruning.inputs import InputState
 from sentei.pruning.saved import (
+    checksum,
     copy_,
     first_difference,
+    first_of,
     miscounted,
     other_length,
     other_tensors,
@@ -33,9 +34,6 @@ from sentei.tensors import score_dtype, spans
 
 FORMAT = 7
 """Of :meth:`PruningState.to_dict`."""
-
-CHECKED = 4096
-"""Weights of every site by which a checkpoint is known again."""
 
 
 @dataclass
@@ -319,7 +317,8 @@ class PruningState:
             "pruned": self.pruned,
             "settled": self.settled,
             "weights": self.checksum(at_rest),
-            "updates": [update.model_dump() for update in self.updates],
+            # A tuple: torch.distributed.checkpoint takes lists of mappings apart.
+            "updates": tuple(update.model_dump() for update in self.updates),
             **self._tensors(),
         }
 
@@ -389,18 +388,8 @@ class PruningState:
         return self.recipe.model_copy(update={"schedule": schedule})
 
     def checksum(self, at_rest: Callable[[Site], Tensor | None] = lambda site: None) -> int:
-        """Of some of every site's bytes: tells one checkpoint's weights from another's.
-
-        Of every site, because one may be wholly zero.
-        """
-        firsts = []
-        for site in self.selected:
-            weight, shard = at_rest(site), self.ranks.shard(site.parameter)
-            flat = (local(site.parameter) if weight is None else weight).reshape(-1)
-            if shard:
-                before, some = shard.offset, flat.new_zeros(min(CHECKED, site.parameter.numel()))
-                held = flat[: max(CHECKED - before, 0)]
-                some[before : before + held.numel()] = held
-                flat = some
-            firsts.append(flat[:CHECKED].cpu().view(torch.uint8))
-        return zlib.crc32(self.ranks.reduce_(torch.cat(firsts)).numpy().data)
+        """Of some of every site's bytes: tells one checkpoint's weights from another's."""
+        weights = {site: at_rest(site) for site in self.selected}
+        held = [local(site.parameter) if one is None else one for site, one in weights.items()]
+        shards = [self.ranks.shard(site.parameter) for site in weights]
+        return checksum([first_of(*pair) for pair in zip(held, shards, strict=True)], self.ranks)

@@ -108,9 +108,7 @@ def _histogram(
 
 def count_all_zeros(tensors: Sequence[Tensor]) -> list[int]:
     """How many entries of each are exactly zero, of all that processes hold of it."""
-    return [
-        Ranks([one] if is_sharded(one) else []).total(count_zeros(one)) for one in tensors
-    ]
+    return [Ranks([one] if is_sharded(one) else []).total(count_zeros(one)) for one in tensors]
 
 
 def summarize(state: PruningState, model: nn.Module) -> PruningReport:
