@@ -130,7 +130,7 @@ class Pruner:
     @property
     def sparsity(self) -> float:
         """Fraction of the prunable weights that are exactly zero in the model as it would be saved
-        now, counted (one pass).
+        now, counted (one pass). Of a sharded model all processes must ask.
 
         Raises:
             ValueError: The model no longer holds them.
@@ -154,7 +154,9 @@ class Pruner:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks in force, by site name; True = kept. The pruner's own tensors, not copies."""
+        """The masks in force, by site name; True = kept. The pruner's own tensors, not copies: of
+        sharded weights DTensors, sharded alike.
+        """
         return self._state.masks
 
     @property
@@ -310,7 +312,8 @@ class Pruner:
         if not self._steps.idle:
             self._decide_last()
         self.detach()
-        self._finished = self._report()
+        with torch.no_grad():
+            self._finished = summarize(self._state, self._model)
         self._state.release()
         return self._finished
 
@@ -350,10 +353,6 @@ class Pruner:
                 written to the model since :meth:`finish`.
         """
         return audit.mask_copy_(self._state, copy, self._finished)
-
-    @torch.no_grad()
-    def _report(self) -> PruningReport:
-        return summarize(self._state, self._model)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs besides the weights: plain values and tensors, no copies.

@@ -16,7 +16,6 @@ from sentei.messages import explain, short
 from sentei.records import UpdateRecord
 from sentei.tensors import count_zeros
 
-
 CHECKED = 4096
 """Weights of every site by which a checkpoint is known again."""
 

@@ -317,8 +317,8 @@ class PruningState:
             "pruned": self.pruned,
             "settled": self.settled,
             "weights": self.checksum(at_rest),
-            # A tuple: torch.distributed.checkpoint takes lists of mappings apart.
-            "updates": tuple(update.model_dump() for update in self.updates),
+            # torch.distributed.checkpoint would take a list of mappings apart.
+            "updates": (tuple if self.ranks.share else list)(u.model_dump() for u in self.updates),
             **self._tensors(),
         }
 
