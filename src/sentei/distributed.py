@@ -240,6 +240,34 @@ class Ranks:
         return self.total(int(flag)) > 0
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that train together, as torch numbers them."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or (
+        distributed.get_rank() == 0
+    )
+
+
+def exchange_device() -> torch.device:
+    """Where the processes that train together exchange tensors."""
+    import torch
+    from torch import distributed
+
+    speaks = distributed.is_initialized() and "gloo" not in distributed.get_backend()
+    return torch.device("cuda", torch.cuda.current_device()) if speaks else torch.device("cpu")
+
+
+def gathered(tensor: Tensor) -> Tensor | None:
+    """A tensor, whole, on the first process and its CPU; None on the others.
+
+    All processes call it together, and each has room for the whole of it, in passing.
+    """
+    held: Any = tensor
+    whole: Tensor = held.detach().full_tensor() if is_sharded(tensor) else tensor
+    return whole.cpu() if is_first() else None
+
+
 def take_(tensor: Tensor, source: Tensor) -> None:
     """Copy a tensor into another of its shape: into the rows held here, of one that is sharded.
 
@@ -250,20 +278,53 @@ def take_(tensor: Tensor, source: Tensor) -> None:
     held.copy_(shard.part(source) if shard else local(source))
 
 
-def together(exchange: Callable[[], object]) -> None:
-    """Do what all processes do together.
+def together(exchange: Callable[[], Any]) -> Any:
+    """Do what all processes do together, and return what it gives.
 
     Raises:
         RuntimeError: One of them has ended; says what to do.
     """
     try:
-        exchange()
+        return exchange()
     except RuntimeError as error:
-        raise RuntimeError(
-            "another of the processes that train together has ended, or waits for something else "
-            f"({str(error).splitlines()[0]}): see what it said, then start them all again; a run "
-            "goes on from its last checkpoint"
-        ) from error
+        if words := of_another(error):
+            raise RuntimeError(words) from error
+        raise
+
+
+def of_another(error: BaseException) -> str | None:
+    """What to say of an error of torch's that another process was the cause of; None of others."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    if not (kinds & {"DistNetworkError", "DistBackendError", "DistStoreError"} or "/gloo/" in text):
+        return None
+    first = text.splitlines()[0]
+    if "/gloo/" in text:  # its file and line, what it says, and advice
+        first = first.partition("] ")[2].partition(". ")[0]
+    return (
+        "another of the processes that train together has ended, or waits for something else "
+        f"({first[:200]}): see what it said, then start as many again; a run goes on from its last "
+        "checkpoint (--resume)"
+    )
+
+
+def group_of_copies(model: nn.Module, weights: Iterable[Tensor]) -> Any:
+    """The process group of those who hold copies of the same weights: under DDP, or where shards
+    are replicated (HSDP). None where they are not known so, or there is no other.
+    """
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    group = next(
+        (one.process_group for one in model.modules() if isinstance(one, DistributedDataParallel)),
+        None,
+    )
+    first: Any = next(iter(weights), None)
+    if is_sharded(first) and first.device_mesh.ndim == 2:
+        split = _split(first)
+        assert not isinstance(split, str)
+        group = first.device_mesh.get_group(1 - split[1])
+    return group if group is not None and distributed.get_world_size(group) > 1 else None
 
 
 def hold_shards(model: nn.Module) -> bool:

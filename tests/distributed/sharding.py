@@ -21,8 +21,8 @@ from sentei import serialization
 from sentei.methods import find
 from sentei.testing import Network, make_sparse_
 
-STEPS = 12
-SETTINGS = ("schedule.every=2", "schedule.stages=4", "score.window=2", "score.optimizer.lr=0.2")
+STEPS = 8
+SETTINGS = ("schedule.every=2", "schedule.stages=3", "score.window=2", "score.optimizer.lr=0.2")
 """Those of them that a recipe has."""
 
 
@@ -64,16 +64,20 @@ class Run:
         *,
         width: int = WIDTH,
         dtype: torch.dtype = torch.float64,
+        late: bool = False,
         **options: Any,
     ) -> None:
         torch.manual_seed(0)
         self.dtype = dtype
         self.model: nn.Module = Network(width, dtype=dtype)
         make_sparse_(self.model, recipe)
-        if mesh is not None:
+        plan = {"total_steps": STEPS, "examples": STEPS * 8}
+        if mesh is not None and not late:
+            shard(self.model, self.model.blocks[1], mesh, **options)
+        self.pruner = sentei.Pruner(self.model, recipe, **plan)
+        if mesh is not None and late:
             shard(self.model, self.model.blocks[1], mesh, **options)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
-        self.pruner = sentei.Pruner(self.model, recipe, total_steps=STEPS, examples=STEPS * 8)
         self.pruner.attach(self.optimizer)
         self.count = 0
 
@@ -123,7 +127,9 @@ def _work(rank: int, ranks: int, cases: Mapping[str, Case], folder: str) -> None
         try:
             results[name] = case(mesh)
         except Exception:
-            Path(folder, f"{rank}.txt").write_text(f"{name} {rank}: {traceback.format_exc()}")
+            Path(folder, f"{rank}.txt").write_text(
+                f"{name} {rank}: {traceback.format_exc(limit=-3)}"
+            )
             os._exit(1)  # the others, waiting for this one, end too
     torch.save(results, Path(folder, f"{rank}.pt"))
     dist.barrier()
@@ -138,7 +144,7 @@ def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(400)
         process.kill()
     said = [path.read_text() for path in sorted(folder.glob("*.txt"))]
     assert not any(process.exitcode for process in processes), "\n".join(said)

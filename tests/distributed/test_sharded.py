@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+from torch.nn.parallel import DistributedDataParallel
 
 import sentei
 from distributed.sharding import STEPS, WIDTH, Case, Run, launch, recipe_of, shard, train, whole
 from helpers.zoo import ZOO
+from sentei.testing import Network
 
 METHODS = {
     "magnitude": (),
@@ -75,12 +78,17 @@ CASES: dict[str, Case] = {
     ),
     "1:2": partial(train, recipe_of("platon", "pattern=1:2", "schedule.sparsity=0.5")),
     "uneven": partial(train, recipe_of("magnitude"), width=7),
+    "sharded after the pruner was made": partial(train, recipe_of("platon"), late=True),
     "whole copies stay": partial(
         train, recipe_of("l0", "budget.settle=0.2"), reshard_after_forward=False
     ),
     "heads": partial(train_heads, "magnitude"),
     "heads of l0": partial(train_heads, "l0"),
 }
+
+
+FOUR = [*METHODS, "rows", "blocks", "uneven"]
+"""Of them those that four processes do too."""
 
 
 def reduced(policy: Mapping[str, Any], mesh: DeviceMesh) -> Any:
@@ -93,9 +101,38 @@ def replicated(mesh: DeviceMesh) -> Any:
     return train(recipe_of("leap"), both)
 
 
-def saved(folder: Path, mesh: DeviceMesh) -> Any:
+def moved(mesh: DeviceMesh) -> Any:
+    """Bytes that went around for an update with one ranking, and with one for each matrix."""
+    made = []
+    for budget in ("global", "uniform"):
+        run = Run(recipe_of("magnitude", f"budget={budget}"), mesh, dtype=torch.float32)
+        before, run.pruner._state.ranks.moved = run.train(STEPS - 1).pruner._state.ranks.moved, 0
+        run.train(1)
+        made.append((before, run.pruner._state.ranks.moved, len(run.pruner.updates)))
+    return made
+
+
+def apart(mesh: DeviceMesh) -> str:
+    """Copies of a model that drift apart."""
+    model = DistributedDataParallel(Network(6))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruner = sentei.Pruner(model, recipe_of("magnitude"), total_steps=STEPS)
+    pruner.attach(optimizer)
+    for _ in range(STEPS):
+        model(torch.ones(2, 8)).sum().backward()
+        with torch.no_grad():
+            model.module.blocks[0].weight.mul_(1 + mesh.get_rank() * torch.rand(6, 6))
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            return str(error)
+    return "no error"
+
+
+def saved(folder: Path, mesh: DeviceMesh) -> None:
     run = Run(recipe_of("movement"), mesh).train(STEPS // 2)
     checkpoint.save(parts(run), checkpoint_id=folder)
+    run.pruner.save(folder / "pruner.safetensors")
 
 
 def loaded(folder: Path, mesh: DeviceMesh) -> Any:
@@ -127,16 +164,23 @@ def parts(run: Run) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def results(folder):
     """Of four processes, and then of two, all cases."""
-    folder = tmp_path_factory.mktemp("ranks")
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    four = {**CASES, "replicated": replicated, "saved": partial(saved, folder / "state")}
+    four = {name: CASES[name] for name in FOUR}
+    four |= {"replicated": replicated, "saved": partial(saved, folder / "state")}
     two = {
         **CASES,
         "bf16": partial(reduced, {"mp_policy": bf16}),
         "offloaded": partial(reduced, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}),
         "loaded": partial(loaded, folder / "state"),
+        "moved": moved,
+        "apart": apart,
     }
     made = {}
     for ranks, cases in ((4, four), (2, two)):
@@ -167,9 +211,10 @@ alone = lru_cache(lambda case: CASES[case](None))
 
 
 @pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_sharded_is_as_whole(results, case, ranks):
+@pytest.mark.parametrize(
+    ("ranks", "case"), [*((2, case) for case in CASES), *((4, case) for case in FOUR)]
+)
+def test_sharded_is_as_whole(results, ranks, case):
     for made in results[ranks]:
         assert_same(made[case], alone(case), 1e-12 if case in ROUNDED else 0.0)
 
@@ -188,3 +233,21 @@ def test_under_policies_the_count_is_exact(results, case):
 def test_what_four_processes_saved_two_go_on_with(results):
     for made in results[2]:
         assert_same(made["loaded"], alone("movement"), 0.0)
+
+
+def test_copies_that_drift_apart_are_told(results):
+    for made in results[2]:
+        assert made["apart"].startswith("the masks of step 2 are not the same on all processes")
+
+
+def test_a_file_of_four_processes_is_that_of_one(results, folder):
+    run = Run(recipe_of("movement"), None).train(STEPS // 2)
+    run.pruner.save(folder / "alone.safetensors")
+    files = (folder / "alone.safetensors", folder / "state" / "pruner.safetensors")
+    one, other = (load_file(file) for file in files)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-9, atol=1e-12)
+    later = Run(recipe_of("movement"), None)
+    later.pruner.load(files[1])
+    assert later.pruner.step == STEPS // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import ref
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sentei.distributed import hold_shards, is_sharded
+from sentei.messages import SenteiWarning
 from sentei.modules import plain_name
 from sentei.parts.site import Site
 
@@ -124,6 +126,21 @@ def claim(owner: object, parameters: Iterable[torch.Tensor]) -> list[Any]:
             before.append(other)
         _owners[parameter] = ref(owner)
     return before
+
+
+def take_over(owner: object, parameters: Iterable[torch.Tensor]) -> None:
+    """Be the one pruner of weights: detach others, with a warning where they acted."""
+    for other in claim(owner, parameters):
+        acted = other.attached and other._optimizer() is not None
+        other.detach()
+        if acted:
+            warnings.warn(
+                f"another pruner ({other.recipe.method}, at step {other.step} of "
+                f"{other.total_steps}) was attached to these weights and is detached: one acts "
+                "on a weight, the last that is attached",
+                SenteiWarning,
+                stacklevel=3,
+            )
 
 
 def owns(owner: object, parameters: Iterable[torch.Tensor]) -> bool:

@@ -210,7 +210,7 @@ class Pruner:
         optimizers.check_fits(optimizer, self.recipe)
         decide.check_shards(self._state)
         self.detach()  # from an optimizer that is gone
-        self._take_over()
+        ownership.take_over(self, [site.parameter for site in self._state.selected])
         if not self._state.sites and self.recipe.for_weights(self._state.fitted.selection) != (
             self.recipe
         ):
@@ -247,19 +247,14 @@ class Pruner:
             self._hooks += self._inputs.attach()
             self._steps.look_ahead()
 
-    def _take_over(self) -> None:
-        """Be the one pruner of these weights."""
-        for other in ownership.claim(self, [site.parameter for site in self._state.selected]):
-            acted = other.attached and other._optimizer() is not None
-            other.detach()
-            if acted:
-                warnings.warn(
-                    f"another pruner ({other.recipe.method}, at step {other.step} of "
-                    f"{other.total_steps}) was attached to these weights and is detached: one acts "
-                    "on a weight, the last that is attached",
-                    SenteiWarning,
-                    stacklevel=3,
-                )
+    def compare_masks(self, group: Any) -> None:
+        """Compare the masks of every decision with those of the processes of a torch group, which
+        hold copies of the same weights. Where the model is under DDP when the pruner is made, or
+        shards are replicated (HSDP), that is done without asking.
+
+        At the next step or :meth:`finish`, ``RuntimeError`` says that they were not the same.
+        """
+        self._steps.agreement.among(group)
 
     def detach(self) -> None:
         """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
@@ -301,6 +296,7 @@ class Pruner:
             )
         self._places.check()
         self._weights.check_form()
+        self._steps.agreement.check()
         if self.target < self.recipe.schedule.sparsity:
             warnings.warn(
                 f"training stopped at step {self.step} of {self.total_steps}: pruning straight "
@@ -379,7 +375,7 @@ class Pruner:
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`state_dict` as one safetensors file; an earlier file there stays whole
-        until the new one is complete.
+        until the new one is complete. Of a sharded model all processes call it, the first writes.
 
         Raises:
             OSError: It could not be written.
