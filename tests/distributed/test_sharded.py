@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 import sentei
 from distributed.sharding import STEPS, WIDTH, Case, Run, launch, recipe_of, shard, train, whole
 from helpers.zoo import ZOO
+from sentei.pruning.sharded_cut import BINS
 from sentei.testing import Network
 
 METHODS = {
@@ -102,14 +103,20 @@ def replicated(mesh: DeviceMesh) -> Any:
 
 
 def moved(mesh: DeviceMesh) -> Any:
-    """Bytes that went around for an update with one ranking, and with one for each matrix."""
+    """Bytes that a process gave away for all updates with one ranking, and with one a matrix; and
+    how many updates there were.
+    """
     made = []
     for budget in ("global", "uniform"):
         run = Run(recipe_of("magnitude", f"budget={budget}"), mesh, dtype=torch.float32)
-        before, run.pruner._state.ranks.moved = run.train(STEPS - 1).pruner._state.ranks.moved, 0
-        run.train(1)
-        made.append((before, run.pruner._state.ranks.moved, len(run.pruner.updates)))
+        pruner = run.train().pruner
+        made.append((pruner._state.ranks.moved, len(pruner.updates)))
     return made
+
+
+def most_bytes(rankings: int, sites: int, ranks: int) -> int:
+    """Of an update: a bracket that missed and four levels of counts, ties, and what came of it."""
+    return rankings * (5 * (BINS + 3) * 8 + 16) + ranks * sites * 8
 
 
 def apart(mesh: DeviceMesh) -> str:
@@ -233,6 +240,13 @@ def test_under_policies_the_count_is_exact(results, case):
 def test_what_four_processes_saved_two_go_on_with(results):
     for made in results[2]:
         assert_same(made["loaded"], alone("movement"), 0.0)
+
+
+def test_bytes_on_the_wire(results):
+    for rankings, (bytes_, updates) in zip((1, 4), results[2][0]["moved"], strict=True):
+        assert 0 < bytes_ <= updates * most_bytes(rankings, 4, 2)
+    assert most_bytes(1, 72, 64) < 60_000  # BERT-base, of 85 million weights in 72 matrices
+    assert most_bytes(72, 72, 64) < 1_000_000
 
 
 def test_copies_that_drift_apart_are_told(results):
