@@ -40,7 +40,7 @@ from sentei.run.options import settings_from
 from sentei.run.result import why_unfinished
 from sentei.run.settings import Settings
 from sentei.run.vocabulary import read_texts
-from sentei.runtime.texts import read_pooling
+from sentei.models.pooling import read_pooling
 from sentei.tasks.classification import Classification
 
 RECIPE = serialization.to_dict(sentei.platon(0.8))

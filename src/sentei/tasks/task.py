@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import BaseModel, model_validator
 
@@ -24,10 +24,15 @@ from sentei.tasks.examples import Examples
 from sentei.tasks.source import CorpusSource
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from sentei.data.features import Features
+    from sentei.distill.cache import TeacherCache
+    from sentei.recipe import Recipe
 
     Batch = dict[str, torch.Tensor]
 
@@ -104,6 +109,13 @@ class Task(CorpusSource, Generic[E]):
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
 
+    refers: ClassVar[bool] = False
+    """Whether it learns from, or is measured by, what another model gives for its examples, so that
+    its loss is :meth:`loss` and not its model's own."""
+
+    usual_training: ClassVar[Mapping[str, Any]] = {}
+    """Settings of training that have another default for it."""
+
     def __class_getitem__(cls, examples: Any) -> type[BaseModel]:
         """One class, whatever the examples: their type is for the type checker alone."""
         return cls
@@ -170,6 +182,14 @@ class Task(CorpusSource, Generic[E]):
         """What is measured, the headline first."""
         names = self.known.metrics if self.known else self.usual_metrics
         return tuple(dict.fromkeys([self.metric, *names])) if self.metric else names
+
+    def measured(self, examples: E) -> tuple[str, ...]:
+        """What is measured on some examples, the headline first.
+
+        Raises:
+            ValueError: They cannot be measured by the metric that was named.
+        """
+        return self.metric_names
 
     def check_packages(self) -> None:
         """Refuse to begin without what is needed at the end.
@@ -282,6 +302,10 @@ class Task(CorpusSource, Generic[E]):
 
     # ----------------------------------------------------------------------------- model
 
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """A recipe as it is for this task."""
+        return recipe
+
     @property
     def model_class(self) -> Any:
         """The class of transformers that gives a checkpoint its head."""
@@ -322,6 +346,57 @@ class Task(CorpusSource, Generic[E]):
         Raises:
             ValueError: It cannot; says why.
         """
+
+    # ------------------------------------------------------- of a task that refers to a model
+
+    @property
+    def reference_model(self) -> str | None:
+        """The model that texts are measured by, where one is named."""
+        return None
+
+    def measured_by(self, reference: str) -> Self:
+        """The task with a model to measure by, where none is named."""
+        return self
+
+    def refers_to(self, examples: E, *, training: bool) -> bool:
+        """Whether some examples need what another model gives for them."""
+        return False
+
+    def embed(
+        self,
+        features: Features,
+        model: PreTrainedModel,
+        processor: Any,
+        batch_size: int,
+        cache: TeacherCache | None = None,
+    ) -> NDArray[np.float32]:
+        """What a model gives for all that some features were made of.
+
+        Args:
+            features: They.
+            model: The model, which stays where it is.
+            processor: Makes its input.
+            batch_size: Examples at a time.
+            cache: Where it is kept.
+        """
+        raise NotImplementedError
+
+    def take_targets(self, features: Features, ours: Any, targets: NDArray[np.float32]) -> None:
+        """Have features learnt or measured by what another model gives.
+
+        Args:
+            features: They.
+            ours: The processor of the model that learns.
+            targets: Of :meth:`embed`.
+
+        Raises:
+            ValueError: The two models do not fit each other.
+        """
+        raise NotImplementedError
+
+    def loss(self, model: Any, batch: Batch, processor: Any) -> Tensor:
+        """The loss of a batch, where it is not the model's own."""
+        raise NotImplementedError
 
     # -------------------------------------------------------------------------- features
 

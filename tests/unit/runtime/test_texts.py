@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, pipeline
 
 from helpers.encoders import build
 from sentei import runtime
-from sentei.runtime.texts import Pooling, read_pooling
+from sentei.models.pooling import Pooling, read_pooling
 
 TEXTS = ["the film was good", "a meal", "the book was awful the book was awful", "fine", ""]
 
