@@ -125,8 +125,8 @@ class Columns:
 
     def _obvious(self, table: Table) -> tuple[str, ...]:
         columns = table.columns
-        several = [pair for pair in (*_PAIRS, *_ROWS) if {*pair} <= {*columns}]
-        found = several or [(name,) for name in _ALONE if name in columns]
+        found: list[tuple[str, ...]] = [p for p in (*_PAIRS, *_ROWS) if {*p} <= {*columns}]
+        found = found or [(name,) for name in _ALONE if name in columns]
         if len(found) != 1:
             raise ValueError(
                 f"{table.name}: it is not obvious which columns hold the texts. Its columns are "

@@ -90,7 +90,8 @@ def _batches(
     for start in range(0, len(order), size):
         numbers = order[start : start + size]
         some = {name: [values[i] for i in numbers] for name, values in encoded.items()}
-        yield numbers, pad([dict(zip(some, one, strict=True)) for one in zip(*some.values())])
+        rows = zip(*some.values(), strict=True)
+        yield numbers, pad([dict(zip(some, row, strict=True)) for row in rows])
 
 
 def _name(model: PreTrainedModel, processor: SentenceProcessor, length: int) -> str:

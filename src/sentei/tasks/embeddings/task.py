@@ -27,8 +27,6 @@ from sentei.tasks.task import Prediction
 from sentei.tasks.text import TextColumn
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -283,7 +281,8 @@ class Embeddings(TextColumn[TextRows]):
             else:
                 own = losses.answer_loss(first, others, numbers[1:].flatten())
             terms.append(self.label_weight * own)
-        return sum(terms[1:], terms[0])
+        total: Tensor = sum(terms[1:], terms[0])
+        return total
 
     def predict(
         self, model: PreTrainedModel, batch: Batch, processor: SentenceProcessor
