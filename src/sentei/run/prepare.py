@@ -83,9 +83,8 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
-    settings = with_reference(settings)
+    settings, recipe = with_reference(settings), planned(settings)
     task, training = settings.task, settings.training
-    recipe = planned(settings)
     task.check_packages()
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)

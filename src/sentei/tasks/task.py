@@ -14,27 +14,20 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from pydantic import BaseModel, model_validator
 
 from sentei.messages import cut, did_you_mean
 from sentei.tasks import catalogue
 from sentei.tasks.examples import Examples
-from sentei.tasks.source import CorpusSource
+from sentei.tasks.referring import Referring
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-    from torch import Tensor
     from transformers import PreTrainedModel
 
     from sentei.data.features import Features
-    from sentei.distill.cache import TeacherCache
-    from sentei.recipe import Recipe
-
-    Batch = dict[str, torch.Tensor]
+    from sentei.tasks.referring import Batch as Batch
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
@@ -63,7 +56,7 @@ def mean_loss(predictions: Sequence[Prediction]) -> float:
 E = TypeVar("E", bound=Examples)
 
 
-class Task(CorpusSource, Generic[E]):
+class Task(Referring, Generic[E]):
     """What a model learns; its fields are options of the command.
 
     A subclass with a ``kind`` is a task that ``--kind`` names; one defined elsewhere is known as
@@ -108,13 +101,6 @@ class Task(CorpusSource, Generic[E]):
 
     caches: ClassVar[bool] = False
     """Whether a teacher's answers can be kept on disk."""
-
-    refers: ClassVar[bool] = False
-    """Whether it learns from, or is measured by, what another model gives for its examples, so that
-    its loss is :meth:`loss` and not its model's own."""
-
-    usual_training: ClassVar[Mapping[str, Any]] = {}
-    """Settings of training that have another default for it."""
 
     def __class_getitem__(cls, examples: Any) -> type[BaseModel]:
         """One class, whatever the examples: their type is for the type checker alone."""
@@ -302,10 +288,6 @@ class Task(CorpusSource, Generic[E]):
 
     # ----------------------------------------------------------------------------- model
 
-    def adapt(self, recipe: Recipe) -> Recipe:
-        """A recipe as it is for this task."""
-        return recipe
-
     @property
     def model_class(self) -> Any:
         """The class of transformers that gives a checkpoint its head."""
@@ -346,57 +328,6 @@ class Task(CorpusSource, Generic[E]):
         Raises:
             ValueError: It cannot; says why.
         """
-
-    # ------------------------------------------------------- of a task that refers to a model
-
-    @property
-    def reference_model(self) -> str | None:
-        """The model that texts are measured by, where one is named."""
-        return None
-
-    def measured_by(self, reference: str) -> Self:
-        """The task with a model to measure by, where none is named."""
-        return self
-
-    def refers_to(self, examples: E, *, training: bool) -> bool:
-        """Whether some examples need what another model gives for them."""
-        return False
-
-    def embed(
-        self,
-        features: Features,
-        model: PreTrainedModel,
-        processor: Any,
-        batch_size: int,
-        cache: TeacherCache | None = None,
-    ) -> NDArray[np.float32]:
-        """What a model gives for all that some features were made of.
-
-        Args:
-            features: They.
-            model: The model, which stays where it is.
-            processor: Makes its input.
-            batch_size: Examples at a time.
-            cache: Where it is kept.
-        """
-        raise NotImplementedError
-
-    def take_targets(self, features: Features, ours: Any, targets: NDArray[np.float32]) -> None:
-        """Have features learnt or measured by what another model gives.
-
-        Args:
-            features: They.
-            ours: The processor of the model that learns.
-            targets: Of :meth:`embed`.
-
-        Raises:
-            ValueError: The two models do not fit each other.
-        """
-        raise NotImplementedError
-
-    def loss(self, model: Any, batch: Batch, processor: Any) -> Tensor:
-        """The loss of a batch, where it is not the model's own."""
-        raise NotImplementedError
 
     # -------------------------------------------------------------------------- features
 
