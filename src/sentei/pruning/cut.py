@@ -136,10 +136,19 @@ def prune_rows_(mask: Tensor, scores: Tensor, count: int) -> int:
     Raises:
         FloatingPointError: A score is NaN.
     """
-    each, more = divmod(count, scores.shape[0])
     if bool(scores.isnan().any()):
         raise FloatingPointError("a score is NaN")
-    flips = 0
+    return int(keep_rows_(mask, scores, count))
+
+
+def keep_rows_(mask: Tensor, scores: Tensor, count: int) -> Tensor:
+    """What :func:`prune_rows_` does with scores without NaN, without waiting for a device.
+
+    Returns:
+        How many mask entries changed, 0-d.
+    """
+    each, more = divmod(count, scores.shape[0])
+    flips = torch.zeros((), dtype=torch.int64, device=mask.device)
     for rows, lowest in ((slice(more), each + 1), (slice(more, None), each)):
         values, old = scores[rows], mask[rows]
         keep = torch.ones_like(old)
@@ -149,7 +158,7 @@ def prune_rows_(mask: Tensor, scores: Tensor, count: int) -> int:
             ties = values == threshold
             left = lowest - (~keep).sum(1, keepdim=True)
             keep &= ~(ties & (ties.cumsum(1) <= left))
-        flips += int((keep != old).sum())
+        flips += (keep != old).sum()
         old.copy_(keep)
     return flips
 

@@ -107,6 +107,10 @@ class Pruner:
         """Optimizer steps seen so far."""
         return self._state.step
 
+    @torch.no_grad()
+    def _conclude(self) -> None:
+        decide.conclude(self._state)
+
     @property
     def prunable(self) -> int:
         """Number of prunable weights."""
@@ -115,6 +119,7 @@ class Pruner:
     @property
     def pruned(self) -> int:
         """Number of weights that the latest decision pruned."""
+        self._conclude()
         return self._state.pruned
 
     @property
@@ -139,7 +144,8 @@ class Pruner:
 
     @property
     def updates(self) -> Sequence[UpdateRecord]:
-        """Every decision so far, oldest first."""
+        """Every decision so far, oldest first. On a GPU, waits for the numbers of the latest."""
+        self._conclude()
         return self._state.updates
 
     @property
@@ -293,6 +299,7 @@ class Pruner:
                 stacklevel=2,
             )
         self._weights.rest()
+        self._conclude()
         if not self._steps.idle:
             self._decide_last()
         self.detach()
@@ -348,6 +355,7 @@ class Pruner:
         run then continues bit for bit.
         """
         self._weights.restore()
+        self._conclude()
         return self._state.to_dict(self._weights.at_rest)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -16,8 +16,10 @@ from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
+from sentei.pruning.buffers import Buffer, lay_out
 from sentei.pruning.cut import Bracket
 from sentei.pruning.inputs import InputState
+from sentei.pruning.later import Learning, Pending
 from sentei.pruning.saved import (
     copy_,
     first_difference,
@@ -113,7 +115,8 @@ class PruningState:
     """All that one pruning knows besides the weights.
 
     ``watched`` are the sites whose inputs are observed. ``sites``, ``units`` and ``inputs`` are
-    empty until :meth:`allocate`. ``scores_changed`` says whether scores may differ from those of
+    empty until :meth:`allocate`; so are ``buffers``, and for good where sites lie in none.
+    ``pending`` is the latest decision until its numbers are in ``updates``. ``scores_changed`` says whether scores may differ from those of
     the latest decision, whose quotas ``quotas`` are.
     """
 
@@ -126,6 +129,9 @@ class PruningState:
     sites: dict[Site, SiteState] = field(default_factory=dict)
     units: list[UnitState] = field(default_factory=list)
     inputs: dict[Site, InputState] = field(default_factory=dict)
+    buffers: list[Buffer] = field(default_factory=list)
+    pending: Pending | None = None
+    learning: Learning | None = None
     updates: list[UpdateRecord] = field(default_factory=list)
     brackets: dict[int, Bracket] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
@@ -165,6 +171,13 @@ class PruningState:
             ramp=schedule.ramp(step, total),
         )
 
+    @property
+    def decided(self) -> int | None:
+        """The step of the latest decision."""
+        if self.pending:
+            return self.pending.step
+        return self.updates[-1].step if self.updates else None
+
     def ratios(self) -> dict[str, float]:
         """Kept ratio by name of a place, where they are learned; by its pattern too, where several
         share one.
@@ -183,21 +196,17 @@ class PruningState:
         if self.sites:
             return
         score, mask = self.recipe.score, self.recipe.mask
-        shared = (*score.per_unit, *mask.per_unit)
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
-        gated = {site for group in self.groups for site in group.gated}
-        for number, site in enumerate(self.selected):
+        self.buffers, rows = lay_out(self.fitted)
+        for number, (site, row) in enumerate(rows.items()):
             weight = site.parameter.data
-            state = SiteState(site, torch.ones_like(weight, dtype=torch.bool), {})
-            for name in (*score.memory, *mask.memory):
-                if not (site in pooled and name in shared):
-                    state.memory[name] = torch.zeros_like(weight, dtype=score_dtype(weight))
+            state = SiteState(site, row.keep, row.memory, gated=row.gated)
             if not (site in pooled and score.per_unit):
                 score.start_(state.memory, weight, number)
             if not (site in pooled and mask.per_unit):
                 mask.start_(state.memory, number)
-            if mask.latent:
-                state.latent, state.gated = weight.clone(), site in gated
+            if row.latent is not None:
+                state.latent = row.latent.copy_(weight)
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
         self.inputs = {site: InputState.empty(site, self.recipe) for site in self.watched}
@@ -233,6 +242,7 @@ class PruningState:
     def release(self) -> None:
         """Drop the memory."""
         self.sites, self.units, self.inputs, self._scratch = {}, [], {}, None
+        self.buffers = []
 
     def pieces(self, state: SiteState) -> Iterator[Piece]:
         """The pieces in which a site is worked through."""
@@ -248,6 +258,15 @@ class PruningState:
                 span=slice(start, stop),
                 gated=state.gated,
             )
+
+    def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
+        """What score and mask know of the weights of a buffer, (rows, entries)."""
+        states = [self.sites[site] for site in buffer.sites]
+        memories = [
+            self.memory_of(one.site, self._spread(one), 0, one.keep.numel()) for one in states
+        ]
+        more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
+        return {**buffer.memory, **more}
 
     def memory_of(
         self, site: Site, memory: Mapping[str, Tensor], start: int, stop: int
@@ -326,7 +345,7 @@ class PruningState:
         self.recipe = recipe
         copy_(self._tensors(), dict(state))
         self.step, self.pruned, self.settled = state.step, state.pruned, state.settled
-        self.updates = state.records
+        self.updates, self.pending, self.learning = state.records, None, None
         self.brackets, self.quotas, self.scores_changed = {}, (), True
 
     def _tensors(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sentei import serialization
-from sentei.pruning.decide import unit_scores
+from sentei.pruning.candidates import unit_scores
 from sentei.pruning.state import PruningState
 from sentei.records import Histogram, PruningReport, SiteRecord, UnitsRecord
 from sentei.tensors import Scores, count_zeros, spans
