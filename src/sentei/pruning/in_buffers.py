@@ -130,7 +130,9 @@ def _rows(state: PruningState, quotas: Sequence[Quota]) -> list[Rows]:
         units = [state.units[place] for place in places]
         scores = torch.stack([pooled_scores(state, unit) for unit in units])
         keep = torch.stack([unit.keep for unit in units])
-        rows.append(Rows(partial(_stored, scores), keep, places, [number[place] for place in places]))
+        rows.append(
+            Rows(partial(_stored, scores), keep, places, [number[place] for place in places])
+        )
     return rows
 
 

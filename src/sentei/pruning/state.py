@@ -116,8 +116,8 @@ class PruningState:
 
     ``watched`` are the sites whose inputs are observed. ``sites``, ``units`` and ``inputs`` are
     empty until :meth:`allocate`; so are ``buffers``, and for good where sites lie in none.
-    ``pending`` is the latest decision until its numbers are in ``updates``. ``scores_changed`` says whether scores may differ from those of
-    the latest decision, whose quotas ``quotas`` are.
+    ``pending`` is the latest decision until its numbers are in ``updates``. ``scores_changed`` says
+    whether scores may differ from those of the latest decision, whose quotas ``quotas`` are.
     """
 
     fitted: Fitted

@@ -30,7 +30,11 @@ def rows_of(matrices, places, quotas):
 
 def by_sorting(rows, counts):
     """Stable sort of each quota: lowest first, ties by the number of the place, then index."""
-    lines = {p: (q, r) for one in rows for p, q, r in zip(one.places, one.quotas, one.read())}
+    lines = {
+        p: (q, r)
+        for one in rows
+        for p, q, r in zip(one.places, one.quotas, one.read(), strict=True)
+    }
     kept = {}
     for quota, count in enumerate(counts):
         places = sorted(p for p, (q, _) in lines.items() if q == quota)
@@ -46,7 +50,9 @@ def by_sorting(rows, counts):
 def cases(draw):
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     quotas = draw(st.integers(1, 3))
-    shapes = draw(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), max_size=3, min_size=1))
+    shapes = draw(
+        st.lists(st.tuples(st.integers(1, 3), st.integers(1, 12)), max_size=3, min_size=1)
+    )
     places = list(range(sum(rows for rows, _ in shapes)))
     places = draw(st.permutations(places))
     matrices, mine, theirs, totals = [], [], [], [0] * quotas
