@@ -21,7 +21,7 @@ from sentei.parts.reconstruction import Reconstruction
 from sentei.parts.schedule import AtOnce, Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import InputScore, Score
-from sentei.tensors import count_zeros
+from sentei.tensors import count_zeros, score_dtype
 
 MOST_STEPS: Final = 10**8
 """Of one training: years, on whatever machine."""
@@ -226,6 +226,26 @@ class Fitted:
     recipe: Recipe
     selection: Selection
     groups: tuple[UnitGroup, ...]
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of masks, of what score and mask remember, and of latent weights, where no weight
+        is sharded. What observing inputs takes comes on top, as do copies for the time of a step.
+        """
+        score, mask = self.recipe.score, self.recipe.mask
+        names, shared = {*score.memory, *mask.memory}, {*score.per_unit, *mask.per_unit}
+        pooled = [group for group in self.groups if group.pooled]
+        sites = {site for group in pooled for site in group.sites}
+        total = 0
+        for site in self.selection.sites:
+            own = len(names - shared if site in sites else names)
+            weight = site.parameter
+            each = 1 + own * score_dtype(weight).itemsize + mask.latent * weight.itemsize
+            total += weight.numel() * each
+        for group in pooled:
+            each = 1 + len(shared) * score_dtype(group.sites[0].parameter).itemsize
+            total += group.count * each
+        return total
 
 
 def _check_precision(selection: Selection) -> None:

@@ -84,7 +84,9 @@ def test_masks_are_those_of_a_cpu(method, pattern, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("recipe", [sentei.platon(0.7, window=2), LATENT["movement"]], ids=str)
+@pytest.mark.parametrize(
+    "recipe", [sentei.platon(0.7, window=2), LATENT["movement"]], ids=["platon", "movement"]
+)
 def test_so_are_those_of_other_precisions(recipe, dtype, monkeypatch):
     expected = trained(recipe, dtype)
     monkeypatch.setattr(buffers, "DEVICES", {"cpu"})
@@ -209,7 +211,9 @@ def test_a_file_of_rows_is_read(in_buffers, tmp_path):
     assert same(other.pruner.state_dict(), training.pruner.state_dict())
 
 
-@pytest.mark.parametrize("recipe", [sentei.platon(0.7, window=2), LATENT["movement"]], ids=str)
+@pytest.mark.parametrize(
+    "recipe", [sentei.platon(0.7, window=2), LATENT["movement"]], ids=["platon", "movement"]
+)
 def test_nan_ends_the_run_a_step_later_and_prunes_nothing(recipe, in_buffers):
     training = Training(recipe).run(30)
     before = training.pruner.updates[-1]
