@@ -204,7 +204,8 @@ def main() -> None:
         ]
         lines = best_int8(timed(stops, given.rounds, given.threads), given.threads)
     metric = stops[0].data.corpus.headline
-    sparsity, sparsity_all = sparsity_of(stops[-1].model.module)
+    sparse = next(stop for stop in stops if stop.name == "sparse")
+    sparsity, sparsity_all = sparsity_of(sparse.model.module)
     about = {**machine.facts(), **versions(*PACKAGES)}
     facts = {
         "title": given.title,

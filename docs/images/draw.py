@@ -256,7 +256,7 @@ def _fastest(facts: dict[str, Any], stop: str) -> dict[str, Any]:
 def _stop(x: float, width: float, line: dict[str, Any], dense: float, metric: str) -> Iterator[str]:
     stop, colour = line["stop"], _STOPS[line["stop"]]
     engine = _ENGINES.get(line["engine"], "engine")
-    times = f", {dense / line['ms']:.1f} x" if stop == "engine" else ""
+    times = f" {dense / line['ms']:.1f}x" if stop == "engine" else ""
     yield box(x, 76, width, 132, "#ffffff", colour)
     yield box(x, 76, width, 34, colour)
     yield f'<text x="{x + 12:g}" y="99" class="head" style="fill:#fff">{stop}{times}</text>'

@@ -190,15 +190,23 @@ class _Single(_Reading):
         hf_quantizer: Any = None,
         loading_info: Any = None,
     ) -> dict[str, Any]:
-        """The parameter."""
-        del config, hf_quantizer, loading_info
+        """The parameter, and under the names of those that are tied to it where some stay on disk:
+        transformers would look for these in the packed file.
+        """
+        del config, loading_info
         written, left = self.source.read(self.name), _left.get()
         if written.shape != model.get_parameter_or_buffer(layer_name).shape:
             self.force_cpu = False  # transformers refuses it, or draws it anew if it was told to
             return {layer_name: torch.empty(written.shape, device="meta")}
         if left is None or isinstance(written, Tensor) or not left(layer_name):
-            return {layer_name: self.source.dense(self.name, written, self.dtype)}
+            names = [layer_name, *_tied(model, layer_name) * hf_quantizer.offloads]
+            return dict.fromkeys(names, self.source.dense(self.name, written, self.dtype))
         parameter: Any = nn.Parameter(torch.empty(written.shape, dtype=self.dtype, device="meta"))
         parameter.packed = written
         self.force_cpu = False
         return {layer_name: parameter}
+
+
+def _tied(model: PreTrainedModel, name: str) -> list[str]:
+    """The other names of a parameter."""
+    return [one for one, source in model.all_tied_weights_keys.items() if source == name]

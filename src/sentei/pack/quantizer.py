@@ -62,11 +62,18 @@ class PackedQuantizer(HfQuantizer):
     def __init__(self, quantization_config: PackedConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self._paths: tuple[str, ...] = ()
+        self.offloads = False
+        """Whether parameters of the model that is loaded stay on disk."""
         if not self.pre_quantized:
             raise ValueError(
                 "transformers packs no models: write this one with save_pretrained, and give its "
                 "folder to sentei.pack.pack or sentei pack"
             )
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """See where parameters will be: a map of devices comes here when it is complete."""
+        del args, kwargs
+        self.offloads = isinstance(device_map, dict) and "disk" in device_map.values()
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """What transformers casts a tensor of a file to: None where it is decoded first."""

@@ -76,6 +76,24 @@ def test_all_bits_come_back(options, model, folder):
     assert loaded.cls.predictions.decoder.weight is loaded.bert.embeddings.word_embeddings.weight
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"": "disk"},
+        {"bert.embeddings": "disk", "bert.encoder": "cpu", "cls": "disk"},
+        {"bert.embeddings": "cpu", "bert.encoder": "disk", "cls": "cpu"},
+    ],
+    ids=["everything", "a tied table", "layers"],
+)
+def test_what_stays_on_disk_computes_the_same(places, model, folder, tmp_path):
+    loaded = AutoModelForMaskedLM.from_pretrained(
+        folder, device_map=places, offload_folder=tmp_path
+    )
+    tokens = torch.arange(40)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, model(tokens).logits)
+
+
 @pytest.mark.parametrize("kind", ZOO)
 def test_every_architecture(kind, tmp_path):
     model = prune_(ZOO[kind].build())
