@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -20,8 +21,11 @@ every = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def end(training: Training):
     """Weights, masks and records."""
     assert training.pruner is not None
-    weights, masks = training.weights(), copy.deepcopy(training.pruner.masks)
-    return weights, masks, [record.model_dump() for record in training.pruner.updates]
+    return {
+        "weights": training.weights(),
+        "masks": copy.deepcopy(training.pruner.masks),
+        "records": [record.model_dump() for record in training.pruner.updates],
+    }
 
 
 class Scaled(Training):
@@ -59,8 +63,7 @@ def test_scaled_gradients_and_overflows_are_as_if_they_had_not_been(recipe, fuse
     scaled = Scaled(recipe, fused=fused, overflows=(1, 7, 8, 20, 35))
     plain.run(STEPS)
     scaled.run(STEPS + 5)
-    assert same(end(plain)[0], end(scaled)[0])
-    assert same(end(plain)[1], end(scaled)[1]) and end(plain)[2] == end(scaled)[2]
+    assert same(end(plain), end(scaled))
 
 
 @every
@@ -71,23 +74,11 @@ def test_blocks_compiled_one_by_one(recipe):
     assert same(end(plain.run(20)), end(compiled.run(20)))
 
 
-class Checkpointed(nn.Module):
-    """A block whose activations are computed again in the backward pass."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return checkpoint(self.block, x, use_reentrant=False)
-
-
 @every
-def test_activations_computed_again(recipe):
+def test_activations_computed_again_in_the_backward_pass(recipe):
     plain, again = Training(recipe), Training(recipe)
-    blocks = again.model.blocks
-    for i in range(len(blocks)):
-        blocks[i].forward = Checkpointed(copy.copy(blocks[i])).forward
+    for block in again.model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     assert same(end(plain.run(20)), end(again.run(20)))
 
 
@@ -103,6 +94,7 @@ class Twice(nn.Module):
 
 
 @every
+@pytest.mark.filterwarnings("ignore:at step 36")  # a learned count is far off in so short a run
 def test_a_layer_used_twice_is_one_weight(recipe):
     torch.manual_seed(0)
     model = Twice()
