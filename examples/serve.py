@@ -37,8 +37,8 @@ from sentei import runtime
 from sentei.messages import counted, explain
 from sentei.models.inputs import positions
 from sentei.models.loading import load_pretrained, load_tokenizer, locate_model
+from sentei.models.pooling import read_pooling
 from sentei.models.quiet import quiet_transformers
-from sentei.runtime.texts import read_pooling
 
 Tokens = dict[str, list[int]]
 """One text, as the tokenizer gives it."""

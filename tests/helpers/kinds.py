@@ -144,7 +144,16 @@ def summaries(folder: Path, tiny: Path) -> list[object]:
     return ["--kind", "summaries", "--model", folder / "bart", *given, *more]
 
 
+def embeddings(folder: Path, tiny: Path) -> list[object]:
+    """Texts alone, of one pattern, which the model learns to embed as before."""
+    rng = random.Random(0)
+    rows = [f"{rng.choice(THINGS)} was {rng.choice(WORDS)} the {rng.choice(WORDS)} {i % 3 * 'a '}"
+            for i in range(200)]  # fmt: skip
+    given = ["--train", lines(folder / "train.jsonl", [{"text": text} for text in rows])]
+    return ["--kind", "embeddings", "--model", tiny, *given, "--batch-size", 16]
+
+
 TASKS = {
     task.__name__.replace("_", "-"): task
-    for task in (tokens, answers, images, language, masked_text, summaries)
+    for task in (tokens, answers, images, language, masked_text, summaries, embeddings)
 }

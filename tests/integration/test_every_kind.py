@@ -35,6 +35,7 @@ EXPECTED = {
     "language": ("language modelling", "perplexity", lambda before, after: after < 0.6 * before),
     "masked-text": ("masked language modelling", "perplexity", lambda before, after: after < 4),
     "summaries": ("summarisation", "rougeL", lambda before, after: after > 0.5),
+    "embeddings": ("sentence embeddings", "neighbors@10", lambda before, after: after > 0.6),
 }
 
 
@@ -91,7 +92,7 @@ def test_inspect_tells_without_training(run):
     assert found["steps"] == report["pruning"]["total_steps"]
     assert found["prunable"] == report["pruning"]["prunable"]
     assert found["metric"] == report["metric"]
-    assert (found["truncated"] is None) == (name not in ("tokens", "summaries"))
+    assert (found["truncated"] is None) == (name not in ("tokens", "summaries", "embeddings"))
     assert bool(found["features"]) == (name in ("answers", "language", "masked-text"))
     done("inspect", *options)
 
@@ -134,6 +135,11 @@ def test_a_teacher_takes_part_or_is_refused_before_time_is_spent(run, tmp_path):
     done("prune", *options, *learning, "--out", out)
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     terms = logged[0]["terms"]
+    if name == "embeddings":  # its own loss learns the teacher's embeddings; a recipe adds the rest
+        assert set(terms) == {"hidden"} and terms["hidden"] > 0
+        assert read(out)["settings"]["reference"] == str(folder / "model")
+        done("inspect", *options, *learning, "--teacher-cache", tmp_path / "cache")
+        return
     assert terms["labels"] > 0 and terms["logits"] > 0
     cached = sentei("inspect", *options, *learning, "--teacher-cache", tmp_path / "cache")
     assert cached.exit_code == 2 and f"not for --kind {name}" in " ".join(cached.stderr.split())

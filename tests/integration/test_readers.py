@@ -30,6 +30,7 @@ from sentei.models.card import mark_shrunk
 from sentei.models.contents import check_contents, weight_files
 from sentei.models.folder import read_manifest, transformer_folder
 from sentei.models.loading import saved_labels
+from sentei.models.pooling import read_pooling
 from sentei.pack import encode
 from sentei.pack.files import File
 from sentei.pack.files import write as write_packed
@@ -40,7 +41,6 @@ from sentei.run.options import settings_from
 from sentei.run.result import why_unfinished
 from sentei.run.settings import Settings
 from sentei.run.vocabulary import read_texts
-from sentei.runtime.texts import read_pooling
 from sentei.tasks.classification import Classification
 
 RECIPE = serialization.to_dict(sentei.platon(0.8))

@@ -300,7 +300,12 @@ class Runs(Mapping[str, Run]):
         if dense and not fresh:
             settings["model"] = dense
         settings |= {"teacher": teacher, "seed": seed, "holdout": holdout}
-        return settings_from(settings, serialization.to_dict(pruning))
+        made = settings_from(settings, serialization.to_dict(pruning))
+        if not made.task.refers or teacher is not None:
+            return made
+        cache = self.out / "embeddings" / task  # all runs of a task ask one model the same texts
+        asked = made.teacher.model_copy(update={"cache": cache})
+        return made.model_copy(update={"teacher": asked})
 
 
 def unpruned() -> Recipe:

@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from sentei.distill.cache import TeacherCache
 from sentei.distill.layers import Match, implementation, match
 from sentei.distill.losses import loss_terms, share, weighted_sum
-from sentei.distill.outputs import logits_of, select
+from sentei.distill.outputs import answers_of, select
 from sentei.distill.recorder import AttentionRecorder
 from sentei.distill.teacher import Autocast, FrozenTeacher
 from sentei.messages import SenteiWarning
@@ -235,7 +235,7 @@ class Distiller:
         call = self._close()
         if call is None or output is None:  # not training, or the forward failed
             return None
-        if logits_of(output) is None:
+        if answers_of(output, self.distillation) is None:
             kind = type(output).__name__
             raise ValueError(
                 f"the student's output is a {kind} without logits by name: the teacher's part of "
@@ -249,7 +249,13 @@ class Distiller:
         if not call.returns_hidden and self.distillation.hidden:
             rest.pop("hidden_states", None)
         whole = {"loss": loss, **rest}
-        return whole if type(output) is dict else type(output)(**whole)
+        if type(output) is dict:
+            return whole
+        if "loss" in getattr(output, "__dataclass_fields__", ("loss",)):
+            return type(output)(**whole)
+        bare = type(output)(**rest)  # of a model without a head: it has no place for a loss
+        bare["loss"] = loss
+        return bare
 
     def _close(self) -> _Call | None:
         call, self._call = self._call, None

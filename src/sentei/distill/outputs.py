@@ -42,6 +42,17 @@ def logits_of(output: Any) -> Tensor | None:
     return logits
 
 
+def answers_of(output: Any, distillation: Distillation) -> Tensor | None:
+    """Its logits; of a model without a head, where no loss looks at these, its last hidden state.
+
+    None if it has neither by name.
+    """
+    logits = logits_of(output)
+    if logits is None and not distillation.logits and isinstance(output, Mapping):
+        return output.get("last_hidden_state")
+    return logits
+
+
 def select(
     output: Mapping[str, Any],
     recorded: Sequence[Tensor],
@@ -63,7 +74,7 @@ def select(
     Raises:
         ValueError: It returned another number of hidden states or scores than it has layers.
     """
-    logits = logits_of(output)
+    logits = answers_of(output, distillation)
     assert logits is not None
     hidden: list[Tensor] = []
     attention: list[Tensor] = []

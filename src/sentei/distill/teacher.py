@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sentei.distill.cache import TeacherCache
 from sentei.distill.layers import Match
-from sentei.distill.outputs import Outputs, logits_of, select
+from sentei.distill.outputs import Outputs, answers_of, select
 from sentei.distill.recorder import AttentionRecorder
 
 _FOR_THE_STUDENT = frozenset(
@@ -143,7 +143,7 @@ class FrozenTeacher:
                 recorder = AttentionRecorder(self.distillation.attention_of)
                 attention = stack.enter_context(recorder).attention
             output = self.model(**inputs, **extra)
-        if logits_of(output) is None:
+        if answers_of(output, self.distillation) is None:
             raise ValueError(
                 f"the teacher's output is a {type(output).__name__} without logits by name: it "
                 "must return a ModelOutput or a dict with them"

@@ -204,7 +204,9 @@ def load_model(
     model.config.update(dict(head.config))
     drawn = [key for name in FRESH for key in info.get(name, ())]
     fresh = [key if isinstance(key, str) else key[0] for key in drawn]
-    _check_body(fresh, model, where)
+    if head.model_class is AutoModel:  # a body alone, whose pooler nothing here reads
+        fresh = [name for name in fresh if "pooler" not in name]
+    _check_body(fresh, model, where, alone=head.model_class is AutoModel)
     _check_finite(model, where)
     names = saved_labels(folder, option, **trust)
     return model, not fresh and _same_classes(names, head.labels)
@@ -246,9 +248,11 @@ def _check_head(model: PreTrainedModel, head: Head, where: str) -> None:
     )
 
 
-def _check_body(fresh: Sequence[str], model: PreTrainedModel, where: str) -> None:
+def _check_body(
+    fresh: Sequence[str], model: PreTrainedModel, where: str, *, alone: bool = False
+) -> None:
     """Refuse a model of which more than a head, or a pooler for one, starts at random."""
-    body = f"{model.base_model_prefix}."
+    body = "" if alone else f"{model.base_model_prefix}."
     lost = [name for name in fresh if name.startswith(body) and ".pooler" not in name]
     if lost and body != ".":
         raise ValueError(

@@ -23,6 +23,7 @@ from sentei.models.structures import divide, family_of
 from sentei.records import EngineRecord, SpeedReport
 from sentei.report.speed import words
 from sentei.run.evaluate import metrics_of
+from sentei.run.reference import measured_features
 from sentei.run.settings import Settings
 from sentei.runtime.bench import machine
 from sentei.runtime.bench.as_model import AsModel
@@ -180,7 +181,7 @@ def evaluation_data(folder: str, model: PreTrainedModel, settings: Settings) -> 
     corpus = load_evaluation(task, saved_labels(folder, **trust), settings.training.seed)
     processor = corpus.load_processor(folder, **trust)
     share_padding(model, processor)
-    features = corpus.evaluation_features(processor)
+    features = measured_features(settings, corpus, processor)
     task.check_model(model, features)
     return Data(corpus, processor, features, settings.training.batch_size)
 

@@ -16,5 +16,9 @@ def calibration_batches(prepared: Prepared) -> Iterable[Any]:
     training, data = prepared.settings.training, prepared.train
     generator = torch.Generator().manual_seed(training.seed)
     chosen = torch.randperm(len(data), generator=generator)[: prepared.calibration].tolist()
-    collator = prepared.corpus.task.collator(prepared.processor)
-    return DataLoader(Subset(data, chosen), batch_size=training.batch_size, collate_fn=collator)
+    task = prepared.corpus.task
+    collator = task.collator(prepared.processor)
+    batches = DataLoader(Subset(data, chosen), batch_size=training.batch_size, collate_fn=collator)
+    if task.refers:  # beside the model's input there is what is learnt of it
+        return (prepared.processor.inputs(batch, prepared.model) for batch in batches)
+    return batches

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from sentei.data.features import Features, check_inputs
 from sentei.models.loading import load_model, locate_model, saved_labels, share_padding
+from sentei.run.reference import measured_features
 from sentei.run.settings import Settings
 from sentei.tasks.corpus import Corpus, load_evaluation
 from sentei.tasks.task import mean_loss
@@ -51,7 +52,7 @@ def evaluate_saved(settings: Settings) -> Evaluation:
         )
     processor = corpus.load_processor(folder, **trust)
     share_padding(model, processor)
-    features = corpus.evaluation_features(processor)
+    features = measured_features(settings, corpus, processor)
     return Evaluation(
         model=name,
         data=corpus.evaluation.source,
@@ -103,4 +104,5 @@ def metrics_of(
     ]
     model.train(training)
     metrics = task.metrics(predictions, corpus.evaluation, features)
-    return {"loss": mean_loss(predictions), **metrics}
+    counts = any(one.labels for one in predictions)
+    return {**({"loss": mean_loss(predictions)} if counts else {}), **metrics}

@@ -25,6 +25,7 @@ from sentei.parts.scope import Selection
 from sentei.recipe import Fitted, Recipe
 from sentei.run import teacher as teachers
 from sentei.run.precision import precision, written_dtype
+from sentei.run.reference import References, load_references, with_reference
 from sentei.run.settings import Settings, Training
 from sentei.run.teacher import Teacher
 from sentei.tasks.corpus import Corpus, load_corpus
@@ -52,6 +53,7 @@ class Prepared:
     folder: str
     dtype: torch.dtype
     teacher: Teacher | None
+    references: References
     untaught: str
     notes: tuple[str, ...]
     trained_head: bool
@@ -81,8 +83,8 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
+    settings, recipe = with_reference(settings), planned(settings)
     task, training = settings.task, settings.training
-    recipe = planned(settings)
     task.check_packages()
     choice = teachers.choose_teacher(settings, recipe)
     folder, name = locate_model(settings.model)
@@ -126,6 +128,7 @@ def prepare(settings: Settings) -> Prepared:
         model_name=name,
         folder=folder,
         dtype=written_dtype(training.dtype, stored_dtype(folder, config)),
+        references=load_references(settings, corpus, processor),
         teacher=teacher and replace(teacher, notes=(*order, *teacher.notes)),
         untaught=choice.untaught,
         notes=notes,
@@ -150,7 +153,7 @@ def planned(settings: Settings) -> Recipe:
     Raises:
         ValueError: It acts in training, and there is none; or it is no recipe.
     """
-    recipe = serialization.load(settings.recipe)
+    recipe = settings.task.adapt(serialization.load(settings.recipe))
     if settings.training.epochs:
         return recipe
     try:

@@ -187,6 +187,7 @@ def _start(
 ) -> _Start:
     """Make the folder, train dense where that is to come first, and bring the teacher in."""
     model, teacher, distiller, dense = prepared.model, prepared.teacher, None, None
+    prepared.references.ask(prepared.settings, model, prepared.train, prepared.evaluation)
     if teacher and not prepared.dense_steps:
         model, distiller = teacher.teach(model)
     _begin(prepared, out)

@@ -46,7 +46,7 @@ class Training(Part):
     """Batches in an optimizer step."""
 
     learning_rate: float = Field(5e-5, gt=0)
-    """Peak learning rate."""
+    """Peak learning rate [default: 5e-5; embeddings 2e-4]."""
 
     group_by_length: bool = False
     """Make batches of examples of like length: less padding, so faster where lengths differ."""
@@ -152,6 +152,14 @@ class Settings(Part):
 
     teacher: Teaching = Teaching()
     """Who teaches."""
+
+    @model_validator(mode="after")
+    def _usual_training(self) -> Self:
+        """Where nothing is said, what is usual for the task."""
+        training, usual = self.training, self.task.usual_training
+        if unsaid := {k: v for k, v in usual.items() if k not in training.model_fields_set}:
+            object.__setattr__(self, "training", training.model_copy(update=unsaid))
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Self:

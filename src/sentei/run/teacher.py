@@ -96,6 +96,8 @@ def choose_teacher(settings: Settings, recipe: Recipe) -> Choice:
             one is required where none can teach.
     """
     teacher, cache, task = settings.teacher.model, settings.teacher.cache, settings.task
+    if recipe.distill is None and task.refers:
+        return Choice()  # the task's own loss learns from the teacher
     if recipe.distill is None:
         for option, value in (("teacher", teacher), ("teacher-cache", cache)):
             if value:
@@ -267,7 +269,8 @@ def load_teacher(
         ValueError: It cannot be loaded, has no head for the task or reads other input than the
             student; or there is a cache for nobody's answers.
     """
-    distill, cache = recipe.distill, settings.teacher.cache
+    distill = recipe.distill
+    cache = None if settings.task.refers else settings.teacher.cache
     if choice.name is None or distill is None:
         if choice.untaught and cache:
             raise ValueError(f"--teacher-cache {cache}: this run has no teacher; {choice.untaught}")

@@ -85,7 +85,7 @@ def train(
         order,
         saving,
         model=model,
-        args=_arguments(training, folder, epochs),
+        args=_arguments(prepared, folder, epochs),
         train_dataset=prepared.train,
         processing_class=prepared.processor,
         data_collator=prepared.corpus.task.collator(prepared.processor),
@@ -115,7 +115,8 @@ def _order(training: Training, data: Features) -> ByLength | None:
     return ByLength(data.lengths, training.batch_size, training.seed)
 
 
-def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArguments:
+def _arguments(prepared: Prepared, folder: Path, epochs: float) -> TrainingArguments:
+    training = prepared.settings.training
     arithmetic = precision(training.precision)
     curve, numbers = schedule_of(training)
     arguments = TrainingArguments(
@@ -146,6 +147,7 @@ def _arguments(training: Training, folder: Path, epochs: float) -> TrainingArgum
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=not prepared.corpus.task.refers,  # its loss uses more than its model
     )
     if arguments.n_gpu > 1:
         # Or the Trainer copies the model to all of them at every step, with a batch as many times
@@ -176,6 +178,13 @@ class PruningTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **named)  # type: ignore[no-untyped-call]
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+        """The task's, where its model has none of its own."""
+        task = self._prepared.corpus.task
+        if task.refers:
+            return task.loss(model, inputs, self._prepared.processor)
+        return super().compute_loss(model, inputs, *arguments, **named)
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """The norm before clipping, of all gradients together in either case."""

@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 from sentei import families
 from sentei.messages import listing
 from sentei.models.loading import FRESH, load_named, load_tokenizer, locate_model
+from sentei.models.pooling import Pooling, read_pooling
 from sentei.models.pretrained import load_config
 from sentei.pack.loading import leaving_packed
 from sentei.runtime.encoder import Array
 from sentei.runtime.forward import Built, Fallback, Forward, Options
 from sentei.runtime.reading import base_of, drop_blocks_, is_product, prefix_of
-from sentei.runtime.texts import Pooling, Prediction, Text, embed, predict, read_pooling
+from sentei.runtime.texts import Prediction, Text, embed, predict
 from sentei.runtime.twin import twin
 
 

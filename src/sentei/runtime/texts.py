@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
@@ -16,11 +13,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from sentei.messages import listing, short
 from sentei.models.beginnings import all_beginnings
 from sentei.models.loading import is_a
+from sentei.models.pooling import Pooling
 from sentei.runtime.encoder import Array
-from sentei.untrusted import read_json, reading
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts that the model reads together."""
@@ -133,52 +129,6 @@ def _classify_tokens(
 # ----------------------------------------------------------------------------------------- vectors
 
 
-def _cls(hidden: Tensor, mask: Tensor) -> Tensor:
-    first = mask.argmax(-1)
-    return hidden[torch.arange(len(hidden)), first]
-
-
-def _max(hidden: Tensor, mask: Tensor) -> Tensor:
-    return hidden.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
-
-
-def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    weight = mask[..., None].to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-
-
-_POOLINGS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    "cls": _cls,
-    "max": _max,
-    "mean": _mean,
-}
-_LEGACY: Final = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-}
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How a text's vector follows from its tokens'."""
-
-    modes: tuple[str, ...] = ("mean",)
-    """One after the other in the vector."""
-
-    normalize: bool = False
-    longest: int | None = None
-    """Tokens of a text that are read; None: as many as the model takes."""
-
-    lower: bool = False
-    prompt: str = ""
-
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The vectors, (batch, modes * hidden)."""
-        vectors = torch.cat([_POOLINGS[mode](hidden, mask) for mode in self.modes], -1).float()
-        return torch.nn.functional.normalize(vectors) if self.normalize else vectors
-
-
 def embed(
     base: PreTrainedModel,
     texts: Sequence[Text],
@@ -191,8 +141,7 @@ def embed(
     if pooling.lower or pooling.prompt:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("embed: this model takes single texts, not pairs")
-        whole = [pooling.prompt + str(text) for text in texts]
-        texts = [text.lower() for text in whole] if pooling.lower else whole
+        texts = [pooling.ready(str(text)) for text in texts]
     limit = longest if pooling.longest is None else min(longest, pooling.longest)
     width = len(pooling.modes) * base.config.hidden_size
     vectors = np.zeros((len(texts), width), np.float32)
@@ -200,68 +149,3 @@ def embed(
         hidden = base(**batch).last_hidden_state
         vectors[numbers] = pooling(hidden, batch["attention_mask"]).numpy()
     return vectors
-
-
-def read_pooling(folder: Path) -> Pooling:
-    """What sentence-transformers' files say; the mean over the tokens where there are none.
-
-    Raises:
-        ValueError: They ask for what is not built here.
-    """
-    if not (folder / "modules.json").is_file():
-        return Pooling()
-    with reading(folder, "one of sentence-transformers' files is damaged; mend it"):
-        return _pooling(folder)
-
-
-def _pooling(folder: Path) -> Pooling:
-    modules = read_json(folder / "modules.json")
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if unknown or "Pooling" not in kinds:
-        raise ValueError(
-            f"{folder / 'modules.json'} lists {listing(kinds)}: embed knows Transformer, Pooling "
-            "and Normalize; install the engine under a SentenceTransformer instead"
-        )
-    at = folder / modules[kinds.index("Pooling")]["path"] / "config.json"
-    transformer = folder / modules[kinds.index("Transformer")]["path"]
-    settings = _optional(transformer / "sentence_bert_config.json")
-    prompts = _optional(folder / "config_sentence_transformers.json")
-    name = prompts.get("default_prompt_name")
-    longest = settings.get("max_seq_length")
-    prompt = prompts["prompts"][name] if name is not None else ""
-    if not (isinstance(prompt, str) and isinstance(longest, int | None)):
-        raise ValueError(f"max_seq_length={short(longest)}, a prompt {short(prompt)}")
-    return Pooling(
-        modes=_modes(at, prompt=name is not None),
-        normalize="Normalize" in kinds,
-        longest=longest,
-        lower=bool(settings.get("do_lower_case", False)),
-        prompt=prompt,
-    )
-
-
-def _modes(file: Path, *, prompt: bool) -> tuple[str, ...]:
-    config = read_json(file)
-    modes = config.get("pooling_mode")
-    if modes is None:
-        modes = [mode for mode, key in _LEGACY.items() if config.get(key)]
-        known = set(_LEGACY.values())
-        more = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
-        modes += [key for key in more if key not in known]
-        modes = modes or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    unknown = [mode for mode in modes if mode not in _POOLINGS]
-    if prompt and not config.get("include_prompt", True):
-        unknown.append("include_prompt=false")
-    if unknown:
-        raise ValueError(
-            f"{file}: {listing(unknown)}; embed knows {', '.join(_POOLINGS)}; install the engine "
-            "under a SentenceTransformer instead"
-        )
-    return tuple(modes)
-
-
-def _optional(file: Path) -> dict[str, Any]:
-    """What a file says that need not be there."""
-    return dict(read_json(file)) if file.is_file() else {}

@@ -34,7 +34,7 @@ class Corpus:
     @property
     def headline(self) -> str:
         """The metric that names the best model."""
-        return self.task.metric_names[0]
+        return self.task.measured(self.evaluation)[0]
 
     @property
     def head(self) -> Head:

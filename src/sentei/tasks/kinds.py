@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sentei.tasks.answers.task import QuestionAnswering
 from sentei.tasks.classification import Classification
+from sentei.tasks.embeddings.task import Embeddings
 from sentei.tasks.images import Images
 from sentei.tasks.language import Language
 from sentei.tasks.masked_text import MaskedText
@@ -21,6 +22,7 @@ OURS: Final[tuple[type[Task[Any]], ...]] = (
     Language,
     MaskedText,
     Summaries,
+    Embeddings,
 )
 """In the order in which people are told of them."""
 

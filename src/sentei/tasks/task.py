@@ -21,15 +21,13 @@ from pydantic import BaseModel, model_validator
 from sentei.messages import cut, did_you_mean
 from sentei.tasks import catalogue
 from sentei.tasks.examples import Examples
-from sentei.tasks.source import CorpusSource
+from sentei.tasks.referring import Referring
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
     from sentei.data.features import Features
-
-    Batch = dict[str, torch.Tensor]
+    from sentei.tasks.referring import Batch as Batch
 
 Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
 
@@ -58,7 +56,7 @@ def mean_loss(predictions: Sequence[Prediction]) -> float:
 E = TypeVar("E", bound=Examples)
 
 
-class Task(CorpusSource, Generic[E]):
+class Task(Referring, Generic[E]):
     """What a model learns; its fields are options of the command.
 
     A subclass with a ``kind`` is a task that ``--kind`` names; one defined elsewhere is known as
@@ -170,6 +168,14 @@ class Task(CorpusSource, Generic[E]):
         """What is measured, the headline first."""
         names = self.known.metrics if self.known else self.usual_metrics
         return tuple(dict.fromkeys([self.metric, *names])) if self.metric else names
+
+    def measured(self, examples: E) -> tuple[str, ...]:
+        """What is measured on some examples, the headline first.
+
+        Raises:
+            ValueError: They cannot be measured by the metric that was named.
+        """
+        return self.metric_names
 
     def check_packages(self) -> None:
         """Refuse to begin without what is needed at the end.

@@ -16,6 +16,7 @@ OPTIONS = {
     "bench": """
         --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
+        --negative-column --reference
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --max-length
@@ -26,7 +27,9 @@ OPTIONS = {
     """,
     "compare": """
         --model --trust-remote-code/--no-trust-remote-code
-        --task --kind --train --eval --text-column --pair-column --label-column
+        --task --kind --train --eval --text-column --pair-column
+        --negative-column --reference
+        --cosine-weight --mse-weight --similarity-weight --label-weight --label-column
         --tokens-column --tags-column --question-column --context-column --answers-column
         --image-column --target-column --regression/--no-regression --metric --encoding
         --quoting --delimiter --header/--no-header --teacher --epochs --calibration --dense-epochs
@@ -47,6 +50,7 @@ OPTIONS = {
     "evaluate": """
         --model --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
+        --negative-column --reference
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --batch-size
@@ -56,6 +60,7 @@ OPTIONS = {
     "export": """
         --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
+        --negative-column --reference
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --max-length
@@ -66,6 +71,8 @@ OPTIONS = {
     "inspect": """
         --model --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
+        --negative-column --reference
+        --cosine-weight --mse-weight --similarity-weight --label-weight
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher
@@ -89,6 +96,8 @@ OPTIONS = {
     "prune": """
         --model --trust-remote-code/--no-trust-remote-code
         --task --kind --train --eval --holdout --text-column --pair-column
+        --negative-column --reference
+        --cosine-weight --mse-weight --similarity-weight --label-weight
         --label-column --tokens-column --tags-column --question-column --context-column
         --answers-column --image-column --target-column --regression/--no-regression
         --metric --encoding --quoting --delimiter --header/--no-header --teacher

@@ -45,7 +45,7 @@ def test_who_reads_a_setting_follows_from_its_declaration():
         *names_of(Training)
     }
     assert places()["flip"].tasks == ("images",)
-    assert places()["label_column"].tasks == ("classification", "images")
+    assert places()["label_column"].tasks == ("classification", "images", "embeddings")
 
 
 @pytest.mark.parametrize(

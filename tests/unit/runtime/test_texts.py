@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, pipeline
 
 from helpers.encoders import build
 from sentei import runtime
-from sentei.runtime.texts import Pooling, read_pooling
+from sentei.models.pooling import Pooling, read_pooling
 
 TEXTS = ["the film was good", "a meal", "the book was awful the book was awful", "fine", ""]
 
@@ -133,7 +133,10 @@ def test_of_a_model_with_a_head(tiny_model, tmp_path, reference):
     )
 
 
-@pytest.mark.parametrize("modes", ["mean", "cls", "max", ("cls", "mean")])
+@pytest.mark.parametrize(
+    "modes",
+    ["mean", "cls", "max", ("cls", "mean"), "lasttoken", "weightedmean", "mean_sqrt_len_tokens"],
+)
 @pytest.mark.parametrize("normalize", [True, False])
 def test_as_sentence_transformers(tiny_model, tmp_path, reference, modes, normalize):
     library = pytest.importorskip("sentence_transformers")
@@ -166,16 +169,16 @@ def test_files_of_sentence_transformers(tmp_path):
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings))
     prompts = {"prompts": {"query": "q: "}, "default_prompt_name": "query"}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-    assert read_pooling(tmp_path) == Pooling(("cls",), True, 7, True, "q: ")
+    assert read_pooling(tmp_path) == Pooling(("cls",), True, 7, True, "q: ", {"query": "q: "})
 
 
 @pytest.mark.parametrize(
     "kinds, pooling, reason",
     [
         (("Transformer", "Pooling", "Dense"), {}, "lists Transformer, Pooling, Dense"),
-        (("Transformer",), {}, "lists Transformer: embed knows"),
-        (("Transformer", "Pooling"), {"pooling_mode": "lasttoken"}, "lasttoken; embed knows cls"),
-        (("Transformer", "Pooling"), {"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        (("Transformer",), {}, "lists Transformer: known are"),
+        (("Transformer", "Pooling"), {"pooling_mode": "median"}, "median; known are cls"),
+        (("Transformer", "Pooling"), {"pooling_mode_of_tomorrow": True}, "of_tomorrow"),
     ],
 )
 def test_what_embed_does_not_know(tmp_path, kinds, pooling, reason):
