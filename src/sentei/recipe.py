@@ -18,7 +18,7 @@ from sentei.parts.part import Part, parts_of
 from sentei.parts.patterns import Pattern, UnitGroup, Unstructured
 from sentei.parts.penalties import Penalty, ScorePenalty
 from sentei.parts.reconstruction import Reconstruction
-from sentei.parts.schedule import AtOnce, Schedule
+from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import InputScore, Score
 from sentei.tensors import count_zeros, score_dtype
@@ -118,7 +118,7 @@ class Recipe(Part):
                 f"{self.method} cannot prune at once, without training: {reason}. Train with it "
                 "(--epochs above 0), or take magnitude, wanda or obs, which read no gradient"
             )
-        return self.model_copy(update={"schedule": AtOnce(sparsity=schedule.sparsity)})
+        return self.model_copy(update={"schedule": schedule.at_once()})
 
     def with_examples(self, examples: int | None) -> Recipe:
         """The recipe with the number of training examples where a penalty lacks it."""
