@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from sentei.distributed import version
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
+from sentei.pruning.buffers import Buffer
 from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
 from sentei.pruning.state import PruningState, SiteState
@@ -73,7 +74,9 @@ class Weights:
         state, mask = self._state, self._state.recipe.mask
         if not (updated or mask.holds(progress)):
             return
-        for site_state in state.sites.values():
+        for buffer in state.buffers:
+            self._write_buffer(buffer, progress)
+        for site_state in () if state.buffers else state.sites.values():
             self._write(site_state, site_state.weight, progress)
         self._training = False
         state.draw(progress.step)
@@ -90,6 +93,21 @@ class Weights:
             else:  # nothing has been decided yet
                 weight.copy_(dense)
 
+    def _write_buffer(self, buffer: Buffer, progress: Progress, sampled: bool = False) -> None:
+        """Write the weights of a buffer's sites: the deterministic ones, or a sample."""
+        state, mask, dense = self._state, self._state.recipe.mask, buffer.dense
+        out = dense if buffer.latent is None else torch.empty_like(dense)
+        memory = state.memory_in(buffer)
+        if sampled and buffer.gated:
+            mask.sample_(out, dense, buffer.keep, memory)
+        elif sampled or not progress.step:  # or nothing has been decided yet
+            out = dense
+        elif buffer.gated:
+            mask.write_(out, dense, buffer.keep, memory)
+        else:
+            copy_kept_(out, dense, buffer.keep)
+        buffer.scatter_(out, buffer.weights)
+
     def train(self) -> None:
         """Write the weights that a forward pass in training sees, where they are others."""
         state, mask = self._state, self._state.recipe.mask
@@ -97,7 +115,10 @@ class Weights:
         others = [one for one in state.sites.values() if sampled or not one.gated]
         if self._training or not others:
             return
-        for site_state in others:
+        for buffer in state.buffers:
+            if sampled or not buffer.gated:
+                self._write_buffer(buffer, self._now, sampled=True)
+        for site_state in () if state.buffers else others:
             for piece in state.pieces(site_state):
                 weight = piece.of(site_state.weight)
                 if piece.gated:

@@ -158,11 +158,22 @@ def prune_rows_(
     Raises:
         FloatingPointError: A score is NaN.
     """
-    each, more = divmod(count, rows or scores.shape[0])
-    more = max(more - before, 0)
     if bool(scores.isnan().any()):
         raise FloatingPointError("a score is NaN")
-    flips = 0
+    return int(keep_rows_(mask, scores, count, before=before, rows=rows))
+
+
+def keep_rows_(
+    mask: Tensor, scores: Tensor, count: int, *, before: int = 0, rows: int | None = None
+) -> Tensor:
+    """What :func:`prune_rows_` does with scores without NaN, without waiting for a device.
+
+    Returns:
+        How many mask entries changed, 0-d.
+    """
+    each, more = divmod(count, rows or scores.shape[0])
+    more = max(more - before, 0)
+    flips = torch.zeros((), dtype=torch.int64, device=mask.device)
     for some, lowest in ((slice(more), each + 1), (slice(more, None), each)):
         values, old = scores[some], mask[some]
         keep = torch.ones_like(old)
@@ -172,7 +183,7 @@ def prune_rows_(
             ties = values == threshold
             left = lowest - (~keep).sum(1, keepdim=True)
             keep &= ~(ties & (ties.cumsum(1) <= left))
-        flips += int((keep != old).sum())
+        flips += (keep != old).sum()
         old.copy_(keep)
     return flips
 

@@ -117,6 +117,10 @@ class Pruner:
         """Optimizer steps seen so far."""
         return self._state.step
 
+    @torch.no_grad()
+    def _conclude(self) -> None:
+        decide.conclude(self._state)
+
     @property
     def prunable(self) -> int:
         """Number of prunable weights."""
@@ -125,6 +129,7 @@ class Pruner:
     @property
     def pruned(self) -> int:
         """Number of weights that the latest decision pruned."""
+        self._conclude()
         return self._state.pruned
 
     @property
@@ -149,14 +154,13 @@ class Pruner:
 
     @property
     def updates(self) -> Sequence[UpdateRecord]:
-        """Every decision so far, oldest first."""
+        """Every decision so far, oldest first. On a GPU, waits for the numbers of the latest."""
+        self._conclude()
         return self._state.updates
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks in force, by site name; True = kept. The pruner's own tensors, not copies: of
-        sharded weights DTensors, sharded alike.
-        """
+        """The masks in force, by site name; True = kept. The pruner's own tensors, or shards."""
         return self._state.masks
 
     @property
@@ -248,11 +252,8 @@ class Pruner:
             self._steps.look_ahead()
 
     def compare_masks(self, group: Any) -> None:
-        """Compare the masks of every decision with those of the processes of a torch group, which
-        hold copies of the same weights. Where the model is under DDP when the pruner is made, or
-        shards are replicated (HSDP), that is done without asking.
-
-        At the next step or :meth:`finish`, ``RuntimeError`` says that they were not the same.
+        """Compare masks with processes of a torch group that hold copies of the weights, at every
+        decision; of DDP and HSDP that is done unasked. ``RuntimeError`` ends what is not the same.
         """
         self._steps.agreement.among(group)
 
@@ -305,6 +306,7 @@ class Pruner:
                 stacklevel=2,
             )
         self._weights.rest()
+        self._conclude()
         if not self._steps.idle:
             self._decide_last()
         self.detach()
@@ -357,6 +359,7 @@ class Pruner:
         run then continues bit for bit.
         """
         self._weights.restore()
+        self._conclude()
         return self._state.to_dict(self._weights.at_rest)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -25,7 +25,8 @@ def is_due(state: PruningState, step: int) -> bool:
     part = state.recipe.reconstruction
     if part is None or not schedule.is_update(step, total):
         return False
-    before = part.slot(schedule.ramp(state.updates[-1].step, total)) if state.updates else -1
+    decided = state.decided
+    before = -1 if decided is None else part.slot(schedule.ramp(decided, total))
     return part.slot(schedule.ramp(step, total)) > before
 
 

@@ -8,8 +8,9 @@ are those of one process.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torch import Tensor
 from sentei.distributed import Ranks, Shard
 from sentei.parts.patterns import Reduce, Tiling, UnitGroup
 from sentei.parts.site import Site
+
+if TYPE_CHECKING:
+    from sentei.pruning.state import SiteState, UnitState
 
 
 @contextmanager
@@ -45,6 +49,18 @@ def spread_(tensor: Tensor, tiling: Tiling, units: Tensor, shard: Shard | None) 
     tiling.write_(whole, units)
     if shard:
         tensor.copy_(shard.part(whole))
+
+
+def spread(units: Iterable[UnitState], site: SiteState, names: Sequence[str]) -> dict[str, Tensor]:
+    """What units remember, by name, for every weight held of a site, flat."""
+    spread = dict[str, Tensor]()
+    for unit in units:
+        for tiling in unit.group.tilings:
+            for name in names if tiling.site is site.site else ():
+                empty = torch.zeros_like(site.weight, dtype=unit.memory[name].dtype)
+                tensor = spread.setdefault(name, empty)
+                spread_(tensor, tiling, unit.memory[name], site.shard)
+    return {name: tensor.view(-1) for name, tensor in spread.items()}
 
 
 def pool(

@@ -15,8 +15,10 @@ from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
+from sentei.pruning.buffers import Buffer, lay_out
 from sentei.pruning.cut import Bracket
 from sentei.pruning.inputs import InputState
+from sentei.pruning.later import Learning, Pending
 from sentei.pruning.saved import (
     checksum,
     copy_,
@@ -27,7 +29,7 @@ from sentei.pruning.saved import (
     other_tensors,
     parse,
 )
-from sentei.pruning.shards import spread_, whole_memory
+from sentei.pruning.shards import spread, whole_memory
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
@@ -121,8 +123,9 @@ class PruningState:
     """All that one pruning knows besides the weights.
 
     ``watched`` are the sites whose inputs are observed. ``sites``, ``units`` and ``inputs`` are
-    empty until :meth:`allocate`. ``scores_changed`` says whether scores may differ from those of
-    the latest decision, whose quotas ``quotas`` are.
+    empty until :meth:`allocate`; so are ``buffers``, and for good where sites lie in none.
+    ``pending`` is the latest decision until its numbers are in ``updates``. ``scores_changed`` says
+    whether scores may differ from those of the latest decision, whose quotas ``quotas`` are.
     """
 
     fitted: Fitted
@@ -134,6 +137,9 @@ class PruningState:
     sites: dict[Site, SiteState] = field(default_factory=dict)
     units: list[UnitState] = field(default_factory=list)
     inputs: dict[Site, InputState] = field(default_factory=dict)
+    buffers: list[Buffer] = field(default_factory=list)
+    pending: Pending | None = None
+    learning: Learning | None = None
     updates: list[UpdateRecord] = field(default_factory=list)
     brackets: dict[int, Bracket] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
@@ -174,6 +180,13 @@ class PruningState:
             ramp=schedule.ramp(step, total),
         )
 
+    @property
+    def decided(self) -> int | None:
+        """The step of the latest decision."""
+        if self.pending:
+            return self.pending.step
+        return self.updates[-1].step if self.updates else None
+
     def ratios(self) -> dict[str, float]:
         """Kept ratio by name of a place, where they are learned; by its pattern too, where several
         share one.
@@ -192,23 +205,18 @@ class PruningState:
         if self.sites:
             return
         score, mask = self.recipe.score, self.recipe.mask
-        shared = (*score.per_unit, *mask.per_unit)
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
-        gated = {site for group in self.groups for site in group.gated}
-        for number, site in enumerate(self.selected):
+        self.buffers, rows = lay_out(self.fitted)
+        for number, (site, row) in enumerate(rows.items()):
             weight, shard = local(site.parameter), self.ranks.shard(site.parameter)
-            keep = torch.ones_like(weight, dtype=torch.bool)
-            state = SiteState(site, keep, {}, shard=shard)
-            for name in (*score.memory, *mask.memory):
-                if not (site in pooled and name in shared):
-                    state.memory[name] = torch.zeros_like(weight, dtype=score_dtype(weight))
+            state = SiteState(site, row.keep, row.memory, gated=row.gated, shard=shard)
             with whole_memory(state.memory, shard) as memory:
                 if not (site in pooled and score.per_unit):
                     score.start_(memory, shard.whole(weight) if shard else weight, number)
                 if not (site in pooled and mask.per_unit):
                     mask.start_(memory, number)
-            if mask.latent:
-                state.latent, state.gated = weight.clone(), site in gated
+            if row.latent is not None:
+                state.latent = row.latent.copy_(weight)
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
         self.inputs = {site: InputState.empty(site, self.recipe) for site in self.watched}
@@ -246,11 +254,13 @@ class PruningState:
     def release(self) -> None:
         """Drop the memory."""
         self.sites, self.units, self.inputs, self._scratch = {}, [], {}, None
+        self.buffers = []
 
     def pieces(self, state: SiteState) -> Iterator[Piece]:
         """The pieces in which a site is worked through."""
         memory = {name: tensor.view(-1) for name, tensor in state.memory.items()}
-        memory |= self._spread(state)
+        reads = [name for name in self.recipe.mask.reads if name not in memory]
+        memory |= spread(self.units, state, reads) if reads else {}
         dense, keep = state.dense.view(-1), state.keep.view(-1)
         for start, stop in spans(dense.numel(), dense.device):
             yield Piece(
@@ -261,6 +271,15 @@ class PruningState:
                 span=slice(start, stop),
                 gated=state.gated,
             )
+
+    def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
+        """What score and mask know of the weights of a buffer, (rows, entries)."""
+        states = [self.sites[site] for site in buffer.sites]
+        memories = [
+            self.memory_of(one.site, self._spread(one), 0, one.keep.numel()) for one in states
+        ]
+        more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
+        return {**buffer.memory, **more}
 
     def memory_of(
         self, site: Site, memory: Mapping[str, Tensor], start: int, stop: int
@@ -277,20 +296,6 @@ class PruningState:
             before = shard.offset if shard else 0
             pieces["worth"] = observed.worth_of(before + start, before + stop, site)
         return pieces
-
-    def _spread(self, state: SiteState) -> dict[str, Tensor]:
-        """What a gate reads of its unit, for every weight of a site."""
-        names = [name for name in self.recipe.mask.reads if name not in state.memory]
-        spread = dict[str, Tensor]()
-        for unit in self.units if names else ():
-            for tiling in unit.group.tilings:
-                if tiling.site is not state.site:
-                    continue
-                for name in names:
-                    empty = torch.zeros_like(state.weight, dtype=unit.memory[name].dtype)
-                    tensor = spread.setdefault(name, empty)
-                    spread_(tensor, tiling, unit.memory[name], state.shard)
-        return {name: tensor.view(-1) for name, tensor in spread.items()}
 
     def scratch(self, weight: Tensor, size: int) -> Tensor:
         """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
@@ -343,7 +348,7 @@ class PruningState:
         self.recipe = recipe
         copy_(self._tensors(), dict(state))
         self.step, self.pruned, self.settled = state.step, state.pruned, state.settled
-        self.updates = state.records
+        self.updates, self.pending, self.learning = state.records, None, None
         self.brackets, self.quotas, self.scores_changed = {}, (), True
 
     def _tensors(self) -> dict[str, Any]:

@@ -108,6 +108,8 @@ class Steps:
                     "closure computes them inside: step without a closure, or (where the score is "
                     "why) use score.iterate='new'"
                 )
+            if state.pending and state.pending.awaited:
+                decide.conclude(state)
             progress = state.progress(state.step + 1, decision=state.step)
             observe.before_step(state, progress, sampled=self._weights.sampled_forward)
         if observe.shrinks(state.recipe):
@@ -128,8 +130,10 @@ class Steps:
             )
         if self.idle:
             return
-        progress = state.progress(state.step)
         weights.swap()
+        observe.learn(state)
+        decide.conclude(state)
+        progress = state.progress(state.step)
         if observe.shrinks(state.recipe):
             observe.shrink(state, self._lr, progress)
         if state.recipe.score.observes_new:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sentei import serialization
 from sentei.distributed import Ranks, is_sharded
-from sentei.pruning.decide import unit_scores
+from sentei.pruning.candidates import unit_scores
 from sentei.pruning.state import PruningState
 from sentei.records import Histogram, PruningReport, SiteRecord, UnitsRecord
 from sentei.tensors import Scores, count_zeros, spans
