@@ -51,10 +51,11 @@ def spread_(tensor: Tensor, tiling: Tiling, units: Tensor, shard: Shard | None) 
         tensor.copy_(shard.part(whole))
 
 
-def spread(units: Iterable[UnitState], site: SiteState, names: Sequence[str]) -> dict[str, Tensor]:
-    """What units remember, by name, for every weight held of a site, flat."""
+def spread(units: Iterable[UnitState], site: SiteState, reads: Sequence[str]) -> dict[str, Tensor]:
+    """What a gate reads of its unit, by name, for every weight held of a site, flat."""
     spread = dict[str, Tensor]()
-    for unit in units:
+    names = [name for name in reads if name not in site.memory]
+    for unit in units if names else ():
         for tiling in unit.group.tilings:
             for name in names if tiling.site is site.site else ():
                 empty = torch.zeros_like(site.weight, dtype=unit.memory[name].dtype)

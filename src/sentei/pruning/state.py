@@ -259,8 +259,7 @@ class PruningState:
     def pieces(self, state: SiteState) -> Iterator[Piece]:
         """The pieces in which a site is worked through."""
         memory = {name: tensor.view(-1) for name, tensor in state.memory.items()}
-        reads = [name for name in self.recipe.mask.reads if name not in memory]
-        memory |= spread(self.units, state, reads) if reads else {}
+        memory |= spread(self.units, state, self.recipe.mask.reads)
         dense, keep = state.dense.view(-1), state.keep.view(-1)
         for start, stop in spans(dense.numel(), dense.device):
             yield Piece(
@@ -275,8 +274,10 @@ class PruningState:
     def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
         """What score and mask know of the weights of a buffer, (rows, entries)."""
         states = [self.sites[site] for site in buffer.sites]
+        reads = self.recipe.mask.reads
         memories = [
-            self.memory_of(one.site, self._spread(one), 0, one.keep.numel()) for one in states
+            self.memory_of(one.site, spread(self.units, one, reads), 0, one.keep.numel())
+            for one in states
         ]
         more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
         return {**buffer.memory, **more}
