@@ -306,8 +306,6 @@ class PruningState:
             buffer = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
         return buffer[:size]
 
-    # Saved and loaded.
-
     def to_dict(self, at_rest: Callable[[Site], Tensor | None]) -> dict[str, Any]:
         """What resuming needs besides the weights: plain values and tensors, no copies.
 
