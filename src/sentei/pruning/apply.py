@@ -14,7 +14,8 @@ from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
-from sentei.pruning.state import PruningState, SiteState
+from sentei.pruning.sites import SiteState
+from sentei.pruning.state import PruningState
 from sentei.tensors import copy_kept_
 
 

@@ -12,7 +12,8 @@ from sentei.messages import SenteiWarning
 from sentei.parts.patterns import protect_
 from sentei.pruning.later import Later
 from sentei.pruning.shards import pool
-from sentei.pruning.state import PruningState, UnitState
+from sentei.pruning.sites import UnitState
+from sentei.pruning.state import PruningState
 from sentei.tensors import Scores, score_dtype
 
 

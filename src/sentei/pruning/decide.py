@@ -18,7 +18,8 @@ from sentei.pruning.cut import WHOLE, Cut, Cuts, prune_rows_
 from sentei.pruning.later import Outcome, Pending
 from sentei.pruning.sharded_cut import sharded_cuts
 from sentei.pruning.shards import spread_
-from sentei.pruning.state import PruningState, UnitState
+from sentei.pruning.sites import UnitState
+from sentei.pruning.state import PruningState
 from sentei.pruning.weigh import check_seen
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype

@@ -22,7 +22,8 @@ from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.later import Later, Learning
 from sentei.pruning.shards import pool
-from sentei.pruning.state import Piece, PruningState, SiteState, UnitState
+from sentei.pruning.sites import Piece, SiteState, UnitState
+from sentei.pruning.state import PruningState
 from sentei.recipe import Recipe
 from sentei.tensors import score_dtype, zero_pruned_
 

@@ -13,7 +13,8 @@ from sentei.messages import SenteiWarning, listing
 from sentei.parts.reconstruction import Reconstruction
 from sentei.parts.site import Site
 from sentei.pruning.inputs import InputState
-from sentei.pruning.state import PruningState, SiteState
+from sentei.pruning.sites import SiteState
+from sentei.pruning.state import PruningState
 
 TOGETHER = 1 << 24
 """Weights that are solved for at once."""

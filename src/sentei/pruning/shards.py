@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ from torch import Tensor
 from sentei.distributed import Ranks, Shard
 from sentei.parts.patterns import Reduce, Tiling, UnitGroup
 from sentei.parts.site import Site
-
-if TYPE_CHECKING:
-    from sentei.pruning.state import SiteState, UnitState
+from sentei.pruning.sites import SiteState, UnitState
 
 
 @contextmanager
