@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,12 +78,23 @@ class Prepared:
         return model
 
 
+def _check_launcher() -> None:
+    """Refuse a launcher that wants the model sharded: whole ones are saved, by one process."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true"):
+        raise ValueError(
+            "the launcher asks for FSDP (ACCELERATE_USE_FSDP), and the command saves whole models "
+            "from its first process: launch it for DDP (torchrun, or accelerate without fsdp); "
+            "sharded models are pruned in a Trainer or loop of your own (docs/guides/machines.md)"
+        )
+
+
 def prepare(settings: Settings) -> Prepared:
     """Load and check everything.
 
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
+    _check_launcher()
     settings, recipe = with_reference(settings), planned(settings)
     task, training = settings.task, settings.training
     task.check_packages()
