@@ -94,7 +94,6 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         ValueError: Anything that would make the run fail later; names the place and the fix.
     """
-    _check_launcher()
     settings, recipe = with_reference(settings), planned(settings)
     task, training = settings.task, settings.training
     task.check_packages()
@@ -153,6 +152,7 @@ def prepare(settings: Settings) -> Prepared:
 
 def _config(settings: Settings, folder: str) -> PreTrainedConfig:
     """The model's config, of an architecture that can have the task's head."""
+    _check_launcher()
     task = settings.task
     config = load_config(folder, "model", trust_remote_code=settings.trust_remote_code)
     check_family(config, task.model_class, f"--kind {task.label}", f"--model {settings.model}")
