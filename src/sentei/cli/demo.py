@@ -68,12 +68,13 @@ def _time(report: RunReport, settings: Settings, out: Path, json: bool) -> None:
     """Run the pruned model on the engine beside torch, for the run's report."""
     from sentei import report as reports
     from sentei.run.bench import Plan, bench
+    from sentei.run.reference import with_reference
 
     if not json:
         errors.print("Running it on Sentei's engine beside PyTorch ...")
     known = {"torch fp32": report.sparse}  # the run has just measured it so
     plan = Plan(ENGINES, batches=(32,), lengths=("data",), rounds=5, known=known)
-    speed = bench(str(out), plan, settings, lambda text: None)
+    speed = bench(str(out), plan, with_reference(settings), lambda text: None)
     try:
         with FolderLock(out, patience=10.0):
             reports.write_speed(speed, out)
