@@ -11,6 +11,9 @@ steps of its own rounds.
 Memory: each variant in a process of its own, the peak of resident memory above the level before
 (``VmHWM``), with the allocator told to give every large block back at once. ``--only`` measures one
 of the two and takes the other from the committed results.
+
+``--device cuda`` does the same on a GPU: the clock is read when the device is done, memory is what
+torch has allocated there, and the results are files of their own. There has been no GPU to run it.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ from benchmarks import machine
 from sentei import serialization
 
 STEPS = 10
+DEVICE = torch.device("cpu")
+"""Where all of it happens."""
 TOTAL = 100_000
 """Training steps the recipes are told of: all that is timed lies in their cool-down."""
 
@@ -126,7 +131,7 @@ class Variant:
     """One way to prune, on its own copy of the encoder; gradients are those of the real model."""
 
     def __init__(self, name: str, model: nn.Module) -> None:
-        self.model = copy.deepcopy(model)
+        self.model = copy.deepcopy(model).to(DEVICE)
         scope = sentei.platon().scope.resolve(self.model).sites
         self.weights = {site.name: site.parameter for site in scope}
         if name in PUBLISHED:
@@ -159,14 +164,24 @@ class Variant:
 
 def classifier() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig())
+    model = BertForSequenceClassification(BertConfig())
+    nn.Module.to(model, DEVICE)
+    return model
+
+
+def now() -> float:
+    """Seconds on the clock when the device has done all that it was told."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """On a new batch of 32 random sentences of 128 tokens with random labels."""
     optimizer.zero_grad()
     words, labels = torch.randint(0, 30_000, (32, 128)), torch.randint(0, 2, (32,))
-    with torch.autocast("cpu", torch.bfloat16):
+    words, labels = words.to(DEVICE), labels.to(DEVICE)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         loss = model(words, labels=labels).loss
     loss.backward()
     optimizer.step()
@@ -189,16 +204,16 @@ def measure_time(names: list[str], rounds: int) -> dict[str, list[float]]:
         variant.rest()
     times: dict[str, list[float]] = {"training step": [], **{name: [] for name in names}}
     for turn in range(rounds):
-        start = time.perf_counter()
+        start = now()
         training_step(model, optimizer)
-        times["training step"].append(time.perf_counter() - start)
+        times["training step"].append(now() - start)
         for name, variant in variants.items():
             spent = 0.0
             for step in range(STEPS):
                 variant.move(batches[step % BATCHES])
-                start = time.perf_counter()
+                start = now()
                 variant.step()
-                spent += time.perf_counter() - start
+                spent += now() - start
             variant.rest()
             times[name].append(spent / STEPS)
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
@@ -227,7 +242,10 @@ def measure_memory(name: str) -> dict[str, int]:
         variant.step()
     copied += sum(gradient.nbytes for gradient in gradients)
     state = _resident() - before - copied
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     level = _resident()
     for _ in range(4 * STEPS):
         variant.step()
@@ -235,6 +253,10 @@ def measure_memory(name: str) -> dict[str, int]:
 
 
 def _resident(field: str = "VmRSS") -> int:
+    """Bytes in use now, or (``VmHWM``) at most since the peak was forgotten."""
+    if DEVICE.type == "cuda":
+        most = torch.cuda.max_memory_allocated()
+        return most if field == "VmHWM" else torch.cuda.memory_allocated()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field):
@@ -245,7 +267,7 @@ def _resident(field: str = "VmRSS") -> int:
 def _apart(*arguments: str, **environment: str) -> Any:
     """What this module prints, run with ``arguments`` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.overhead", *arguments],
+        [sys.executable, "-m", "benchmarks.overhead", "--device", DEVICE.type, *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
@@ -255,13 +277,16 @@ def _apart(*arguments: str, **environment: str) -> Any:
 
 
 def main() -> None:
+    global DEVICE
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=["time", "memory"])
     parser.add_argument("--missing", action="store_true", help="memory: only what is not known")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--time-of", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    DEVICE = torch.device(arguments.device)
     if arguments.memory_of:
         print(json.dumps(measure_memory(arguments.memory_of)))
         return
@@ -269,7 +294,7 @@ def main() -> None:
         print(json.dumps(measure_time(arguments.time_of, arguments.rounds)))
         return
 
-    known = machine.RESULTS / "overhead.json"
+    known = machine.RESULTS / f"{name_of_results()}.json"
     results = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
 
     def keep() -> None:
@@ -277,13 +302,13 @@ def main() -> None:
 
     names = [*VARIANTS, *PUBLISHED]
     if arguments.only != "memory":
-        results |= {"seconds": [], "seconds_by": machine.facts()}
+        results |= {"seconds": [], "seconds_by": about()}
         rounds = ("--rounds", str(arguments.rounds))
         for half in (GATED, [name for name in names if name not in GATED]):
             results["seconds"].append(_apart(*rounds, "--time-of", *half))
             keep()
     if arguments.only != "time":
-        results["memory_by"] = machine.facts()
+        results["memory_by"] = about()
         known_memory = results.get("memory", {}) if arguments.missing else {}
         results["memory"] = {name: known_memory[name] for name in names if name in known_memory}
         once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
@@ -292,6 +317,19 @@ def main() -> None:
             keep()
     if len(results.get("seconds", ())) == 2 and "memory" in results:
         report(results)
+
+
+def name_of_results() -> str:
+    """Of the files."""
+    return "overhead" if DEVICE.type == "cpu" else f"overhead_{DEVICE.type}"
+
+
+def about() -> dict[str, str]:
+    """What it runs on."""
+    facts = machine.facts()
+    if DEVICE.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
 
 
 def _resident_of(memory: dict[str, Any], name: str, weights: int) -> str:
@@ -338,7 +376,7 @@ def report(results: dict[str, Any]) -> None:
     results.pop("machine", None)
     memory_by = results["memory_by"]
     table += f"\n\nMemory: commit {memory_by['commit']}, `{memory_by['command']}`. Time:"
-    machine.write("overhead", table, {**results, "weights": weights}, results["seconds_by"])
+    machine.write(name_of_results(), table, {**results, "weights": weights}, results["seconds_by"])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from sentei.distributed import Ranks
 from sentei.messages import listing, short
 from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
@@ -18,10 +19,10 @@ from sentei.parts.part import Part, parts_of
 from sentei.parts.patterns import Pattern, UnitGroup, Unstructured
 from sentei.parts.penalties import Penalty, ScorePenalty
 from sentei.parts.reconstruction import Reconstruction
-from sentei.parts.schedule import AtOnce, Schedule
+from sentei.parts.schedule import Schedule
 from sentei.parts.scope import Scope, Selection, coupled_structures
 from sentei.parts.scores import InputScore, Score
-from sentei.tensors import count_zeros
+from sentei.tensors import count_zeros, score_dtype
 
 MOST_STEPS: Final = 10**8
 """Of one training: years, on whatever machine."""
@@ -118,7 +119,7 @@ class Recipe(Part):
                 f"{self.method} cannot prune at once, without training: {reason}. Train with it "
                 "(--epochs above 0), or take magnitude, wanda or obs, which read no gradient"
             )
-        return self.model_copy(update={"schedule": AtOnce(sparsity=schedule.sparsity)})
+        return self.model_copy(update={"schedule": schedule.at_once()})
 
     def with_examples(self, examples: int | None) -> Recipe:
         """The recipe with the number of training examples where a penalty lacks it."""
@@ -172,7 +173,8 @@ class Recipe(Part):
         """
         if not self.schedule.from_model:
             return self
-        zeros = sum(count_zeros(site.parameter) for site in selection.sites)
+        ranks = Ranks([site.parameter for site in selection.sites])
+        zeros = ranks.total(sum(count_zeros(site.parameter) for site in selection.sites))
         schedule = self.schedule.resolve(zeros, selection.prunable)
         return self.model_copy(update={"schedule": schedule})
 
@@ -226,6 +228,26 @@ class Fitted:
     recipe: Recipe
     selection: Selection
     groups: tuple[UnitGroup, ...]
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of masks, of what score and mask remember, and of latent weights, where no weight
+        is sharded. What observing inputs takes comes on top, as do copies for the time of a step.
+        """
+        score, mask = self.recipe.score, self.recipe.mask
+        names, shared = {*score.memory, *mask.memory}, {*score.per_unit, *mask.per_unit}
+        pooled = [group for group in self.groups if group.pooled]
+        sites = {site for group in pooled for site in group.sites}
+        total = 0
+        for site in self.selection.sites:
+            own = len(names - shared if site in sites else names)
+            weight = site.parameter
+            each = 1 + own * score_dtype(weight).itemsize + mask.latent * weight.itemsize
+            total += weight.numel() * each
+        for group in pooled:
+            each = 1 + len(shared) * score_dtype(group.sites[0].parameter).itemsize
+            total += group.count * each
+        return total
 
 
 def _check_precision(selection: Selection) -> None:

@@ -82,6 +82,6 @@ def auto(
 METHOD = Method(
     name="auto",
     build=auto,
-    summary="Sentei's own: PLATON without dropout, with a teacher if there is one; the default",
+    summary="Sentei's own, the default: PLATON with least squares and a teacher, without dropout",
     paper="after Zhang et al., PLATON, ICML 2022, arXiv 2206.12562",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor, tensor
+from torch import Tensor, full
 from torch.optim.adamw import adamw
 
 from sentei.parts.part import Part
@@ -65,7 +65,7 @@ class Adam(Part):
             [exp_avg],
             [exp_avg_sq],
             [],
-            [tensor(float(progress.step - 1), device=value.device)],
+            [full((), float(progress.step - 1), device=value.device)],  # without waiting for it
             fused=True,
             amsgrad=False,
             beta1=self.beta1,

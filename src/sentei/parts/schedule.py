@@ -58,6 +58,10 @@ class Schedule(Part):
         """
         return self
 
+    def at_once(self) -> Schedule:
+        """The same final sparsity in one decision, without training."""
+        return AtOnce(sparsity=self.sparsity)
+
     def first_update(self, total: int) -> int:
         """The first step that decides."""
         return next(step for step in range(1, total + 1) if self.is_update(step, total))

@@ -7,16 +7,23 @@ and penalties join them. After it, scores may look at the weights that it has ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
+from sentei.distributed import is_sharded, local
 from sentei.parts.masks import Latent
+from sentei.parts.patterns import UnitGroup
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
-from sentei.pruning.state import Piece, PruningState, SiteState, UnitState
+from sentei.pruning.buffers import Buffer
+from sentei.pruning.later import Later, Learning
+from sentei.pruning.shards import pool
+from sentei.pruning.sites import Piece, SiteState, UnitState
+from sentei.pruning.state import PruningState
 from sentei.recipe import Recipe
 from sentei.tensors import score_dtype, zero_pruned_
 
@@ -40,21 +47,69 @@ def before_step(state: PruningState, progress: Progress, *, sampled: bool) -> No
 
     ``sampled`` says that the gradients are those of a random sample of the weights.
     """
-    kept = [_units_before_step(state, unit, progress, sampled) for unit in state.units]
+    learning = state.recipe.budget.learned and not state.settled
+    kept = dict[int, Tensor]()
+    for buffer in state.buffers:
+        if buffer.places:
+            sums = _buffer_before_step(state, buffer, progress, sampled)
+            kept |= dict(zip(buffer.places, sums.unbind(), strict=True)) if learning else {}
+    for place, unit in enumerate(state.units):
+        if unit.group.pooled or not state.buffers:
+            kept[place] = _units_before_step(state, unit, progress, sampled)
+    if learning:
+        _learn_later(state, [kept[place] for place in range(len(state.groups))], progress)
+
+
+def _learn_later(state: PruningState, kept: Sequence[Tensor], progress: Progress) -> None:
+    """Note what a budget learns from: sums of the mask's gradient over what is kept, by place."""
     budget = state.recipe.budget
-    if budget.learned and not state.settled:
-        ratios, pull = budget.ratios(state.budget), torch.zeros(len(kept), dtype=torch.float64)
-        weights = [group.count * group.weights for group in state.groups]
-        sizes = torch.tensor(weights, dtype=torch.float64)
-        for penalty in state.recipe.penalties:
-            if isinstance(penalty, RatioPenalty):
-                if ratios is None:
-                    raise ValueError(
-                        f"penalty {penalty.label} is on kept ratios, and budget {budget.label} "
-                        "learns none: use budget: learned_ratio"
-                    )
-                pull += penalty.gradient(ratios, sizes, progress)
-        budget.learn_(state.budget, torch.stack([k.cpu() for k in kept]).double(), pull, progress)
+    ratios, pull = budget.ratios(state.budget), torch.zeros(len(kept), dtype=torch.float64)
+    weights = [group.count * group.weights for group in state.groups]
+    sizes = torch.tensor(weights, dtype=torch.float64)
+    for penalty in state.recipe.penalties:
+        if isinstance(penalty, RatioPenalty):
+            if ratios is None:
+                raise ValueError(
+                    f"penalty {penalty.label} is on kept ratios, and budget {budget.label} "
+                    "learns none: use budget: learned_ratio"
+                )
+            pull += penalty.gradient(ratios, sizes, progress)
+    here = [one.to(kept[0].device, non_blocking=True) for one in kept]
+    state.learning = Learning(Later(torch.stack(here)), pull, progress)
+
+
+def learn(state: PruningState) -> None:
+    """Let the budget learn from the step that has just been made."""
+    learning, state.learning = state.learning, None
+    if learning is not None:
+        sums = state.ranks.reduce_(learning.mask.wait().double())
+        state.recipe.budget.learn_(state.budget, sums, learning.ratio, learning.progress)
+
+
+def _buffer_before_step(
+    state: PruningState, buffer: Buffer, progress: Progress, sampled: bool
+) -> Tensor:
+    """What :func:`_units_before_step` does, for all sites of a buffer whose units are weights.
+
+    Return the sums of the mask's gradient, (rows,).
+    """
+    recipe, group = state.recipe, state.groups[buffer.places[0]]
+    on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
+    gradients = [gradient_of(site, progress.step) for site in buffer.sites]
+    gradient, dense = buffer.gather(gradients), buffer.dense
+    scratch = torch.empty_like(dense, dtype=score_dtype(dense))
+    piece = Piece(dense, buffer.keep, buffer.memory, scratch, slice(None), buffer.gated)
+    kept = _form_gradients(state, piece, gradient, progress.step, sampled)
+    if recipe.score.learned:
+        mean = None
+        if any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties):
+            mean = torch.linalg.vector_norm(scratch, 1, 1, keepdim=True) / scratch.shape[1]
+        _train_scores(state, group, buffer.memory, scratch, mean, progress)
+    for prior in on_weights:
+        prior.add_(gradient, dense, progress, scratch)
+    if recipe.mask.latent or on_weights:
+        buffer.scatter_(gradient, gradients)
+    return kept
 
 
 def _units_before_step(
@@ -65,7 +120,7 @@ def _units_before_step(
     on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
     pooled = group.pooled and recipe.score.learned
     relative = any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties)
-    gradients, kept = dict[Site, Tensor](), []
+    gradients, kept = dict[Site, Tensor](), list[Tensor]()
     for site in group.sites:
         site_state = state.sites[site]
         if pooled and site_state.gated:
@@ -80,14 +135,16 @@ def _units_before_step(
             if site in gradients:
                 piece.of(gradients[site]).copy_(piece.scratch)
             elif recipe.score.learned and not pooled:  # last: gates are those of the forward pass
-                _train_scores(state, unit, piece.memory, piece.scratch, mean, progress)
+                _train_scores(state, group, piece.memory, piece.scratch, mean, progress)
             for prior in on_weights:
                 prior.add_(gradient, piece.dense, progress, piece.scratch)
     if pooled:
-        pool = group.pool_gates(gradients)
-        mean = pool.abs().mean() if relative else None
-        _train_scores(state, unit, unit.memory, pool, mean, progress)
-    return torch.stack(kept).sum()
+        gates = pool(group, gradients, None, state.ranks)
+        mean = gates.abs().mean() if relative else None
+        _train_scores(state, group, unit.memory, gates, mean, progress)
+    some = state.sites[group.sites[0]].weight
+    nothing = torch.zeros((), dtype=score_dtype(some), device=some.device)
+    return torch.stack(kept).sum() if kept else nothing
 
 
 def _form_gradients(
@@ -95,7 +152,8 @@ def _form_gradients(
 ) -> Tensor:
     """Turn ``gradient`` into the latent weights' and leave the scores' in the scratch.
 
-    Return the sum of the mask's gradient over what is kept, if a budget learns from it.
+    Return the sum of the mask's gradient over what is kept, if a budget learns from it; that of
+    each row, where there are several.
     """
     score, mask, scratch = state.recipe.score, state.recipe.mask, piece.scratch
     if score.observes and not score.observes_new:
@@ -108,8 +166,9 @@ def _form_gradients(
             mask.score_gradient_(scratch, gradient, piece.dense, piece.memory, sampled)
         mask.weight_gradient_(gradient, piece.keep, piece.memory, sampled)
         if state.recipe.budget.learned and not state.settled:
-            return torch.dot(gradient.to(scratch.dtype), piece.dense.to(scratch.dtype))
-    return torch.zeros((), dtype=scratch.dtype, device=scratch.device)
+            both = gradient.to(scratch.dtype), piece.dense.to(scratch.dtype)
+            return torch.dot(*both) if gradient.ndim == 1 else torch.mul(*both).sum(1)
+    return torch.zeros((), dtype=scratch.dtype, device=scratch.device).expand(gradient.shape[:-1])
 
 
 def _mean_score_gradient(
@@ -122,12 +181,14 @@ def _mean_score_gradient(
         scratch = piece.scratch
         mask.score_gradient_(scratch, piece.of(gradient), piece.dense, piece.memory, sampled)
         parts.append(torch.linalg.vector_norm(scratch, 1))
-    return torch.stack(parts).sum() / gradient.numel()
+    zero = torch.zeros((), dtype=score_dtype(gradient), device=gradient.device)
+    total = torch.stack(parts).sum() if parts else zero
+    return state.ranks.reduce_(total) / site_state.site.parameter.numel()
 
 
 def _train_scores(
     state: PruningState,
-    unit: UnitState,
+    group: UnitGroup,
     memory: dict[str, Tensor],
     gradient: Tensor,
     mean: Tensor | None,
@@ -135,9 +196,10 @@ def _train_scores(
 ) -> None:
     """Add penalties to the gradient of learned scores, and take their step.
 
-    ``mean`` is the mean |gradient| of the place, where a penalty is relative to it.
+    ``mean`` is the mean |gradient| of the place, where a penalty is relative to it; that of each
+    row, (rows, 1), where there are several places like ``group``.
     """
-    score, group = state.recipe.score, unit.group
+    score = state.recipe.score
     for penalty in state.recipe.penalties:
         if isinstance(penalty, ScorePenalty) and penalty.covers(group.pattern):
             share: float | Tensor
@@ -153,18 +215,31 @@ def _train_scores(
 
 def after_step(state: PruningState, step: int) -> None:
     """Let the score see the weights that the step has made."""
-    for site, site_state in state.sites.items():
+    score = state.recipe.score
+    for buffer in state.buffers:
+        gradient = buffer.gather([gradient_of(site, step) for site in buffer.sites])
+        dense = buffer.dense
+        scratch = torch.empty_like(dense, dtype=score_dtype(dense))
+        score.observe_(buffer.memory, dense, gradient, step, scratch)
+    for site, site_state in () if state.buffers else state.sites.items():
         gradients = gradient_of(site, step)
         for piece in state.pieces(site_state):
-            state.recipe.score.observe_(
-                piece.memory, piece.dense, piece.of(gradients), step, piece.scratch
-            )
+            score.observe_(piece.memory, piece.dense, piece.of(gradients), step, piece.scratch)
 
 
 def shrink(state: PruningState, lr: Mapping[int, float], progress: Progress) -> None:
     """Apply proximal penalties; ``lr`` is the learning rate of every parameter, by its id."""
     proximal = [p for p in state.recipe.penalties if isinstance(p, ProximalPenalty)]
-    for site, site_state in state.sites.items():
+    for buffer in state.buffers:
+        dense, rates = buffer.dense, [lr[id(site.parameter)] for site in buffer.sites]
+        scratch = torch.empty_like(dense, dtype=score_dtype(dense))
+        start = 0
+        for rate, alike in groupby(rates):
+            rows = slice(start, start := start + len(list(alike)))
+            for penalty in proximal:
+                penalty.shrink_(dense[rows], rate, progress, scratch[rows])
+        buffer.scatter_(dense, buffer.weights)
+    for site, site_state in () if state.buffers else state.sites.items():
         for piece in state.pieces(site_state):
             for penalty in proximal:
                 penalty.shrink_(piece.dense, lr[id(site.parameter)], progress, piece.scratch)
@@ -176,13 +251,13 @@ def gradient_of(site: Site, step: int) -> Tensor:
     Raises:
         ValueError: There is none.
     """
-    gradient = site.parameter.grad
-    if gradient is None:
+    given = site.parameter.grad
+    if given is None:
         raise ValueError(
             f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
             "it from the scope if the loss does not reach it; with iterate='new', zero "
             "gradients after the optimizer's step, not inside it"
         )
-    if not gradient.is_contiguous():
-        gradient = site.parameter.grad = gradient.contiguous()
-    return gradient
+    if not given.is_contiguous():
+        given = site.parameter.grad = given.contiguous()
+    return local(given) if is_sharded(given) else given

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sentei.parts.inputs import linear_maps
-from sentei.pruning import audit, ownership
+from sentei.pruning import audit, decide, ownership
 from sentei.pruning.apply import Weights
 from sentei.pruning.inputs import LayerInputs
 from sentei.pruning.state import PruningState
@@ -68,6 +68,7 @@ def one_shot(model: nn.Module, recipe: Recipe, batches: Iterable[Any] = ()) -> P
             _observe(model, LayerInputs(model, maps, part), state, batches)
         state.step = 1
         decide_and_reconstruct(state, state.progress(1))
+        decide.conclude(state)
         weights.write(state.progress(1), updated=True)
         torch.autograd.graph.increment_version(site.parameter for site in sites)
     report = summarize(state, model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,21 +10,27 @@ import torch
 from torch import Tensor
 
 from sentei import serialization
-from sentei.distributed import processes
+from sentei.distributed import Ranks, local, processes
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
+from sentei.pruning.buffers import Buffer, lay_out
 from sentei.pruning.cut import Bracket
 from sentei.pruning.inputs import InputState
+from sentei.pruning.later import Learning, Pending
 from sentei.pruning.saved import (
+    checksum,
     copy_,
     first_difference,
+    first_of,
     miscounted,
     other_length,
     other_tensors,
     parse,
 )
+from sentei.pruning.shards import spread, whole_memory
+from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
@@ -33,88 +38,15 @@ from sentei.tensors import score_dtype, spans
 FORMAT = 7
 """Of :meth:`PruningState.to_dict`."""
 
-CHECKED = 4096
-"""Weights of every site by which a checkpoint is known again."""
-
-
-@dataclass
-class SiteState:
-    """What is kept beside the weight of one site.
-
-    ``keep`` is the mask, True = kept; ``memory`` holds what score and mask remember, ``latent`` the
-    dense weight where the mask keeps it aside; all have the weight's shape. ``gated`` says that the
-    mask's gates lie on them; a latent mask may have those of their units on another site.
-    """
-
-    site: Site
-    keep: Tensor
-    memory: dict[str, Tensor]
-    latent: Tensor | None = None
-    gated: bool = True
-
-    def __post_init__(self) -> None:
-        self.dtype = self.weight.dtype
-
-    @property
-    def weight(self) -> Tensor:
-        """What the module holds."""
-        return self.site.parameter.data
-
-    @property
-    def dense(self) -> Tensor:
-        """The weight that training moves: the latent one, where the mask keeps one."""
-        return self.weight if self.latent is None else self.latent
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The memory and the latent weight, by name."""
-        return self.memory if self.latent is None else {**self.memory, "latent": self.latent}
-
-    def swap(self) -> None:
-        """Exchange what the module holds with the latent weight, without copying either."""
-        assert self.latent is not None
-        parameter = self.site.parameter
-        parameter.data, self.latent = self.latent, parameter.data
-
-
-@dataclass
-class UnitState:
-    """What is kept of a group of units: which of them are kept, and memory with their shape.
-
-    Where units are single weights, the tensors are views of their site's.
-    """
-
-    group: UnitGroup
-    keep: Tensor
-    memory: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch.
-
-    ``gated`` is the site's.
-    """
-
-    dense: Tensor
-    keep: Tensor
-    memory: dict[str, Tensor]
-    scratch: Tensor
-    span: slice
-    gated: bool
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The same slice of another tensor of the site."""
-        return tensor.view(-1)[self.span]
-
 
 @dataclass
 class PruningState:
     """All that one pruning knows besides the weights.
 
     ``watched`` are the sites whose inputs are observed. ``sites``, ``units`` and ``inputs`` are
-    empty until :meth:`allocate`. ``scores_changed`` says whether scores may differ from those of
-    the latest decision, whose quotas ``quotas`` are.
+    empty until :meth:`allocate`; so are ``buffers``, and for good where sites lie in none.
+    ``pending`` is the latest decision until its numbers are in ``updates``. ``scores_changed`` says
+    whether scores may differ from those of the latest decision, whose quotas ``quotas`` are.
     """
 
     fitted: Fitted
@@ -126,6 +58,9 @@ class PruningState:
     sites: dict[Site, SiteState] = field(default_factory=dict)
     units: list[UnitState] = field(default_factory=list)
     inputs: dict[Site, InputState] = field(default_factory=dict)
+    buffers: list[Buffer] = field(default_factory=list)
+    pending: Pending | None = None
+    learning: Learning | None = None
     updates: list[UpdateRecord] = field(default_factory=list)
     brackets: dict[int, Bracket] = field(default_factory=dict)
     quotas: tuple[Quota, ...] = ()
@@ -137,6 +72,7 @@ class PruningState:
         counts = [group.count for group in self.groups]
         sparsity = self.recipe.schedule.sparsity
         self.budget = self.recipe.budget.start(counts, self.total_steps, sparsity)
+        self.ranks = Ranks([site.parameter for site in self.selected])
 
     @property
     def groups(self) -> Sequence[UnitGroup]:
@@ -165,6 +101,13 @@ class PruningState:
             ramp=schedule.ramp(step, total),
         )
 
+    @property
+    def decided(self) -> int | None:
+        """The step of the latest decision."""
+        if self.pending:
+            return self.pending.step
+        return self.updates[-1].step if self.updates else None
+
     def ratios(self) -> dict[str, float]:
         """Kept ratio by name of a place, where they are learned; by its pattern too, where several
         share one.
@@ -183,21 +126,18 @@ class PruningState:
         if self.sites:
             return
         score, mask = self.recipe.score, self.recipe.mask
-        shared = (*score.per_unit, *mask.per_unit)
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
-        gated = {site for group in self.groups for site in group.gated}
-        for number, site in enumerate(self.selected):
-            weight = site.parameter.data
-            state = SiteState(site, torch.ones_like(weight, dtype=torch.bool), {})
-            for name in (*score.memory, *mask.memory):
-                if not (site in pooled and name in shared):
-                    state.memory[name] = torch.zeros_like(weight, dtype=score_dtype(weight))
-            if not (site in pooled and score.per_unit):
-                score.start_(state.memory, weight, number)
-            if not (site in pooled and mask.per_unit):
-                mask.start_(state.memory, number)
-            if mask.latent:
-                state.latent, state.gated = weight.clone(), site in gated
+        self.buffers, rows = lay_out(self.fitted)
+        for number, (site, row) in enumerate(rows.items()):
+            weight, shard = local(site.parameter), self.ranks.shard(site.parameter)
+            state = SiteState(site, row.keep, row.memory, gated=row.gated, shard=shard)
+            with whole_memory(state.memory, shard) as memory:
+                if not (site in pooled and score.per_unit):
+                    score.start_(memory, shard.whole(weight) if shard else weight, number)
+                if not (site in pooled and mask.per_unit):
+                    mask.start_(memory, number)
+            if row.latent is not None:
+                state.latent = row.latent.copy_(weight)
             self.sites[site] = state
         self.units = [self._unit_state(number, group) for number, group in enumerate(self.groups)]
         self.inputs = {site: InputState.empty(site, self.recipe) for site in self.watched}
@@ -207,12 +147,14 @@ class PruningState:
         """Draw what the samples of the step after ``step`` need, where the mask takes samples."""
         mask = self.recipe.mask
         if mask.samples(self.settled):
-            shared = set(mask.memory) <= set(mask.per_unit)
-            memories = [unit.memory for unit in self.units]
-            if not shared:
-                memories = [state.memory for state in self.sites.values()]
-            for number, memory in enumerate(memories):
-                mask.draw_(memory, step, number)
+            places: list[UnitState | SiteState] = [*self.sites.values()]
+            if set(mask.memory) <= set(mask.per_unit):
+                firsts = [(unit, self.sites[unit.group.sites[0]]) for unit in self.units]
+                places = [unit if unit.group.pooled else first for unit, first in firsts]
+            for number, place in enumerate(places):
+                shard = place.shard if isinstance(place, SiteState) else None
+                with whole_memory(place.memory, shard, mask.memory) as memory:
+                    mask.draw_(memory, step, number)
 
     def _unit_state(self, number: int, group: UnitGroup) -> UnitState:
         score, mask = self.recipe.score, self.recipe.mask
@@ -233,11 +175,12 @@ class PruningState:
     def release(self) -> None:
         """Drop the memory."""
         self.sites, self.units, self.inputs, self._scratch = {}, [], {}, None
+        self.buffers = []
 
     def pieces(self, state: SiteState) -> Iterator[Piece]:
         """The pieces in which a site is worked through."""
         memory = {name: tensor.view(-1) for name, tensor in state.memory.items()}
-        memory |= self._spread(state)
+        memory |= spread(self.units, state, self.recipe.mask.reads)
         dense, keep = state.dense.view(-1), state.keep.view(-1)
         for start, stop in spans(dense.numel(), dense.device):
             yield Piece(
@@ -248,6 +191,17 @@ class PruningState:
                 span=slice(start, stop),
                 gated=state.gated,
             )
+
+    def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
+        """What score and mask know of the weights of a buffer, (rows, entries)."""
+        states = [self.sites[site] for site in buffer.sites]
+        reads = self.recipe.mask.reads
+        memories = [
+            self.memory_of(one.site, spread(self.units, one, reads), 0, one.keep.numel())
+            for one in states
+        ]
+        more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
+        return {**buffer.memory, **more}
 
     def memory_of(
         self, site: Site, memory: Mapping[str, Tensor], start: int, stop: int
@@ -260,21 +214,10 @@ class PruningState:
         pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
         observed = self.inputs.get(site)
         if observed is not None and observed.worth is not None:
-            pieces["worth"] = observed.worth_of(start, stop, site)
+            shard = self.sites[site].shard
+            before = shard.offset if shard else 0
+            pieces["worth"] = observed.worth_of(before + start, before + stop, site)
         return pieces
-
-    def _spread(self, state: SiteState) -> dict[str, Tensor]:
-        """What a gate reads of its unit, for every weight of a site."""
-        names = [name for name in self.recipe.mask.reads if name not in state.memory]
-        spread = dict[str, Tensor]()
-        for unit in self.units if names else ():
-            for tiling in unit.group.tilings:
-                if tiling.site is not state.site:
-                    continue
-                for name in names:
-                    empty = torch.zeros_like(state.weight, dtype=unit.memory[name].dtype)
-                    tiling.write_(spread.setdefault(name, empty), unit.memory[name])
-        return {name: tensor.view(-1) for name, tensor in spread.items()}
 
     def scratch(self, weight: Tensor, size: int) -> Tensor:
         """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
@@ -283,8 +226,6 @@ class PruningState:
         if buffer is None or not fits or buffer.device != weight.device:
             buffer = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
         return buffer[:size]
-
-    # Saved and loaded.
 
     def to_dict(self, at_rest: Callable[[Site], Tensor | None]) -> dict[str, Any]:
         """What resuming needs besides the weights: plain values and tensors, no copies.
@@ -301,7 +242,8 @@ class PruningState:
             "pruned": self.pruned,
             "settled": self.settled,
             "weights": self.checksum(at_rest),
-            "updates": [update.model_dump() for update in self.updates],
+            # torch.distributed.checkpoint would take a list of mappings apart.
+            "updates": (tuple if self.ranks.share else list)(u.model_dump() for u in self.updates),
             **self._tensors(),
         }
 
@@ -318,7 +260,7 @@ class PruningState:
         difference = difference or other_length(state, self.total_steps, processes())
         if difference is None:
             self.allocate()
-            difference = other_tensors(state, self._tensors()) or miscounted(state)
+            difference = other_tensors(state, self._tensors()) or miscounted(state, self.ranks)
         if difference:
             if not allocated:  # what stands aside is of the weights when training begins
                 self.release()
@@ -326,14 +268,20 @@ class PruningState:
         self.recipe = recipe
         copy_(self._tensors(), dict(state))
         self.step, self.pruned, self.settled = state.step, state.pruned, state.settled
-        self.updates = state.records
+        self.updates, self.pending, self.learning = state.records, None, None
         self.brackets, self.quotas, self.scores_changed = {}, (), True
 
     def _tensors(self) -> dict[str, Any]:
         """All that it keeps, by part and name."""
         return {
-            "masks": {state.site.name: state.keep for state in self.sites.values()},
-            "memory": {state.site.name: state.tensors for state in self.sites.values()},
+            "masks": self.masks,
+            "memory": {
+                site.name: {
+                    name: self.ranks.like(site.parameter, held)
+                    for name, held in state.tensors.items()
+                }
+                for site, state in self.sites.items()
+            },
             "units": {
                 f"{unit.group.pattern} {unit.group.name}": {"keep": unit.keep, **unit.memory}
                 for unit in self.units
@@ -342,6 +290,12 @@ class PruningState:
             "budget": self.budget,
             "inputs": {site.name: observed.tensors for site, observed in self.inputs.items()},
         }
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by site name, as the weights are held; True = kept."""
+        sites = self.sites.items()
+        return {site.name: self.ranks.like(site.parameter, state.keep) for site, state in sites}
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
         """The recipe, with the sparsity that was in the model when the saved pruning began.
@@ -359,14 +313,8 @@ class PruningState:
         return self.recipe.model_copy(update={"schedule": schedule})
 
     def checksum(self, at_rest: Callable[[Site], Tensor | None] = lambda site: None) -> int:
-        """Of some of every site's bytes: tells one checkpoint's weights from another's.
-
-        Of every site, because one may be wholly zero.
-        """
-        checksum = 0
-        for site in self.selected:
-            weight = at_rest(site)
-            weight = site.parameter.detach() if weight is None else weight
-            some = weight.reshape(-1)[:CHECKED].cpu()
-            checksum = zlib.crc32(some.view(torch.uint8).numpy().data, checksum)
-        return checksum
+        """Of some of every site's bytes: tells one checkpoint's weights from another's."""
+        weights = {site: at_rest(site) for site in self.selected}
+        held = [local(site.parameter) if one is None else one for site, one in weights.items()]
+        shards = [self.ranks.shard(site.parameter) for site in weights]
+        return checksum([first_of(*pair) for pair in zip(held, shards, strict=True)], self.ranks)

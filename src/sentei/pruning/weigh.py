@@ -15,9 +15,9 @@ def is_due(state: PruningState, step: int) -> bool:
     score, schedule, total = state.recipe.score, state.recipe.schedule, state.total_steps
     if not isinstance(score, InputScore) or not schedule.is_update(step, total):
         return False
-    if not state.updates:
+    if state.decided is None:
         return True
-    last, now = (schedule.ramp(at, total) for at in (state.updates[-1].step, step))
+    last, now = (schedule.ramp(at, total) for at in (state.decided, step))
     return part_of_ramp(now, score.decisions) > part_of_ramp(last, score.decisions)
 
 

@@ -14,6 +14,7 @@ from sentei.pack.folder import tables_of
 from sentei.pack.sizes import predict
 from sentei.parts.schedule import Schedule
 from sentei.pruning.inputs import observed_bytes
+from sentei.recipe import Fitted
 from sentei.records import Record, SizeRecord
 from sentei.report.facts import size
 from sentei.run.precision import precision
@@ -165,12 +166,13 @@ def _memory(prepared: Prepared) -> MemoryRecord:
         trained = 0
     elif training.freeze_embeddings:
         trained -= sum(weight.nbytes for weight in embeddings(prepared.model).values())
+    fitted = Fitted(prepared.recipe, *prepared.recipe.lay_units(prepared.model))
     observed = observed_bytes(prepared.model, prepared.selection.sites, prepared.recipe)
     return MemoryRecord(
         weights=weights,
         gradients=trained,
         optimizer=2 * trained,
-        pruner=prepared.selection.prunable * prepared.recipe.bytes_per_weight + observed,
+        pruner=fitted.state_bytes + observed,
         teacher=prepared.teacher.bytes if prepared.teacher else 0,
     )
 

@@ -7,7 +7,7 @@ import torch
 
 import sentei
 from helpers.pruning import LATENT, MAGNITUDE, MOVEMENT, PLATON, same, snapshot, stopped, unchanged
-from sentei import tensors
+from sentei import serialization, tensors
 from sentei.pruning.state import PruningState
 from sentei.testing import STEPS, Network, Training
 
@@ -148,3 +148,18 @@ def test_a_released_state_keeps_no_tensor_of_a_weights_size():
     assert training.pruner.masks == {}
     state = training.pruner._state
     assert (state.sites, state.units, state._scratch) == ({}, [], None)
+
+
+KEEPING = {"platon": PLATON, "magnitude": MAGNITUDE, "movement": MOVEMENT, "l0": LATENT["l0"]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("pattern", ["unstructured", "4x4", "row"])
+@pytest.mark.parametrize("recipe", KEEPING.values(), ids=KEEPING.keys())
+def test_what_is_kept_is_as_large_as_is_told_before(recipe, pattern, dtype):
+    pruner = Training(serialization.override(recipe, [f"pattern={pattern}"]), dtype=dtype).pruner
+    state = pruner.state_dict()
+    tensors = [*state["masks"].values()]
+    for part in ("memory", "units"):
+        tensors += [tensor for of in state[part].values() for tensor in of.values()]
+    assert sum(tensor.nbytes for tensor in tensors) == pruner._state.fitted.state_bytes

@@ -1,0 +1,126 @@
+"""Candidates: the scores of what a decision ranks, and what is said where they are no ranking."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sentei.messages import SenteiWarning
+from sentei.parts.patterns import protect_
+from sentei.pruning.later import Later
+from sentei.pruning.shards import pool
+from sentei.pruning.sites import UnitState
+from sentei.pruning.state import PruningState
+from sentei.tensors import Scores, score_dtype
+
+
+def check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
+    """Warn where the first decision would be by the order of the weights alone."""
+    if not is_first(state):
+        return
+    pieces = (piece for one in scores for _, _, piece in one.pieces())
+    seen = any(bool(says_something(piece).any()) for piece in pieces)
+    if not state.ranks.anywhere(seen):
+        warn_of_zeros(step)
+
+
+def is_first(state: PruningState) -> bool:
+    """Whether no decision has pruned anything yet."""
+    return not any(update.pruned for update in state.updates)
+
+
+def says_something(scores: Tensor) -> Tensor:
+    """Which scores rank a weight at all: not those that say that nothing was seen of it."""
+    return scores.isfinite() & (scores != 0)
+
+
+def warn_of_zeros(step: int) -> None:
+    """Warn of a decision by scores that are all 0."""
+    warnings.warn(
+        f"at step {step} every score is 0, so what is pruned says nothing: no gradient was seen. "
+        "If the optimizer sets gradients to zero inside its step, use score.iterate='old'; else "
+        "see that the loss reaches the weights",
+        SenteiWarning,
+        stacklevel=2,
+    )
+
+
+def diverged(state: PruningState, step: int, problem: str) -> FloatingPointError:
+    """The error of a decision that scores do not allow, with the weight that is why."""
+    dense = {site.name: site_state.dense for site, site_state in state.sites.items()}
+    bad = [name for name, weight in dense.items() if not torch.isfinite(weight).all()]
+    where = f"{bad[0]} is not finite" if bad else "the weights are finite, a score is not"
+    return FloatingPointError(
+        f"pruning cannot rank the weights at step {step}: {problem} ({where}). Training has "
+        "probably diverged: lower the learning rate; the last checkpoint is untouched"
+    )
+
+
+def candidates(state: PruningState, place: int) -> Scores:
+    """The scores of units, infinite where the pattern forbids to prune."""
+    scores, n_m = unit_scores(state, place), state.groups[place].n_m
+    if n_m is None:
+        return scores
+    keep, of = n_m
+
+    def read(start: int, stop: int) -> Tensor:
+        first, last = start // of * of, -(-stop // of) * of
+        values = scores.read(first, last).clone()
+        if values.isnan().any():  # no comparison would notice, and too few would be protected
+            if state.ranks.share:  # the cut will notice, in all processes
+                return values[start - first : stop - first]
+            raise FloatingPointError("a score is NaN")
+        protect_(values, keep, of)
+        return values[start - first : stop - first]
+
+    return Scores(scores.size, scores.device, read)
+
+
+def unit_scores(state: PruningState, place: int) -> Scores:
+    """The scores of the units of a place, readable in pieces."""
+    group, score = state.groups[place], state.recipe.score
+    if group.pooled:
+        pooled = pooled_scores(state, state.units[place])
+        return Scores(group.count, pooled.device, lambda start, stop: pooled[start:stop])
+    site_state = state.sites[group.sites[0]]
+    weight = site_state.dense.view(-1)
+    memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
+
+    def read(start: int, stop: int) -> Tensor:
+        pieces = state.memory_of(site_state.site, memory, start, stop)
+        return score.value(pieces, weight[start:stop], state.scratch(weight, stop - start))
+
+    return Scores(weight.numel(), weight.device, read)
+
+
+def pooled_scores(state: PruningState, unit: UnitState) -> Tensor:
+    """The scores of units of several weights, (count,)."""
+    score, group = state.recipe.score, unit.group
+    if score.per_unit:
+        return score.unit_value(unit.memory)
+    values = {}
+    for site in group.sites:
+        site_state = state.sites[site]
+        out = torch.empty_like(site_state.weight, dtype=score_dtype(site_state.weight))
+        for piece in state.pieces(site_state):
+            part = piece.of(out)
+            part.copy_(score.value(piece.memory, piece.dense, part))
+        values[site] = out
+    return pool(group, values, group.reduce, state.ranks)
+
+
+def reaching(scores: Sequence[Scores], units: Sequence[UnitState], weights: int) -> int:
+    """How many of the lowest units hold ``weights`` weights or more, and no fewer do.
+
+    Units are far fewer than weights, so that they are gathered.
+    """
+    pieces = [piece.clone() for one in scores for _, _, piece in one.pieces()]
+    values = Later(torch.cat([piece.to(pieces[0].device) for piece in pieces])).wait()
+    if values.isnan().any():
+        raise FloatingPointError("a score is NaN")
+    sizes = torch.cat([torch.full((unit.group.count,), unit.group.weights) for unit in units])
+    reached = sizes[values.argsort(stable=True)].cumsum(0)
+    return int(torch.searchsorted(reached, weights)) + 1 if weights else 0
