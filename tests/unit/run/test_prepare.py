@@ -13,5 +13,5 @@ def test_a_launcher_that_wants_shards_is_refused(monkeypatch, value, refused):
     if not refused:
         prepare._check_launcher()
         return
-    with pytest.raises(ValueError, match="the launcher asks for FSDP .*launch it for DDP"):
+    with pytest.raises(ValueError, match=r"the launcher asks for FSDP .*launch it for DDP"):
         prepare._check_launcher()
