@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from sentei.distributed import Ranks
 from sentei.messages import listing, short
 from sentei.parts.budget import Budget, Global
 from sentei.parts.distillation import Distillation
@@ -172,7 +173,8 @@ class Recipe(Part):
         """
         if not self.schedule.from_model:
             return self
-        zeros = sum(count_zeros(site.parameter) for site in selection.sites)
+        ranks = Ranks([site.parameter for site in selection.sites])
+        zeros = ranks.total(sum(count_zeros(site.parameter) for site in selection.sites))
         schedule = self.schedule.resolve(zeros, selection.prunable)
         return self.model_copy(update={"schedule": schedule})
 

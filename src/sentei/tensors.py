@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sentei.distributed import local
+
 CHUNK = 1 << 18
 """Entries in a piece on a CPU: 1 MiB of float32, which stays in the second-level cache."""
 
@@ -55,20 +57,11 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of it."""
-    if not torch.distributed.is_available():
-        return False
-    # Imported here because it takes half as long as torch itself.
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(tensor, DTensor)
-
-
 @torch.no_grad()
 def count_zeros(tensor: Tensor) -> int:
-    """How many entries are exactly zero."""
-    return tensor.numel() - int(torch.count_nonzero(tensor.detach()))
+    """How many entries are exactly zero, of those that this process holds."""
+    held = local(tensor)
+    return held.numel() - int(torch.count_nonzero(held))
 
 
 def product_(out: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -10,14 +10,13 @@ import pytest
 import sentei
 
 LEVELS = [
-    {"messages"},
+    {"messages", "distributed"},
     {
         "_version",
         "lazy",
         "files",
         "tensors",
         "modules",
-        "distributed",
         "records",
     },
     {"untrusted", "locks"},

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from sentei._version import VERSION
 from sentei.cli.console import Console, clipped, leave
-from sentei.distributed import is_main
+from sentei.distributed import is_main, of_another
 from sentei.files import expanded
 from sentei.messages import SenteiWarning, cut, printable
 from sentei.untrusted import reason
@@ -130,6 +130,8 @@ def _ending(error: BaseException) -> tuple[str, int]:
             "that was begun goes on from its last checkpoint with --resume",
             FAILURE,
         )
+    if words := of_another(error):
+        return words, FAILURE
     if isinstance(error, (EOFError, RecursionError)):
         return f"a file cannot be read ({reason(error)}); SENTEI_DEBUG=1 shows where", FAILURE
     Console(stderr=True).print(traceback.format_exc().rstrip(), soft_wrap=True)

@@ -14,6 +14,14 @@ from sentei.parts.inputs import Inputs, part_of_ramp
 from sentei.parts.part import Part
 from sentei.tensors import multiplies_bf16
 
+Total = Callable[[Tensor], Tensor]
+"""Makes a number that is of some rows of a matrix that of all."""
+
+
+def itself(number: Tensor) -> Tensor:
+    """The number, where all rows are here."""
+    return number
+
 
 class Reconstruction(Part):
     """How kept weights change at a decision, so that a layer does what it did before."""
@@ -48,7 +56,9 @@ class Reconstruction(Part):
         return part_of_ramp(ramp, self.decisions)
 
     @abstractmethod
-    def solve(self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor) -> Tensor:
+    def solve(
+        self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor, total: Total = itself
+    ) -> Tensor:
         """New weights of a linear map, zero where ``keep`` is False.
 
         Args:
@@ -56,6 +66,8 @@ class Reconstruction(Part):
             start: What it is after the decision, of the same shape; zero where ``keep`` is.
             keep: The mask, of the same shape; True = kept.
             gram: The mean of x x^T, (inputs, inputs), in the weights' precision or better.
+            total: Sums a 0-d tensor over the processes that solve the other rows of a sharded map;
+                all of them must call it equally often. There may be no rows here.
         """
 
 
@@ -88,15 +100,19 @@ class LeastSquares(Reconstruction):
     """Iterations end with one that lowers the error by less than this fraction of what pruning has
     done. On a CPU only: other devices would have to wait for the number."""
 
-    def solve(self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor) -> Tensor:
+    def solve(
+        self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor, total: Total = itself
+    ) -> Tensor:
         """Conjugate gradients."""
         waits = gram.device.type == "cpu" and self.tolerance > 0
         multiply, resolution = _product(gram)
         missing = wanted - start
         residual = multiply(missing)
         error = (residual * missing).sum()
-        if waits and error <= NEGLIGIBLE * (wanted.square() @ gram.diagonal()).sum():
-            return start
+        if waits:
+            error = total(error)
+            if error <= NEGLIGIBLE * total((wanted.square() @ gram.diagonal()).sum()):
+                return start
         residual.mul_(keep)
         damping = self.damping * gram.diagonal().mean()
         scale = (gram.diagonal() + damping).clamp_min(torch.finfo(gram.dtype).tiny)
@@ -111,7 +127,7 @@ class LeastSquares(Reconstruction):
             length = _ratio(size, curvature, (size <= end) | (curvature <= 0))
             change.addcmul_(direction, length)
             residual.addcmul_(curved, length, value=-1)
-            if waits and (length * size).sum() <= self.tolerance * error:
+            if waits and total((length * size).sum()) <= self.tolerance * error:
                 break
             torch.div(residual, scale, out=ahead)
             smaller = (residual * ahead).sum(1, keepdim=True)

@@ -16,12 +16,12 @@ from typing import Any
 from torch import nn
 
 from sentei import families
+from sentei.distributed import why_unlike
 from sentei.families import Family, Structure
 from sentei.messages import nearest
 from sentei.modules import WRAPPERS, plain_name
 from sentei.parts.part import Part
 from sentei.parts.site import Site
-from sentei.tensors import is_sharded
 
 
 @dataclass(frozen=True)
@@ -355,14 +355,19 @@ def _check_no_adapter(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def _check_whole(model: nn.Module, entries: Sequence[_Entry]) -> None:
-    """Refuse a model that several processes share out among them."""
-    flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
-    sharded = [entry.name for entry in entries if is_sharded(entry.parameter)]
-    if flat or sharded:
+    """Refuse a model that several processes share out among them, but by rows (FSDP2)."""
+    if any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
         raise ValueError(
-            f"scope: {_listed(sharded) or 'the model'} {'are' if len(sharded) > 1 else 'is'} "
-            "sharded (FSDP, fully_shard, tensor parallel), which is not supported yet: train with "
-            "DDP, where every process has the whole model"
+            "scope: the model is wrapped by FullyShardedDataParallel (FSDP1), which flattens its "
+            "weights and leaves no matrix to prune: use FSDP2, torch.distributed.fsdp.fully_shard "
+            "(with Accelerate fsdp_version: 2), or DDP"
+        )
+    if problem := why_unlike((entry.name, entry.parameter) for entry in entries):
+        raise ValueError(
+            f"scope: {problem}: weights are pruned whole (DDP), or sharded by rows over the same "
+            "processes, as torch.distributed.fsdp.fully_shard(model) leaves them. Shard all "
+            "prunable weights so, without tensor parallelism (tp_plan), or leave those out with "
+            "scope.exclude"
         )
 
 

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sentei.distributed import version
 from sentei.parts.progress import Progress
+from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
-from sentei.pruning.state import PruningState, SiteState
+from sentei.pruning.sites import SiteState
+from sentei.pruning.state import PruningState
 from sentei.tensors import copy_kept_
 
 
@@ -159,16 +162,21 @@ class Weights:
         self._write(site_state, out, self._now)
         return out
 
+    def as_held(self, site: Site, weight: Tensor) -> Tensor:
+        """What is held here of a site's weights, as the model holds it."""
+        return self._state.ranks.like(site.parameter, weight)
+
     @property
     def as_written(self) -> bool:
         """Whether the modules hold, bit for bit, what a latent mask makes of the dense weights."""
+        same = True
         for site_state in self._state.sites.values():
             if site_state.latent is not None:
                 out = torch.empty_like(site_state.weight)
                 self._write(site_state, out, self._now)
                 if not torch.equal(out, site_state.weight):
-                    return False
-        return True
+                    same = False
+        return not self._state.ranks.anywhere(not same)
 
     def step_done(self) -> None:
         """The weights of a step are written: none of training's are under way."""
@@ -186,7 +194,7 @@ class Weights:
             ValueError: Names the first.
         """
         for site, site_state in self._state.sites.items():
-            weight, keep = site.parameter, site_state.keep
+            weight, keep = site_state.weight, site_state.keep
             for was, now, change in (
                 (keep.device, weight.device, "move"),
                 (site_state.dtype, weight.dtype, "cast"),
@@ -222,8 +230,8 @@ class Weights:
         """The first site that somebody else has written to since the last step, as torch counts
         it: not through ``parameter.data``.
         """
-        for site, version in zip(self._state.selected, self._versions, strict=False):
-            if site.parameter._version != version:
+        for site, before in zip(self._state.selected, self._versions, strict=False):
+            if version(site.parameter) != before:
                 return site.name
         return None
 
@@ -237,7 +245,7 @@ class Weights:
         self._remember()
 
     def _remember(self) -> None:
-        self._versions = [site.parameter._version for site in self._state.selected]
+        self._versions = [version(site.parameter) for site in self._state.selected]
 
 
 class _Saving:
@@ -252,7 +260,7 @@ class _Saving:
     def __call__(self, module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         weight, key = self._weights.at_rest(self._site), prefix + self._leaf
         if weight is not None and key in state:
-            state[key] = weight
+            state[key] = self._weights.as_held(self._site, weight)
 
 
 def _on(what: object) -> str:

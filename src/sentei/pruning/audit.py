@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from sentei.distributed import is_sharded, local
 from sentei.messages import SenteiWarning, counted
 from sentei.modules import plain_name
 from sentei.parts.penalties import ProximalPenalty
 from sentei.pruning.state import PruningState
 from sentei.records import PruningReport
-from sentei.tensors import count_zeros, is_sharded, zero_pruned_
+from sentei.tensors import count_zeros, zero_pruned_
 
 WRITERS = (
     "an optimizer around the one attached to (Lookahead), one that moves weights between its steps "
@@ -28,8 +29,11 @@ def check_finite(state: PruningState) -> None:
     Raises:
         FloatingPointError: Names the first.
     """
-    for site in state.selected:
-        if not torch.isfinite(site.parameter.data).all():
+    sites = state.selected
+    bad = [not torch.isfinite(local(site.parameter)).all() for site in sites]
+    anywhere = state.ranks.reduce_(torch.tensor(bad, dtype=torch.int64)).tolist()
+    for site, wrong in zip(sites, anywhere, strict=True):
+        if wrong:
             raise FloatingPointError(f"{site.name} holds NaN or infinite weights")
 
 
@@ -48,6 +52,7 @@ def enforce_(state: PruningState, *, stacklevel: int) -> None:
             zero_pruned_(weight, keep)
             torch.autograd.graph.increment_version(site.parameter)
         alive += nonzero
+    alive = state.ranks.total(alive)
     if alive:
         warnings.warn(
             f"{alive:,} of the {counted(state.pruned, 'weight')} that were pruned had been written "
@@ -56,7 +61,7 @@ def enforce_(state: PruningState, *, stacklevel: int) -> None:
             SenteiWarning,
             stacklevel=stacklevel + 1,
         )
-    zeros = sum(count_zeros(site.parameter) for site in state.sites)
+    zeros = state.ranks.total(sum(count_zeros(site.parameter) for site in state.sites))
     if zeros > state.pruned:
         shrinks = any(isinstance(p, ProximalPenalty) for p in state.recipe.penalties)
         why = (
@@ -104,10 +109,11 @@ def mask_copy_(
     zeros = 0
     for site in state.selected:
         tensor = named[site.name]
-        keep = keeps(site.name).to(tensor.device)
-        tensor.masked_fill_(~keep, 0)
+        held = local(tensor)
+        held.masked_fill_(~keeps(site.name).to(held.device), 0)
+        torch.autograd.graph.increment_version(tensor)
         zeros += count_zeros(tensor)
-    return zeros / state.prunable
+    return state.ranks.total(zeros) / state.prunable
 
 
 def _keeps(state: PruningState, report: PruningReport | None) -> Callable[[str], Tensor]:
@@ -117,9 +123,11 @@ def _keeps(state: PruningState, report: PruningReport | None) -> Callable[[str],
         if not masks:
             raise ValueError("mask_: nothing is pruned yet: attach the pruner and train first")
         return masks.__getitem__
-    weights = {site.name: site.parameter.detach() for site in state.selected}
+    weights = {site.name: local(site.parameter) for site in state.selected}
+    counts = torch.tensor([count_zeros(weight) for weight in weights.values()])
+    found = dict(zip(weights, state.ranks.reduce_(counts).tolist(), strict=True))
     for record in report.sites:
-        if (zeros := count_zeros(weights[record.name])) != record.pruned:
+        if (zeros := found[record.name]) != record.pruned:
             raise ValueError(
                 f"mask_: {record.name} has {zeros:,} zeros, and had {record.pruned:,} when the "
                 "pruner finished: somebody has written to the model since. Mask a copy before it "
@@ -132,10 +140,13 @@ def _unlike(tensor: Tensor | None, own: Tensor) -> str | None:
     """Why a tensor is no copy of a prunable weight."""
     if tensor is None:
         return "is not in it"
-    if is_sharded(tensor):
-        return "is sharded in it"
+    if is_sharded(tensor) != is_sharded(own):
+        one, other = ("sharded", "whole") if is_sharded(tensor) else ("whole", "sharded")
+        return f"is {one} in it, and {other} in the model"
     if tensor.shape != own.shape:
         return f"is {tuple(tensor.shape)} in it, and {tuple(own.shape)} in the model"
-    if tensor.data_ptr() == own.data_ptr():
+    if local(tensor).shape != local(own).shape:
+        return "is sharded in another way in it"
+    if local(tensor).numel() and local(tensor).data_ptr() == local(own).data_ptr():
         return "is the model's own tensor"
     return None

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sentei.distributed import is_sharded, local
 from sentei.parts.site import Site
 from sentei.recipe import Fitted
-from sentei.tensors import is_sharded, score_dtype
+from sentei.tensors import score_dtype
 
 LIMIT = 1 << 26
 """Entries of a buffer of several sites: a quarter of a GiB for each float32 copy on the way."""
@@ -128,7 +129,7 @@ def lay_out(fitted: Fitted) -> tuple[list[Buffer], dict[Site, Row]]:
     buffers = [_buffer(kind, members, places) for kind, members in lists]
     rows = {site: buffer.row(i) for buffer in buffers for i, site in enumerate(buffer.sites)}
     if not buffers:
-        rows = {site: Row.alone(site.parameter.data, kind) for site, kind in kinds.items()}
+        rows = {site: Row.alone(local(site.parameter), kind) for site, kind in kinds.items()}
     return buffers, {site: rows[site] for site in sites}
 
 

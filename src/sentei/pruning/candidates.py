@@ -11,14 +11,19 @@ from torch import Tensor
 from sentei.messages import SenteiWarning
 from sentei.parts.patterns import protect_
 from sentei.pruning.later import Later
-from sentei.pruning.state import PruningState, UnitState
+from sentei.pruning.shards import pool
+from sentei.pruning.sites import UnitState
+from sentei.pruning.state import PruningState
 from sentei.tensors import Scores, score_dtype
 
 
 def check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
     """Warn where the first decision would be by the order of the weights alone."""
+    if not is_first(state):
+        return
     pieces = (piece for one in scores for _, _, piece in one.pieces())
-    if is_first(state) and not any(bool(says_something(piece).any()) for piece in pieces):
+    seen = any(bool(says_something(piece).any()) for piece in pieces)
+    if not state.ranks.anywhere(seen):
         warn_of_zeros(step)
 
 
@@ -65,6 +70,8 @@ def candidates(state: PruningState, place: int) -> Scores:
         first, last = start // of * of, -(-stop // of) * of
         values = scores.read(first, last).clone()
         if values.isnan().any():  # no comparison would notice, and too few would be protected
+            if state.ranks.share:  # the cut will notice, in all processes
+                return values[start - first : stop - first]
             raise FloatingPointError("a score is NaN")
         protect_(values, keep, of)
         return values[start - first : stop - first]
@@ -102,7 +109,7 @@ def pooled_scores(state: PruningState, unit: UnitState) -> Tensor:
             part = piece.of(out)
             part.copy_(score.value(piece.memory, piece.dense, part))
         values[site] = out
-    return group.pool(values, group.reduce)
+    return pool(group, values, group.reduce, state.ranks)
 
 
 def reaching(scores: Sequence[Scores], units: Sequence[UnitState], weights: int) -> int:

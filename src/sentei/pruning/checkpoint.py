@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sentei.distributed import anywhere, exchange_device, gathered, is_first, is_sharded
 from sentei.files import expanded, replacing
 from sentei.messages import short
 from sentei.untrusted import parse_json, reading
@@ -23,10 +24,11 @@ State = dict[str, Any]
 def write(state: Mapping[str, Any], path: str | Path) -> None:
     """Write plain values, and mappings of names to tensors at any depth.
 
-    An earlier file there stays whole until the new one is complete.
+    An earlier file there stays whole until the new one is complete. Where tensors are sharded all
+    processes call it together; they are gathered one by one, and the first process writes.
 
     Raises:
-        OSError: It could not be written.
+        OSError: It could not be written; in all of the processes.
     """
     tensors: dict[str, Tensor] = {}
     plain = {}
@@ -36,6 +38,23 @@ def write(state: Mapping[str, Any], path: str | Path) -> None:
             tensors |= inside
         else:
             plain[key] = value
+    if not any(is_sharded(tensor) for tensor in tensors.values()):
+        return _write(plain, tensors, path)
+    tensors = {
+        name: whole for name, held in tensors.items() if (whole := gathered(held)) is not None
+    }
+    error: OSError | None = None
+    if is_first():
+        try:
+            _write(plain, tensors, path)
+        except OSError as raised:
+            error = raised
+    if anywhere(error is not None, exchange_device()):
+        raise error or OSError(f"{path}: the first process could not write the pruner's state")
+    return None
+
+
+def _write(plain: Mapping[str, Any], tensors: dict[str, Tensor], path: str | Path) -> None:
     try:
         with replacing(expanded(path)) as unfinished:
             text = json.dumps(plain)

@@ -11,7 +11,7 @@ the same, exact answer: ties at the threshold break by tensor order, then by ind
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,6 +45,19 @@ class Bracket:
     threshold: float
 
 
+@dataclass(frozen=True)
+class Cuts:
+    """Ways to cut: over whole tensors, or over what several processes hold of them.
+
+    ``find(scores, count, warm)`` is as :func:`find_cut`, ``at(scores, threshold)`` as
+    :func:`cut_at`, ``prune_(masks, scores, cut)`` as :func:`prune_`.
+    """
+
+    find: Callable[[Sequence[Scores], int, Bracket | None], tuple[Cut, Bracket]]
+    at: Callable[[Sequence[Scores], float], Cut]
+    prune_: Callable[[Sequence[Tensor], Sequence[Scores], Cut], int]
+
+
 def find_cut(
     scores: Sequence[Scores], count: int, warm: Bracket | None = None
 ) -> tuple[Cut, Bracket]:
@@ -74,7 +87,7 @@ def find_cut(
         cut, spacing = _cut_in_bracket(scores, count, *_aim(scores, count), limit)
     if cut is None:
         cut = _cut_by_digits(scores, count)
-    return cut, _next_bracket(cut.threshold, warm, 0.0005 * total, spacing)
+    return cut, next_bracket(cut.threshold, warm, 0.0005 * total, spacing)
 
 
 def cut_at(scores: Sequence[Scores], threshold: float) -> Cut:
@@ -112,7 +125,7 @@ def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
     for mask, site in zip(masks, scores, strict=True):
         flat = mask.view(-1)
         for start, stop, piece in site.pieces():
-            under, tied, changed = _keep_(flat[start:stop], piece, cut.threshold, ties)
+            under, tied, changed = keep_(flat[start:stop], piece, cut.threshold, ties)
             pruned, ties, flips = pruned + under, ties - tied, flips + changed
     if pruned != cut.below + cut.ties:
         raise FloatingPointError(
@@ -122,13 +135,22 @@ def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
     return flips
 
 
-def prune_rows_(mask: Tensor, scores: Tensor, count: int) -> int:
+WHOLE = Cuts(find_cut, cut_at, prune_)
+"""Of tensors that this process has whole."""
+
+
+def prune_rows_(
+    mask: Tensor, scores: Tensor, count: int, *, before: int = 0, rows: int | None = None
+) -> int:
     """Write the mask of a matrix whose rows are ranked alone: True where the weight is kept.
 
     Args:
         mask: (rows, columns), bool; overwritten.
         scores: Of the same shape.
-        count: How many entries to prune; each row prunes as many, the first ones one more.
+        count: How many entries to prune of the whole matrix; each row prunes as many, the first
+            ones one more.
+        before: How many rows the matrix has before these.
+        rows: How many it has in all, by default these.
 
     Returns:
         How many mask entries changed.
@@ -138,19 +160,22 @@ def prune_rows_(mask: Tensor, scores: Tensor, count: int) -> int:
     """
     if bool(scores.isnan().any()):
         raise FloatingPointError("a score is NaN")
-    return int(keep_rows_(mask, scores, count))
+    return int(keep_rows_(mask, scores, count, before=before, rows=rows))
 
 
-def keep_rows_(mask: Tensor, scores: Tensor, count: int) -> Tensor:
+def keep_rows_(
+    mask: Tensor, scores: Tensor, count: int, *, before: int = 0, rows: int | None = None
+) -> Tensor:
     """What :func:`prune_rows_` does with scores without NaN, without waiting for a device.
 
     Returns:
         How many mask entries changed, 0-d.
     """
-    each, more = divmod(count, scores.shape[0])
+    each, more = divmod(count, rows or scores.shape[0])
+    more = max(more - before, 0)
     flips = torch.zeros((), dtype=torch.int64, device=mask.device)
-    for rows, lowest in ((slice(more), each + 1), (slice(more, None), each)):
-        values, old = scores[rows], mask[rows]
+    for some, lowest in ((slice(more), each + 1), (slice(more, None), each)):
+        values, old = scores[some], mask[some]
         keep = torch.ones_like(old)
         if lowest and values.shape[0]:
             threshold = values.kthvalue(lowest, dim=1, keepdim=True).values
@@ -163,7 +188,7 @@ def keep_rows_(mask: Tensor, scores: Tensor, count: int) -> Tensor:
     return flips
 
 
-def _next_bracket(
+def next_bracket(
     threshold: float, last: Bracket | None, entries: float, spacing: float | None
 ) -> Bracket:
     """Wide enough for twice the last move, and for so many entries at the spacing just seen."""
@@ -323,7 +348,7 @@ def _split(piece: Tensor, low: float, high: float) -> tuple[int, np.ndarray]:
     return int(below.sum()), values
 
 
-def _keep_(mask: Tensor, piece: Tensor, threshold: float, ties: int) -> tuple[int, int, int]:
+def keep_(mask: Tensor, piece: Tensor, threshold: float, ties: int) -> tuple[int, int, int]:
     """Write the mask of one piece; return how many are pruned, how many tied, how many flipped."""
     if _on_cpu(piece):
         array, old = piece.numpy(), mask.numpy()

@@ -14,11 +14,15 @@ from sentei.parts.budget import Quota
 from sentei.parts.progress import Progress
 from sentei.pruning import in_buffers
 from sentei.pruning.candidates import candidates, check_scores, diverged, reaching
-from sentei.pruning.cut import Cut, cut_at, find_cut, prune_, prune_rows_
+from sentei.pruning.cut import WHOLE, Cut, Cuts, prune_rows_
 from sentei.pruning.later import Outcome, Pending
+from sentei.pruning.sharded_cut import sharded_cuts
+from sentei.pruning.shards import spread_
+from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
 from sentei.pruning.weigh import check_seen
 from sentei.records import UpdateRecord
+from sentei.tensors import score_dtype
 
 NEAR = 0.005
 """How far from the sparsity asked for a learned one may end without a warning."""
@@ -92,6 +96,27 @@ def conclude(state: PruningState) -> None:
             threshold=outcome.threshold,
         )
     )
+
+
+def check_shards(state: PruningState) -> None:
+    """Refuse what cannot be done with the rows that a process holds of a weight.
+
+    Raises:
+        ValueError: Names the weight, and what would do.
+    """
+    turned = [site.name for site in state.selected if site.transposed]
+    if not (state.ranks.share and turned):
+        return
+    problem = f"{turned[0]} is stored (in, out), and its shards hold some inputs of every output: "
+    if state.recipe.reconstruction:
+        raise ValueError(
+            f"{problem}reconstruction solves for whole outputs. Set reconstruction to null"
+        )
+    if any(quota.by_row for quota in _quotas(state, state.progress(state.total_steps))):
+        raise ValueError(
+            f"{problem}budget {state.recipe.budget.label} ranks the weights into one output. Use "
+            "budget: uniform"
+        )
 
 
 def is_due(state: PruningState) -> bool:
@@ -214,19 +239,21 @@ def _cut(
     try:
         scores = [candidates(state, place) for place in quota.places]
         count = reaching(scores, units, quota.count) if quota.of_weights else quota.count
-        cut = cut_at(scores, quota.threshold) if quota.threshold is not None else None
+        cuts = _cuts(state, units)
+        cut = cuts.at(scores, quota.threshold) if quota.threshold is not None else None
         if cut is None or cut.below + cut.ties > count:
-            cut, state.brackets[number] = find_cut(scores, count, state.brackets.get(number))
+            cut, state.brackets[number] = cuts.find(scores, count, state.brackets.get(number))
         if count and cut.threshold == 0 and state.recipe.score.observes:
             check_scores(state, scores, step)
         if quota.strict:
             cut = Cut(cut.threshold, cut.below, 0)
-        flips = prune_([unit.keep for unit in units], scores, cut)
+        flips = cuts.prune_([unit.keep for unit in units], scores, cut)
     except FloatingPointError as error:
         raise diverged(state, step, str(error)) from error
     for unit in units:
         for tiling in unit.group.tilings if unit.group.pooled else ():
-            tiling.write_(state.sites[tiling.site].keep, unit.keep)
+            site_state = state.sites[tiling.site]
+            spread_(site_state.keep, tiling, unit.keep, site_state.shard)
     if quota.of_weights:
         pruned = sum(int((~unit.keep).sum()) * unit.group.weights for unit in units)
         pairs = zip(units, before, strict=True)
@@ -236,16 +263,25 @@ def _cut(
     return cut.threshold, (cut.below + cut.ties) * weights, flips * weights
 
 
+def _cuts(state: PruningState, units: Sequence[UnitState]) -> Cuts:
+    """How to cut units: those of several weights are known whole to every process."""
+    if not state.ranks.share or any(unit.group.pooled for unit in units):
+        return WHOLE
+    return sharded_cuts(state.ranks, score_dtype(state.selected[0].parameter))
+
+
 def _cut_rows(state: PruningState, quota: Quota, step: int) -> tuple[None, int, int]:
     """The same for a quota of one matrix that is shared out among its rows."""
     [place] = quota.places
     unit = state.units[place]
-    [site] = unit.group.sites
-    try:
-        scores = candidates(state, place).read(0, unit.group.count)
-        matrices = [one.view(site.parameter.shape) for one in (unit.keep, scores)]
-        keep, values = (one.T if site.transposed else one for one in matrices)
-        flips = prune_rows_(keep, values, quota.count)
-    except FloatingPointError as error:
-        raise diverged(state, step, str(error)) from error
-    return None, quota.count, flips
+    site_state = state.sites[unit.group.sites[0]]
+    site, shard = site_state.site, site_state.shard
+    scores = candidates(state, place)
+    values = scores.read(0, scores.size)
+    if state.ranks.anywhere(bool(values.isnan().any())):
+        raise diverged(state, step, "a score is NaN")
+    matrices = [one.view(site_state.weight.shape) for one in (unit.keep, values)]
+    keep, values = (one.T if site.transposed else one for one in matrices)
+    rows = site.parameter.shape[1 if site.transposed else 0]
+    flips = prune_rows_(keep, values, quota.count, before=shard.start if shard else 0, rows=rows)
+    return None, quota.count, state.ranks.total(flips)

@@ -13,6 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from sentei.distributed import is_sharded, local
 from sentei.parts.masks import Latent
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
@@ -20,7 +21,9 @@ from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.later import Later, Learning
-from sentei.pruning.state import Piece, PruningState, SiteState, UnitState
+from sentei.pruning.shards import pool
+from sentei.pruning.sites import Piece, SiteState, UnitState
+from sentei.pruning.state import PruningState
 from sentei.recipe import Recipe
 from sentei.tensors import score_dtype, zero_pruned_
 
@@ -79,7 +82,7 @@ def learn(state: PruningState) -> None:
     """Let the budget learn from the step that has just been made."""
     learning, state.learning = state.learning, None
     if learning is not None:
-        sums = learning.mask.wait().double()
+        sums = state.ranks.reduce_(learning.mask.wait().double())
         state.recipe.budget.learn_(state.budget, sums, learning.ratio, learning.progress)
 
 
@@ -117,7 +120,7 @@ def _units_before_step(
     on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
     pooled = group.pooled and recipe.score.learned
     relative = any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties)
-    gradients, kept = dict[Site, Tensor](), []
+    gradients, kept = dict[Site, Tensor](), list[Tensor]()
     for site in group.sites:
         site_state = state.sites[site]
         if pooled and site_state.gated:
@@ -136,10 +139,12 @@ def _units_before_step(
             for prior in on_weights:
                 prior.add_(gradient, piece.dense, progress, piece.scratch)
     if pooled:
-        pool = group.pool_gates(gradients)
-        mean = pool.abs().mean() if relative else None
-        _train_scores(state, group, unit.memory, pool, mean, progress)
-    return torch.stack(kept).sum()
+        gates = pool(group, gradients, None, state.ranks)
+        mean = gates.abs().mean() if relative else None
+        _train_scores(state, group, unit.memory, gates, mean, progress)
+    some = state.sites[group.sites[0]].weight
+    nothing = torch.zeros((), dtype=score_dtype(some), device=some.device)
+    return torch.stack(kept).sum() if kept else nothing
 
 
 def _form_gradients(
@@ -176,7 +181,9 @@ def _mean_score_gradient(
         scratch = piece.scratch
         mask.score_gradient_(scratch, piece.of(gradient), piece.dense, piece.memory, sampled)
         parts.append(torch.linalg.vector_norm(scratch, 1))
-    return torch.stack(parts).sum() / gradient.numel()
+    zero = torch.zeros((), dtype=score_dtype(gradient), device=gradient.device)
+    total = torch.stack(parts).sum() if parts else zero
+    return state.ranks.reduce_(total) / site_state.site.parameter.numel()
 
 
 def _train_scores(
@@ -244,13 +251,13 @@ def gradient_of(site: Site, step: int) -> Tensor:
     Raises:
         ValueError: There is none.
     """
-    gradient = site.parameter.grad
-    if gradient is None:
+    given = site.parameter.grad
+    if given is None:
         raise ValueError(
             f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
             "it from the scope if the loss does not reach it; with iterate='new', zero "
             "gradients after the optimizer's step, not inside it"
         )
-    if not gradient.is_contiguous():
-        gradient = site.parameter.grad = gradient.contiguous()
-    return gradient
+    if not given.is_contiguous():
+        given = site.parameter.grad = given.contiguous()
+    return local(given) if is_sharded(given) else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import ref
@@ -10,9 +11,10 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sentei.distributed import hold_shards, is_sharded
+from sentei.messages import SenteiWarning
 from sentei.modules import plain_name
 from sentei.parts.site import Site
-from sentei.tensors import is_sharded
 
 
 class Places:
@@ -24,6 +26,7 @@ class Places:
     """
 
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
+        self._model = model
         wanted = {(site.name, id(site.parameter)) for site in sites}
         self._paths: dict[str, list[tuple[nn.Module, str, object]]] = {}
         self.owners: list[tuple[nn.Module, str, Site]] = []
@@ -55,7 +58,17 @@ class Places:
                 self._refuse()
         for module, key, held in self._parameters:
             if module._parameters.get(key) is not held:
-                self._refuse()
+                hold_shards(self._model)
+                if module._parameters.get(key) is not held:
+                    self._refuse()
+
+    @property
+    def sharded_since(self) -> bool:
+        """Whether the model was sharded after its weights were looked up."""
+        return any(
+            is_sharded(module._parameters.get(key)) and not is_sharded(held)
+            for module, key, held in self._parameters
+        )
 
     def _refuse(self) -> None:
         for name, path in self._paths.items():
@@ -93,7 +106,7 @@ def _fate(path: Sequence[tuple[nn.Module, str, object]]) -> str:
     if now is None:
         return "it was removed"
     if is_sharded(now):
-        return "the model was sharded (fully_shard), which is not supported,"
+        return "the model was sharded (fully_shard)"
     return (
         "another stands in its place (load_state_dict with assign=True, a new parameter, tied "
         "weights)"
@@ -113,6 +126,21 @@ def claim(owner: object, parameters: Iterable[torch.Tensor]) -> list[Any]:
             before.append(other)
         _owners[parameter] = ref(owner)
     return before
+
+
+def take_over(owner: object, parameters: Iterable[torch.Tensor]) -> None:
+    """Be the one pruner of weights: detach others, with a warning where they acted."""
+    for other in claim(owner, parameters):
+        acted = other.attached and other._optimizer() is not None
+        other.detach()
+        if acted:
+            warnings.warn(
+                f"another pruner ({other.recipe.method}, at step {other.step} of "
+                f"{other.total_steps}) was attached to these weights and is detached: one acts "
+                "on a weight, the last that is attached",
+                SenteiWarning,
+                stacklevel=3,
+            )
 
 
 def owns(owner: object, parameters: Iterable[torch.Tensor]) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import finalize, ref
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sentei.distributed import hold_shards
 from sentei.messages import SenteiWarning
 from sentei.modules import unwrapped
 from sentei.parts.inputs import linear_maps
@@ -77,6 +79,19 @@ class Pruner:
         examples: int | None = None,
     ) -> None:
         check_type(recipe)
+        self._fit = partial(self._prepare, model, recipe, total_steps, examples)
+        self._fit()
+        self._finished: PruningReport | None = None
+        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
+        self._optimizer: ref[Optimizer] | None = None
+        self._dropout = Dropout(model)
+        finalize(self, self._dropout.restore).atexit = False
+
+    def _prepare(
+        self, model: nn.Module, recipe: Recipe, total_steps: int, examples: int | None
+    ) -> None:
+        """Look the weights up, and get ready to prune them."""
+        hold_shards(model)
         fitted = recipe.fit(model, total_steps, examples)
         self._model = model
         self._places = ownership.Places(model, fitted.selection.sites)
@@ -86,11 +101,6 @@ class Pruner:
         self._state = PruningState(fitted, total_steps, tuple(maps))
         self._weights = Weights(self._state, self._places)
         self._steps = Steps(model, self._state, self._weights, self._places, self._inputs)
-        self._finished: PruningReport | None = None
-        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
-        self._optimizer: ref[Optimizer] | None = None
-        self._dropout = Dropout(model)
-        finalize(self, self._dropout.restore).atexit = False
 
     @property
     def recipe(self) -> Recipe:
@@ -125,7 +135,7 @@ class Pruner:
     @property
     def sparsity(self) -> float:
         """Fraction of the prunable weights that are exactly zero in the model as it would be saved
-        now, counted (one pass).
+        now, counted (one pass). Of a sharded model all processes must ask.
 
         Raises:
             ValueError: The model no longer holds them.
@@ -135,7 +145,7 @@ class Pruner:
         for site in self._state.selected:
             saved = self._weights.at_rest(site)
             zeros += count_zeros(site.parameter if saved is None else saved)
-        return zeros / self.prunable
+        return self._state.ranks.total(zeros) / self.prunable
 
     @property
     def target(self) -> float:
@@ -150,8 +160,8 @@ class Pruner:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks in force, by site name; True = kept. The pruner's own tensors, not copies."""
-        return {site.name: site_state.keep for site, site_state in self._state.sites.items()}
+        """The masks in force, by site name; True = kept. The pruner's own tensors, or shards."""
+        return self._state.masks
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -189,6 +199,8 @@ class Pruner:
         """
         if self._finished:
             raise ValueError("this pruner has finished: make another for another training")
+        if self._places.sharded_since and not self._state.sites:
+            self._fit()
         self._places.check()
         optimizer = optimizers.stepping(optimizer, self._state.selected)
         before = self._optimizer() if self._optimizer and self._hooks else None
@@ -200,8 +212,9 @@ class Pruner:
                 "with another"
             )
         optimizers.check_fits(optimizer, self.recipe)
+        decide.check_shards(self._state)
         self.detach()  # from an optimizer that is gone
-        self._take_over()
+        ownership.take_over(self, [site.parameter for site in self._state.selected])
         if not self._state.sites and self.recipe.for_weights(self._state.fitted.selection) != (
             self.recipe
         ):
@@ -232,24 +245,17 @@ class Pruner:
             self._hooks.append(model.register_state_dict_pre_hook(resting))
         if self._weights.varies:
             training = Hook(self._steps.before_forward)
-            self._hooks.append(model.register_forward_pre_hook(training))
+            # Before fully_shard's own, which make whole copies of the weights.
+            self._hooks.append(model.register_forward_pre_hook(training, prepend=True))
         if self._inputs:
             self._hooks += self._inputs.attach()
             self._steps.look_ahead()
 
-    def _take_over(self) -> None:
-        """Be the one pruner of these weights."""
-        for other in ownership.claim(self, [site.parameter for site in self._state.selected]):
-            acted = other.attached and other._optimizer() is not None
-            other.detach()
-            if acted:
-                warnings.warn(
-                    f"another pruner ({other.recipe.method}, at step {other.step} of "
-                    f"{other.total_steps}) was attached to these weights and is detached: one acts "
-                    "on a weight, the last that is attached",
-                    SenteiWarning,
-                    stacklevel=3,
-                )
+    def compare_masks(self, group: Any) -> None:
+        """Compare masks with processes of a torch group that hold copies of the weights, at every
+        decision; of DDP and HSDP that is done unasked. ``RuntimeError`` ends what is not the same.
+        """
+        self._steps.agreement.among(group)
 
     def detach(self) -> None:
         """Stop pruning; the weights stay as they are, dropout is what it was, the state is kept."""
@@ -291,6 +297,7 @@ class Pruner:
             )
         self._places.check()
         self._weights.check_form()
+        self._steps.agreement.check()
         if self.target < self.recipe.schedule.sparsity:
             warnings.warn(
                 f"training stopped at step {self.step} of {self.total_steps}: pruning straight "
@@ -303,7 +310,8 @@ class Pruner:
         if not self._steps.idle:
             self._decide_last()
         self.detach()
-        self._finished = self._report()
+        with torch.no_grad():
+            self._finished = summarize(self._state, self._model)
         self._state.release()
         return self._finished
 
@@ -344,10 +352,6 @@ class Pruner:
         """
         return audit.mask_copy_(self._state, copy, self._finished)
 
-    @torch.no_grad()
-    def _report(self) -> PruningReport:
-        return summarize(self._state, self._model)
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs besides the weights: plain values and tensors, no copies.
 
@@ -374,7 +378,7 @@ class Pruner:
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`state_dict` as one safetensors file; an earlier file there stays whole
-        until the new one is complete.
+        until the new one is complete. Of a sharded model all processes call it, the first writes.
 
         Raises:
             OSError: It could not be written.

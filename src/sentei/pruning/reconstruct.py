@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sentei.distributed import Ranks
 from sentei.messages import SenteiWarning, listing
 from sentei.parts.reconstruction import Reconstruction
 from sentei.parts.site import Site
 from sentei.pruning.inputs import InputState
-from sentei.pruning.state import PruningState, SiteState
+from sentei.pruning.sites import SiteState
+from sentei.pruning.state import PruningState
 
 TOGETHER = 1 << 24
 """Weights that are solved for at once."""
@@ -45,7 +47,7 @@ def reconstruct_(state: PruningState, wanted: Mapping[Site, Tensor]) -> None:
         if not bool(observed.tokens > 0):
             unseen.append(site.name)
         elif site_state.gated:  # else whole rows are pruned, and no other row can do their work
-            _reconstruct(part, site_state, wanted.get(site), observed)
+            _reconstruct(part, site_state, wanted.get(site), observed, state.ranks)
     if unseen:
         warnings.warn(
             f"no inputs were seen of {listing(unseen)}, so their kept weights stay as they are: "
@@ -57,15 +59,21 @@ def reconstruct_(state: PruningState, wanted: Mapping[Site, Tensor]) -> None:
 
 
 def _reconstruct(
-    part: Reconstruction, state: SiteState, wanted: Tensor | None, observed: InputState
+    part: Reconstruction,
+    state: SiteState,
+    wanted: Tensor | None,
+    observed: InputState,
+    ranks: Ranks,
 ) -> None:
     """One matrix, row by row and block by block."""
     matrices = [state.dense if wanted is None else wanted, state.dense, state.keep]
     goal, dense, keep = (m.T if state.site.transposed else m for m in matrices)
+    most = -(-state.shard.shape[0] // ranks.size) if state.shard else dense.shape[0]
     for (start, stop), gram in zip(part.inputs.blocks(dense.shape[1]), observed.gram, strict=True):
-        for rows in torch.arange(dense.shape[0]).split(max(TOGETHER // (stop - start), 1)):
-            place = slice(int(rows[0]), int(rows[-1]) + 1), slice(start, stop)
+        step = max(TOGETHER // (stop - start), 1)
+        for row in range(0, most, step):  # as often in all processes that share it out
+            place = slice(row, row + step), slice(start, stop)
             kept = keep[place]
             before, now = goal[place].to(gram.dtype), dense[place].to(gram.dtype)
-            solved = part.solve(before, now * kept, kept, gram)
+            solved = part.solve(before, now * kept, kept, gram, ranks.reduce_)
             dense[place] = torch.where(kept, solved, now).to(dense.dtype)

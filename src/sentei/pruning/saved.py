@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from sentei.distributed import Ranks, Shard, is_sharded, take_
 from sentei.messages import explain, short
 from sentei.records import UpdateRecord
+from sentei.tensors import count_zeros
+
+CHECKED = 4096
+"""Weights of every site by which a checkpoint is known again."""
 
 
 class SavedState(BaseModel):
@@ -24,7 +32,7 @@ class SavedState(BaseModel):
     pruned: int = Field(ge=0)
     settled: bool
     weights: int = Field(ge=0, lt=2**32)
-    updates: list[dict[str, Any]]
+    updates: Sequence[dict[str, Any]]
     masks: dict[str, Tensor]
     memory: dict[str, dict[str, Tensor]]
     units: dict[str, dict[str, Tensor]]
@@ -71,9 +79,11 @@ def _implausible(state: SavedState, records: list[UpdateRecord]) -> str | None:
     return None
 
 
-def miscounted(state: SavedState) -> str | None:
+def miscounted(state: SavedState, ranks: Ranks) -> str | None:
     """How its numbers of pruned weights contradict each other, in words."""
-    masked = sum(mask.numel() - int(mask.sum()) for mask in state.masks.values())
+    masks = state.masks.values()
+    masked = sum(count_zeros(mask) for mask in masks if not is_sharded(mask))
+    masked += ranks.total(sum(count_zeros(mask) for mask in masks if is_sharded(mask)))
     decided = state.updates[-1]["pruned"] if state.updates else 0
     if state.pruned == masked == decided:
         return None
@@ -146,4 +156,19 @@ def copy_(state: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Copy the saved tensors into a pruner's, which are the same ones."""
     theirs = dict(_flat(saved))
     for path, tensor in _flat(state):
-        tensor.copy_(theirs[path])
+        take_(tensor, theirs[path])
+
+
+def first_of(held: Tensor, shard: Shard | None) -> Tensor:
+    """The bytes of a weight's first entries, as far as they are held here, and 0 elsewhere."""
+    flat = held.reshape(-1)
+    if shard is not None:
+        size = math.prod(shard.shape)
+        flat, some = flat.new_zeros(min(CHECKED, size)), flat[: max(CHECKED - shard.offset, 0)]
+        flat[shard.offset : shard.offset + some.numel()] = some
+    return flat[:CHECKED].cpu().view(torch.uint8)
+
+
+def checksum(firsts: Sequence[Tensor], ranks: Ranks) -> int:
+    """Of what :func:`first_of` gives of every site, because one may be wholly zero."""
+    return zlib.crc32(ranks.reduce_(torch.cat([*firsts])).numpy().data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sentei import serialization
-from sentei.distributed import processes
+from sentei.distributed import Ranks, local, processes
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
@@ -21,93 +20,23 @@ from sentei.pruning.cut import Bracket
 from sentei.pruning.inputs import InputState
 from sentei.pruning.later import Learning, Pending
 from sentei.pruning.saved import (
+    checksum,
     copy_,
     first_difference,
+    first_of,
     miscounted,
     other_length,
     other_tensors,
     parse,
 )
+from sentei.pruning.shards import spread, whole_memory
+from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
 
 FORMAT = 7
 """Of :meth:`PruningState.to_dict`."""
-
-CHECKED = 4096
-"""Weights of every site by which a checkpoint is known again."""
-
-
-@dataclass
-class SiteState:
-    """What is kept beside the weight of one site.
-
-    ``keep`` is the mask, True = kept; ``memory`` holds what score and mask remember, ``latent`` the
-    dense weight where the mask keeps it aside; all have the weight's shape. ``gated`` says that the
-    mask's gates lie on them; a latent mask may have those of their units on another site.
-    """
-
-    site: Site
-    keep: Tensor
-    memory: dict[str, Tensor]
-    latent: Tensor | None = None
-    gated: bool = True
-
-    def __post_init__(self) -> None:
-        self.dtype = self.weight.dtype
-
-    @property
-    def weight(self) -> Tensor:
-        """What the module holds."""
-        return self.site.parameter.data
-
-    @property
-    def dense(self) -> Tensor:
-        """The weight that training moves: the latent one, where the mask keeps one."""
-        return self.weight if self.latent is None else self.latent
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The memory and the latent weight, by name."""
-        return self.memory if self.latent is None else {**self.memory, "latent": self.latent}
-
-    def swap(self) -> None:
-        """Exchange what the module holds with the latent weight, without copying either."""
-        assert self.latent is not None
-        parameter = self.site.parameter
-        parameter.data, self.latent = self.latent, parameter.data
-
-
-@dataclass
-class UnitState:
-    """What is kept of a group of units: which of them are kept, and memory with their shape.
-
-    Where units are single weights, the tensors are views of their site's.
-    """
-
-    group: UnitGroup
-    keep: Tensor
-    memory: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch.
-
-    ``gated`` is the site's.
-    """
-
-    dense: Tensor
-    keep: Tensor
-    memory: dict[str, Tensor]
-    scratch: Tensor
-    span: slice
-    gated: bool
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The same slice of another tensor of the site."""
-        return tensor.view(-1)[self.span]
 
 
 @dataclass
@@ -143,6 +72,7 @@ class PruningState:
         counts = [group.count for group in self.groups]
         sparsity = self.recipe.schedule.sparsity
         self.budget = self.recipe.budget.start(counts, self.total_steps, sparsity)
+        self.ranks = Ranks([site.parameter for site in self.selected])
 
     @property
     def groups(self) -> Sequence[UnitGroup]:
@@ -199,12 +129,13 @@ class PruningState:
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
         self.buffers, rows = lay_out(self.fitted)
         for number, (site, row) in enumerate(rows.items()):
-            weight = site.parameter.data
-            state = SiteState(site, row.keep, row.memory, gated=row.gated)
-            if not (site in pooled and score.per_unit):
-                score.start_(state.memory, weight, number)
-            if not (site in pooled and mask.per_unit):
-                mask.start_(state.memory, number)
+            weight, shard = local(site.parameter), self.ranks.shard(site.parameter)
+            state = SiteState(site, row.keep, row.memory, gated=row.gated, shard=shard)
+            with whole_memory(state.memory, shard) as memory:
+                if not (site in pooled and score.per_unit):
+                    score.start_(memory, shard.whole(weight) if shard else weight, number)
+                if not (site in pooled and mask.per_unit):
+                    mask.start_(memory, number)
             if row.latent is not None:
                 state.latent = row.latent.copy_(weight)
             self.sites[site] = state
@@ -216,12 +147,14 @@ class PruningState:
         """Draw what the samples of the step after ``step`` need, where the mask takes samples."""
         mask = self.recipe.mask
         if mask.samples(self.settled):
-            shared = set(mask.memory) <= set(mask.per_unit)
-            memories = [unit.memory for unit in self.units]
-            if not shared:
-                memories = [state.memory for state in self.sites.values()]
-            for number, memory in enumerate(memories):
-                mask.draw_(memory, step, number)
+            places: list[UnitState | SiteState] = [*self.sites.values()]
+            if set(mask.memory) <= set(mask.per_unit):
+                firsts = [(unit, self.sites[unit.group.sites[0]]) for unit in self.units]
+                places = [unit if unit.group.pooled else first for unit, first in firsts]
+            for number, place in enumerate(places):
+                shard = place.shard if isinstance(place, SiteState) else None
+                with whole_memory(place.memory, shard, mask.memory) as memory:
+                    mask.draw_(memory, step, number)
 
     def _unit_state(self, number: int, group: UnitGroup) -> UnitState:
         score, mask = self.recipe.score, self.recipe.mask
@@ -247,7 +180,7 @@ class PruningState:
     def pieces(self, state: SiteState) -> Iterator[Piece]:
         """The pieces in which a site is worked through."""
         memory = {name: tensor.view(-1) for name, tensor in state.memory.items()}
-        memory |= self._spread(state)
+        memory |= spread(self.units, state, self.recipe.mask.reads)
         dense, keep = state.dense.view(-1), state.keep.view(-1)
         for start, stop in spans(dense.numel(), dense.device):
             yield Piece(
@@ -262,8 +195,10 @@ class PruningState:
     def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
         """What score and mask know of the weights of a buffer, (rows, entries)."""
         states = [self.sites[site] for site in buffer.sites]
+        reads = self.recipe.mask.reads
         memories = [
-            self.memory_of(one.site, self._spread(one), 0, one.keep.numel()) for one in states
+            self.memory_of(one.site, spread(self.units, one, reads), 0, one.keep.numel())
+            for one in states
         ]
         more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
         return {**buffer.memory, **more}
@@ -279,21 +214,10 @@ class PruningState:
         pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
         observed = self.inputs.get(site)
         if observed is not None and observed.worth is not None:
-            pieces["worth"] = observed.worth_of(start, stop, site)
+            shard = self.sites[site].shard
+            before = shard.offset if shard else 0
+            pieces["worth"] = observed.worth_of(before + start, before + stop, site)
         return pieces
-
-    def _spread(self, state: SiteState) -> dict[str, Tensor]:
-        """What a gate reads of its unit, for every weight of a site."""
-        names = [name for name in self.recipe.mask.reads if name not in state.memory]
-        spread = dict[str, Tensor]()
-        for unit in self.units if names else ():
-            for tiling in unit.group.tilings:
-                if tiling.site is not state.site:
-                    continue
-                for name in names:
-                    empty = torch.zeros_like(state.weight, dtype=unit.memory[name].dtype)
-                    tiling.write_(spread.setdefault(name, empty), unit.memory[name])
-        return {name: tensor.view(-1) for name, tensor in spread.items()}
 
     def scratch(self, weight: Tensor, size: int) -> Tensor:
         """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
@@ -302,8 +226,6 @@ class PruningState:
         if buffer is None or not fits or buffer.device != weight.device:
             buffer = self._scratch = torch.empty(size, dtype=dtype, device=weight.device)
         return buffer[:size]
-
-    # Saved and loaded.
 
     def to_dict(self, at_rest: Callable[[Site], Tensor | None]) -> dict[str, Any]:
         """What resuming needs besides the weights: plain values and tensors, no copies.
@@ -320,7 +242,8 @@ class PruningState:
             "pruned": self.pruned,
             "settled": self.settled,
             "weights": self.checksum(at_rest),
-            "updates": [update.model_dump() for update in self.updates],
+            # torch.distributed.checkpoint would take a list of mappings apart.
+            "updates": (tuple if self.ranks.share else list)(u.model_dump() for u in self.updates),
             **self._tensors(),
         }
 
@@ -337,7 +260,7 @@ class PruningState:
         difference = difference or other_length(state, self.total_steps, processes())
         if difference is None:
             self.allocate()
-            difference = other_tensors(state, self._tensors()) or miscounted(state)
+            difference = other_tensors(state, self._tensors()) or miscounted(state, self.ranks)
         if difference:
             if not allocated:  # what stands aside is of the weights when training begins
                 self.release()
@@ -351,8 +274,14 @@ class PruningState:
     def _tensors(self) -> dict[str, Any]:
         """All that it keeps, by part and name."""
         return {
-            "masks": {state.site.name: state.keep for state in self.sites.values()},
-            "memory": {state.site.name: state.tensors for state in self.sites.values()},
+            "masks": self.masks,
+            "memory": {
+                site.name: {
+                    name: self.ranks.like(site.parameter, held)
+                    for name, held in state.tensors.items()
+                }
+                for site, state in self.sites.items()
+            },
             "units": {
                 f"{unit.group.pattern} {unit.group.name}": {"keep": unit.keep, **unit.memory}
                 for unit in self.units
@@ -361,6 +290,12 @@ class PruningState:
             "budget": self.budget,
             "inputs": {site.name: observed.tensors for site, observed in self.inputs.items()},
         }
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by site name, as the weights are held; True = kept."""
+        sites = self.sites.items()
+        return {site.name: self.ranks.like(site.parameter, state.keep) for site, state in sites}
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
         """The recipe, with the sparsity that was in the model when the saved pruning began.
@@ -378,14 +313,8 @@ class PruningState:
         return self.recipe.model_copy(update={"schedule": schedule})
 
     def checksum(self, at_rest: Callable[[Site], Tensor | None] = lambda site: None) -> int:
-        """Of some of every site's bytes: tells one checkpoint's weights from another's.
-
-        Of every site, because one may be wholly zero.
-        """
-        checksum = 0
-        for site in self.selected:
-            weight = at_rest(site)
-            weight = site.parameter.detach() if weight is None else weight
-            some = weight.reshape(-1)[:CHECKED].cpu()
-            checksum = zlib.crc32(some.view(torch.uint8).numpy().data, checksum)
-        return checksum
+        """Of some of every site's bytes: tells one checkpoint's weights from another's."""
+        weights = {site: at_rest(site) for site in self.selected}
+        held = [local(site.parameter) if one is None else one for site, one in weights.items()]
+        shards = [self.ranks.shard(site.parameter) for site in weights]
+        return checksum([first_of(*pair) for pair in zip(held, shards, strict=True)], self.ranks)

@@ -15,6 +15,7 @@ from sentei.messages import SenteiWarning
 from sentei.modules import taught
 from sentei.parts.progress import Progress
 from sentei.pruning import decide, observe, optimizers, reconstruct, weigh
+from sentei.pruning.agreement import Agreement
 from sentei.pruning.apply import Weights
 from sentei.pruning.inputs import LayerInputs
 from sentei.pruning.ownership import Places
@@ -45,6 +46,7 @@ class Steps:
         self._weights = weights
         self._places = places
         self._inputs = inputs
+        self.agreement = Agreement(model, [site.parameter for site in state.selected])
         self._skipping = False
         self._lr: dict[int, float] = {}
         self._begun: FrameType | None = None
@@ -142,6 +144,7 @@ class Steps:
             if not state.recipe.mask.latent:
                 weights.write(progress, updated=False)  # a held weight is zero when it is ranked
             decide_and_reconstruct(state, progress)
+            self.agreement.compare((one.keep for one in state.sites.values()), state.step)
         weights.write(progress, updated=updated)
         weights.step_done()
         self.look_ahead()

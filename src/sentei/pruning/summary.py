@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sentei import serialization
+from sentei.distributed import Ranks, is_sharded
 from sentei.pruning.candidates import unit_scores
 from sentei.pruning.state import PruningState
 from sentei.records import Histogram, PruningReport, SiteRecord, UnitsRecord
@@ -24,6 +25,7 @@ def histograms(
     masks: Sequence[Tensor],
     scores: Sequence[Scores],
     kept: Sequence[Tensor] | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[Histogram, Histogram]:
     """Histograms of weights (their kept and pruned parts) and of scores, on a log10 axis.
 
@@ -32,7 +34,8 @@ def histograms(
     Weights outside 4 standard deviations are counted in the outermost bins, and so are scores
     outside the middle 99.8 %: the picture is of the bulk.
     """
-    count = sum(weight.numel() for weight in weights)
+    ranks = ranks or Ranks([])
+    count = ranks.total(sum(weight.numel() for weight in weights))
     square = 0.0
     for weight in weights:
         flat = weight.reshape(-1)
@@ -40,6 +43,7 @@ def histograms(
             # Cast in the sum, without a copy; Apple's GPUs have no float64.
             sum_in = torch.float32 if flat.device.type == "mps" else torch.float64
             square += float(torch.linalg.vector_norm(flat[start:stop], dtype=sum_in)) ** 2
+    square = float(ranks.reduce_(torch.tensor(square, dtype=torch.float64)))
     reach = 4 * math.sqrt(square / max(1, count)) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
     counts = np.zeros((2, BINS), dtype=np.int64)
@@ -48,9 +52,9 @@ def histograms(
         for start, stop in spans(flat.numel(), flat.device):
             values = flat[start:stop].float().cpu().numpy()
             _add_(counts, edges, values, keep[start:stop].cpu().numpy())
-    weight_histogram = _histogram(edges, counts)
+    weight_histogram = _histogram(edges, _summed(counts, ranks))
 
-    edges = _score_edges(scores)
+    edges = _score_edges(scores, ranks)
     counts = np.zeros((2, BINS), dtype=np.int64)
     zeros = 0
     for site, mask in zip(scores, masks if kept is None else kept, strict=True):
@@ -60,17 +64,27 @@ def histograms(
             positive = values > 0
             zeros += values.size - int(np.count_nonzero(positive))
             _add_(counts, edges, np.log10(values[positive]), chosen[positive])
-    return weight_histogram, _histogram(edges, counts, log10=True, zeros=zeros)
+    zeros = ranks.total(zeros)
+    return weight_histogram, _histogram(edges, _summed(counts, ranks), log10=True, zeros=zeros)
 
 
-def _score_edges(scores: Sequence[Scores]) -> np.ndarray:
+def _summed(counts: np.ndarray, ranks: Ranks) -> np.ndarray:
+    summed: np.ndarray = ranks.reduce_(torch.from_numpy(counts)).numpy()
+    return summed
+
+
+def _score_edges(scores: Sequence[Scores], ranks: Ranks) -> np.ndarray:
     sample = []
     for site in scores:
         for _, _, piece in site.pieces():
             values = piece[:: max(1, piece.numel() // 4096)].cpu().numpy()
             sample.append(np.log10(values[values > 0]))
     values = np.concatenate(sample) if sample else np.zeros(0)
-    low, high = np.quantile(values, [0.001, 0.999]) if values.size else (-1.0, 0.0)
+    low, high = np.quantile(values, [0.001, 0.999]) if values.size else (math.inf, -math.inf)
+    low = float(ranks.reduce_(torch.tensor(low, dtype=torch.float64), "min"))
+    high = float(ranks.reduce_(torch.tensor(high, dtype=torch.float64), "max"))
+    if low > high:  # no score is positive
+        low, high = -1.0, 0.0
     return np.linspace(low, high if high > low else low + 1, BINS + 1)
 
 
@@ -92,15 +106,26 @@ def _histogram(
     )
 
 
+def count_all_zeros(tensors: Sequence[Tensor]) -> list[int]:
+    """How many entries of each are exactly zero, of all that processes hold of it."""
+    return [Ranks([one] if is_sharded(one) else []).total(count_zeros(one)) for one in tensors]
+
+
 def summarize(state: PruningState, model: nn.Module) -> PruningReport:
     """The report of a pruning that has come to its end; every number is counted in the weights."""
-    zeros = [count_zeros(site.parameter) for site in state.selected]
+    ranks = state.ranks
     parameters = list(model.parameters())
+    counts = torch.tensor([count_zeros(site.parameter) for site in state.selected])
+    zeros = ranks.reduce_(counts).tolist()
+    ranked = [(unit, unit_scores(state, place)) for place, unit in enumerate(state.units)]
+    # Units of several weights are known to all who share them; one of these counts them.
+    mine = [(unit, scores) for unit, scores in ranked if not (unit.group.pooled and ranks.rank)]
     weights, scores = histograms(
         [site_state.weight for site_state in state.sites.values()],
         [site_state.keep for site_state in state.sites.values()],
-        [unit_scores(state, place) for place in range(len(state.groups))] if state.sites else [],
-        [unit.keep for unit in state.units],
+        [scores for _, scores in mine],
+        [unit.keep for unit, _ in mine],
+        ranks,
     )
     return PruningReport(
         method=state.recipe.method,
@@ -111,7 +136,7 @@ def summarize(state: PruningState, model: nn.Module) -> PruningReport:
         prunable=state.prunable,
         pruned=sum(zeros),
         parameters=sum(parameter.numel() for parameter in parameters),
-        zeros=sum(count_zeros(parameter) for parameter in parameters),
+        zeros=sum(count_all_zeros(parameters)),
         sites=tuple(
             SiteRecord(
                 name=site.name,
@@ -129,7 +154,9 @@ def summarize(state: PruningState, model: nn.Module) -> PruningReport:
                 name=unit.group.name,
                 layer=unit.group.layer,
                 units=unit.group.count,
-                pruned=unit.group.count - int(unit.keep.sum()),
+                pruned=count_zeros(unit.keep)
+                if unit.group.pooled
+                else ranks.total(count_zeros(unit.keep)),
             )
             for unit in state.units
             if unit.group.pooled or unit.group.n_m

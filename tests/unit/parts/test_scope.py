@@ -373,24 +373,31 @@ class TestRefused:
     def test_sharded(self):
         dist = pytest.importorskip("torch.distributed")
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.tensor import distribute_tensor
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import Shard, distribute_tensor
 
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         try:
             model = Tower()
             up = model.blocks[0]["up"]
             up.weight = nn.Parameter(distribute_tensor(up.weight, init_device_mesh("cpu", (1,))))
-            message = refused(model)
+            some = refused(model)
+            values, mesh = up.weight.detach().full_tensor(), init_device_mesh("cpu", (1,))
+            up.weight = nn.Parameter(distribute_tensor(values, mesh, [Shard(1)]))
+            columns = refused(model)
+            model = fully_shard(Tower(), mesh=init_device_mesh("cpu", (1,)))
+            assert Scope().resolve(model).sites[0].parameter.placements == (Shard(0),)
         finally:
             dist.destroy_process_group()
-        assert "blocks.0.up.weight is sharded (FSDP, fully_shard, tensor parallel)" in message
-        assert "train with DDP" in message and "exclude" not in message
+        assert "blocks.0.up.weight is a DTensor, and not shared out at all: weights" in some
+        assert "blocks.0.up.weight is shared out as S(1), and not by rows: weights" in columns
+        assert "fully_shard(model) leaves them" in some and "tp_plan" in columns
 
     def test_flat_parameters(self):
         """Of FSDP's first version: called by its name, and not by that of its one parameter."""
         wrapper = type("FullyShardedDataParallel", (nn.Sequential,), {})
         message = refused(wrapper(Tower()))
-        assert "the model is sharded (FSDP" in message
+        assert "FullyShardedDataParallel (FSDP1)" in message and "fully_shard" in message
 
 
 def test_a_conv1d_of_no_known_family_is_transposed():
