@@ -296,10 +296,13 @@ def of_another(error: BaseException) -> str | None:
     """What to say of an error of torch's that another process was the cause of; None of others."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
-    if not (kinds & {"DistNetworkError", "DistBackendError", "DistStoreError"} or "/gloo/" in text):
+    if not (
+        kinds & {"DistNetworkError", "DistBackendError", "DistStoreError"}
+        or "gloo/transport" in text
+    ):
         return None
     first = text.splitlines()[0]
-    if "/gloo/" in text:  # its file and line, what it says, and advice
+    if "gloo/transport" in text:  # its file and line, what it says, and advice
         first = first.partition("] ")[2].partition(". ")[0]
     return (
         "another of the processes that train together has ended, or waits for something else "

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 import sentei
 from distributed.sharding import STEPS, WIDTH, Case, Run, launch, recipe_of, shard, train, whole
 from helpers.zoo import ZOO
+from sentei.parts import Distillation
 from sentei.pruning.sharded_cut import BINS
 from sentei.testing import Network
 
@@ -44,8 +45,10 @@ ROUNDED = {"mgpp", "l0", "knowledge_aware", "obs", "auto", "whole copies stay"}
 there: l0's push is measured in mean gradients, reconstruction multiplies matrices of fewer rows."""
 
 
-def train_heads(method: str, mesh: DeviceMesh | None) -> dict[str, Any]:
-    """Heads and neurons of a transformer, whose matrices are sharded block by block."""
+def train_heads(method: str, mesh: DeviceMesh | None, *, teach: bool = False) -> dict[str, Any]:
+    """Heads and neurons of a transformer, whose matrices are sharded block by block; with a teacher
+    or without.
+    """
     torch.manual_seed(0)
     model: nn.Module = ZOO["bert"].build().double().train()
     for module in model.modules():
@@ -57,11 +60,14 @@ def train_heads(method: str, mesh: DeviceMesh | None) -> dict[str, Any]:
     recipe = recipe_of(method, "pattern=head+neuron")
     pruner = sentei.Pruner(model, recipe, total_steps=STEPS)
     pruner.attach(optimizer)
+    teacher = ZOO["bert"].build().double()
+    if teach:
+        sentei.Distiller(model, teacher, Distillation(hidden=1.0, attention=1.0)).attach()
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
         ids = torch.randint(5, 40, (4, 6), generator=generator)
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        nn.functional.cross_entropy(logits, ids[:, 0] % 2).backward()
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        model(**batch, labels=ids[:, 0] % 2).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     masks = {name: whole(mask) for name, mask in pruner.masks.items()}
@@ -85,6 +91,7 @@ CASES: dict[str, Case] = {
     ),
     "heads": partial(train_heads, "magnitude"),
     "heads of l0": partial(train_heads, "l0"),
+    "heads with a teacher": partial(train_heads, "leap", teach=True),
 }
 
 

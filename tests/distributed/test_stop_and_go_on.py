@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ def work(rank: int, port: int, words: list[str]) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()  # what tests before have left
-    code = CliRunner().invoke(cli.app, words).exit_code
+    said = CliRunner().invoke(cli.app, words)
+    if place := os.environ.get("SAID"):
+        Path(place, str(rank)).write_text(said.stderr)
+    code = said.exit_code
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     os._exit(code)
@@ -41,6 +45,13 @@ def launch(*words: object) -> list:
     for rank in ranks:
         rank.start()
     return ranks
+
+
+def wait_for(event: Callable[[], object], ranks: list) -> None:
+    deadline = time.monotonic() + 120
+    while not event():
+        assert all(rank.is_alive() for rank in ranks) and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def codes(ranks: list) -> list[int]:
@@ -62,10 +73,8 @@ def test_two_processes_stop_at_a_signal_and_go_on_to_the_same_bits(way, tiny_mod
     assert codes(launch("prune", *task, "--out", whole)) == [0, 0]
 
     ranks = launch("prune", *task, "--out", stopped)
-    journal, deadline = stopped / "metrics.jsonl", time.monotonic() + 120
-    while not (journal.is_file() and journal.read_text().count("\n") >= 2):
-        assert all(rank.is_alive() for rank in ranks) and time.monotonic() < deadline
-        time.sleep(0.01)
+    journal = stopped / "metrics.jsonl"
+    wait_for(lambda: journal.is_file() and journal.read_text().count("\n") >= 2, ranks)
     for rank in ranks:
         os.kill(rank.pid, signal.SIGTERM)
     assert codes(ranks) == [128 + signal.SIGTERM] * 2
@@ -81,3 +90,22 @@ def test_two_processes_stop_at_a_signal_and_go_on_to_the_same_bits(way, tiny_mod
     assert journal.read_text() == (whole / "metrics.jsonl").read_text()
     one, other = (load_file(Path(out, "model", "model.safetensors")) for out in (whole, stopped))
     assert all(tensor.equal(other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_with_a_sentence(
+    killed, tiny_model, data, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    monkeypatch.setenv("SAID", str(tmp_path))
+    task = ["--model", tiny_model, "--train", data["train"], "--eval", data["eval"]]
+    task += ["--method", "magnitude", "--set", "schedule.every=2", "--precision", "fp32"]
+    task += ["--batch-size", 4, "--epochs", 40, "--evaluations", 0, "--checkpoints", 40]
+    ranks = launch("prune", *task, "--out", out)
+    wait_for(lambda: [*out.glob("checkpoints/checkpoint-*/manifest.json")], ranks)
+    os.kill(ranks[killed].pid, signal.SIGKILL)
+    ends = codes(ranks)
+    assert (ends[killed], ends[1 - killed]) == (-signal.SIGKILL, 1)
+    said = (tmp_path / str(1 - killed)).read_text()
+    assert "another of the processes that train together has ended" in said, said
+    assert "Traceback" not in said and "goes on from its last checkpoint (--resume)" in said

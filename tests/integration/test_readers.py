@@ -122,6 +122,18 @@ def show(report: RunReport) -> None:
     assert 0 <= report.pruning.sparsity and 0 <= report.pruning.sparsity_all
 
 
+def around(folder: Path) -> None:
+    """What stands around a model in a folder of sentence-transformers, its other files sound."""
+    for name, text in (("modules.json", MODULES), ("1_Pooling/config.json", "{}")):
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        if not (file.exists() or file.is_symlink()):
+            file.write_text(text)
+    read_pooling(folder).ready("a text", ("query",))
+
+
+MODULES = '[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]'
+
 READERS = {
     "recipe": ("recipe.yaml", serialization.load),
     "settings": ("run.yaml", Settings.read),
@@ -139,6 +151,9 @@ READERS = {
     ),
     "finished run": ("manifest.json", lambda path: why_unfinished(path.parent)),
     "pooling": ("modules.json", lambda path: read_pooling(path.parent)),
+    "how tokens are pooled": ("1_Pooling/config.json", lambda path: around(path.parents[1])),
+    "prompts": ("config_sentence_transformers.json", lambda path: around(path.parent)),
+    "limit of tokens": ("sentence_bert_config.json", lambda path: around(path.parent)),
     "packed weights": ("model.safetensors", packed_weights),
     "config of a model": ("config.json", config),
     "index of weights": (SAFE_WEIGHTS_INDEX_NAME, lambda path: weight_files(path.parent)),
@@ -158,6 +173,7 @@ READERS = {
     "pictures of a table": ("data.parquet", task("images")),
     "pictures of a folder": ("cats/a.png", lambda path: task("images")(path.parents[1])),
     "summaries": ("data.jsonl", task("summaries")),
+    "rows to embed": ("data.jsonl", task("embeddings")),
     "texts of a vocabulary": ("data.txt", lambda path: read_texts(path, Classification())),
     "saved dataset": ("state.json", lambda path: sources.read(path.parent, Format(), ("train",))),
 }
@@ -172,6 +188,10 @@ SOUND = {
     "plan": json.dumps(small()),
     "values of a trial": '{"values": {"clip": 1}}',
     "pooling": '[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1"}]',
+    "how tokens are pooled": '{"pooling_mode": "mean"}',
+    "prompts": '{"prompts": {"query": "q: "}, "default_prompt_name": "query"}',
+    "limit of tokens": '{"max_seq_length": 9, "do_lower_case": true}',
+    "rows to embed": '{"query": "who", "positive": "me"}\n{"query": "what", "positive": "it"}\n',
     "csv": "text,label\ngood,a\nbad,b\n",
     "tsv": "text\tlabel\ngood\ta\nbad\tb\n",
     "jsonl": '{"text": "good", "label": "a"}\n{"text": "bad", "label": "b"}\n',
@@ -394,5 +414,6 @@ def test_what_is_right_is_read(reader, sound, tmp_path):
     if reader == "pooling":  # of two files
         pytest.skip("its other file is read in the tests of texts")
     name, read = READERS[reader]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(sound[reader])
     read(tmp_path / name)

@@ -8,11 +8,13 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.training_args import ParallelMode
 
 from sentei import manifest
-from sentei.distributed import wait_for_all
+from sentei.distributed import is_sharded, wait_for_all
 from sentei.files import expanded
 from sentei.messages import SenteiWarning, listing
 from sentei.modules import taught
@@ -67,6 +69,7 @@ class PruningCallback(TrainerCallback):
         self.pruner: Pruner | None = None
         self.report: PruningReport | None = None
         self._saved_at = -1
+        self._sharded = False
 
     def on_train_begin(
         self,
@@ -104,6 +107,9 @@ class PruningCallback(TrainerCallback):
                     f"{state.global_step}: resume from a checkpoint as it was written"
                 )
         pruner.attach(kwargs["optimizer"])
+        self._sharded = any(is_sharded(weight) for weight in kwargs["model"].parameters())
+        if args.parallel_mode == ParallelMode.DISTRIBUTED and not self._sharded:
+            pruner.compare_masks(distributed.group.WORLD)  # the model that is given is not wrapped
         self.pruner, self.report, self._saved_at = pruner, None, -1
 
     def on_step_begin(
@@ -188,10 +194,13 @@ class PruningCallback(TrainerCallback):
         self.report = self.pruner.finish()
 
     def _save(self, args: TrainingArguments, state: TrainerState) -> None:
-        if self.pruner is None or not args.should_save or self._saved_at == state.global_step:
+        if self.pruner is None or self._saved_at == state.global_step:
+            return
+        if not (args.should_save or self._sharded):  # of shards every process gives its own
             return
         folder = _checkpoint(args, state)
-        folder.mkdir(parents=True, exist_ok=True)
+        if args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
         self.pruner.save(folder / STATE_FILE)
         self._saved_at = state.global_step
 

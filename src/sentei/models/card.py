@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from sentei.files import write_text
 from sentei.models.folder import is_shrunk
+from sentei.models.pooling import MODULES
 from sentei.untrusted import read_text, reading
 
 CARD: Final = "README.md"
@@ -28,6 +29,14 @@ LOADING: Final = "Loading"
 PACKED: Final = "Packed"
 """Title of the section that says what the numbers of a packed model are written as."""
 
+_SENTENCES = """sentence-transformers loads it, and embeds texts:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("NAME")  # on the hub, or the folder of this file
+vectors = model.encode(["A text."])
+```"""
 _IMPORT = "import sentei  # reads packed weights"
 
 
@@ -165,4 +174,7 @@ def loading(folder: Path, model_class: str = "AutoModel") -> str:
         for name in processors
     ]
     code = "\n".join([*imports, "", where, f"model = {load}", *inputs])
-    return f"## {LOADING}\n\n{intro}\n\n```python\n{code}\n```"
+    plain = f"{intro}\n\n```python\n{code}\n```"
+    if (folder / MODULES).is_file() and not is_shrunk(folder):
+        plain = f"{_SENTENCES}\n\n{intro} Pooling is then yours.\n\n```python\n{code}\n```"
+    return f"## {LOADING}\n\n{plain}"

@@ -53,9 +53,10 @@ def before_step(state: PruningState, progress: Progress, *, sampled: bool) -> No
         if buffer.places:
             sums = _buffer_before_step(state, buffer, progress, sampled)
             kept |= dict(zip(buffer.places, sums.unbind(), strict=True)) if learning else {}
+    means = _means_over_shards(state, progress.step, sampled) if state.ranks.share else {}
     for place, unit in enumerate(state.units):
         if unit.group.pooled or not state.buffers:
-            kept[place] = _units_before_step(state, unit, progress, sampled)
+            kept[place] = _units_before_step(state, unit, progress, sampled, means)
     if learning:
         _learn_later(state, [kept[place] for place in range(len(state.groups))], progress)
 
@@ -102,7 +103,7 @@ def _buffer_before_step(
     kept = _form_gradients(state, piece, gradient, progress.step, sampled)
     if recipe.score.learned:
         mean = None
-        if any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties):
+        if _has_relative(recipe):
             mean = torch.linalg.vector_norm(scratch, 1, 1, keepdim=True) / scratch.shape[1]
         _train_scores(state, group, buffer.memory, scratch, mean, progress)
     for prior in on_weights:
@@ -113,22 +114,29 @@ def _buffer_before_step(
 
 
 def _units_before_step(
-    state: PruningState, unit: UnitState, progress: Progress, sampled: bool
+    state: PruningState,
+    unit: UnitState,
+    progress: Progress,
+    sampled: bool,
+    means: Mapping[Site, Tensor],
 ) -> Tensor:
-    """The sum of the mask's gradient over what is kept, if a budget learns from it."""
+    """The sum of the mask's gradient over what is kept, if a budget learns from it.
+
+    ``means`` are the mean |dL/dS| of sites, where they are known already.
+    """
     recipe, group = state.recipe, unit.group
     on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
     pooled = group.pooled and recipe.score.learned
-    relative = any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties)
+    relative = _has_relative(recipe)
     gradients, kept = dict[Site, Tensor](), list[Tensor]()
     for site in group.sites:
         site_state = state.sites[site]
         if pooled and site_state.gated:
             dtype = score_dtype(site_state.weight)
             gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
-        whole, mean = gradient_of(site, progress.step), None
-        if relative and not pooled:
-            mean = _mean_score_gradient(state, site_state, whole, sampled)
+        whole, mean = gradient_of(site, progress.step), means.get(site)
+        if relative and not pooled and mean is None:
+            mean = _score_gradients(state, site_state, whole, sampled) / whole.numel()
         for piece in state.pieces(site_state):
             gradient = piece.of(whole)
             kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
@@ -171,10 +179,31 @@ def _form_gradients(
     return torch.zeros((), dtype=scratch.dtype, device=scratch.device).expand(gradient.shape[:-1])
 
 
-def _mean_score_gradient(
+def _has_relative(recipe: Recipe) -> bool:
+    """Whether a penalty is measured in mean gradients of scores."""
+    return any(isinstance(p, ScorePenalty) and p.relative for p in recipe.penalties)
+
+
+def _means_over_shards(state: PruningState, step: int, sampled: bool) -> dict[Site, Tensor]:
+    """The mean |dL/dS| of every site whose units are single weights, where a penalty wants it:
+    summed over the processes all at once.
+    """
+    units = state.units if _has_relative(state.recipe) else []
+    sites = [unit.group.sites[0] for unit in units if not unit.group.pooled]
+    if not sites:
+        return {}
+    sums = [
+        _score_gradients(state, state.sites[site], gradient_of(site, step), sampled)
+        for site in sites
+    ]
+    totals = state.ranks.reduce_(torch.stack(sums)).unbind()
+    return {s: total / s.parameter.numel() for s, total in zip(sites, totals, strict=True)}
+
+
+def _score_gradients(
     state: PruningState, site_state: SiteState, gradient: Tensor, sampled: bool
 ) -> Tensor:
-    """The mean |dL/dS| of a site whose units are single weights."""
+    """The sum of |dL/dS| over what is held of a site whose units are single weights."""
     mask, parts = state.recipe.mask, []
     assert isinstance(mask, Latent)
     for piece in state.pieces(site_state):
@@ -182,8 +211,7 @@ def _mean_score_gradient(
         mask.score_gradient_(scratch, piece.of(gradient), piece.dense, piece.memory, sampled)
         parts.append(torch.linalg.vector_norm(scratch, 1))
     zero = torch.zeros((), dtype=score_dtype(gradient), device=gradient.device)
-    total = torch.stack(parts).sum() if parts else zero
-    return state.ranks.reduce_(total) / site_state.site.parameter.numel()
+    return torch.stack(parts).sum() if parts else zero
 
 
 def _train_scores(

@@ -57,10 +57,10 @@ def _metadata(prepared: Prepared, report: RunReport) -> ModelCardData:
     results = list(_results(prepared, report))
     tags = ["sentei", "pruning", "sparsity", method]
     return ModelCardData(
-        library_name="transformers",
+        library_name=task.library,
         base_model=_base_model(prepared),
         pipeline_tag=task.pipeline_tag or None,
-        tags=[*tags, "distillation"] if prepared.teacher else tags,
+        tags=[*tags, "distillation"] if prepared.teacher or prepared.references.train else tags,
         datasets=[task.hub_dataset.path] if task.hub_dataset else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name="-".join(map(_slug, (_shown(prepared.model_name), report.task, method))),
@@ -130,6 +130,10 @@ def _sections(prepared: Prepared, report: RunReport, folder: Path) -> Iterator[s
     yield "\n".join(_table(report))
     yield "## Method"
     yield _method(prepared.recipe.method)
+    if lesson := prepared.corpus.task.lesson(prepared.corpus.train):
+        named = prepared.settings.teacher.model
+        taught_by = _shown(named) if named and named not in TEACHERS else TEACHERS["self"]
+        yield f"On {report.task} it learnt {lesson.format(teacher=taught_by)}."
     if teacher := prepared.teacher:
         who = TEACHERS.get(teacher.name, _shown(teacher.name))
         yield f"It learnt from a teacher, {who}; {teacher.match.describe()}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +78,16 @@ class Prepared:
         return model
 
 
+def _check_launcher() -> None:
+    """Refuse a launcher that wants the model sharded: whole ones are saved, by one process."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true"):
+        raise ValueError(
+            "the launcher asks for FSDP (ACCELERATE_USE_FSDP), and the command saves whole models "
+            "from its first process: launch it for DDP (torchrun, or accelerate without fsdp); "
+            "sharded models are pruned in a Trainer or loop of your own (docs/guides/machines.md)"
+        )
+
+
 def prepare(settings: Settings) -> Prepared:
     """Load and check everything.
 
@@ -141,6 +152,7 @@ def prepare(settings: Settings) -> Prepared:
 
 def _config(settings: Settings, folder: str) -> PreTrainedConfig:
     """The model's config, of an architecture that can have the task's head."""
+    _check_launcher()
     task = settings.task
     config = load_config(folder, "model", trust_remote_code=settings.trust_remote_code)
     check_family(config, task.model_class, f"--kind {task.label}", f"--model {settings.model}")

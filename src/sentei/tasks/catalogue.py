@@ -15,6 +15,9 @@ from sentei.data import hub
 from sentei.messages import did_you_mean, short
 from sentei.models.demo import DEMO
 
+DEMO_SENTENCES: Final = "demo_sentences"
+"""The demo's texts, cut into sentences."""
+
 CONVERTED: Final = "refs/convert/parquet"
 """Branch of the hub with a dataset as plain files, where its own files are a script."""
 
@@ -177,6 +180,12 @@ DATASETS: Final[dict[str, KnownDataset]] = {
         _summaries("xsum", "EdinburghNLP/xsum", "default", "document", "summary", CONVERTED),
         _summaries("cnn_dailymail", "abisee/cnn_dailymail", "3.0.0", "article", "highlights"),
         KnownDataset(name=DEMO, title="BBC news", metrics=("accuracy", "f1")),
+        KnownDataset(
+            name=DEMO_SENTENCES,
+            kind="embeddings",
+            title="sentences of BBC news",
+            metrics=("neighbors@10", "cosine"),
+        ),
     )
 }
 """Every dataset known by name, by that name in small letters without hyphens and underscores."""

@@ -31,6 +31,13 @@ class Referring(CorpusSource):
     usual_training: ClassVar[Mapping[str, Any]] = {}
     """Settings of training that have another default for it."""
 
+    library: ClassVar[str] = "transformers"
+    """What loads its models, as the hub calls it."""
+
+    def lesson(self, examples: Any) -> str:
+        """What a model learns of some examples, in words: "to embed 9 texts as {teacher} does"."""
+        return ""
+
     def adapt(self, recipe: Recipe) -> Recipe:
         """A recipe as it is for this task."""
         return recipe

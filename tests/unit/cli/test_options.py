@@ -45,7 +45,7 @@ OPTIONS = {
         --report --json
     """,
     "demo": """
-        --method --sparsity --pattern --set --out --seed --resume --json
+        --method --sparsity --pattern --set --embeddings --out --seed --resume --json
     """,
     "evaluate": """
         --model --trust-remote-code/--no-trust-remote-code

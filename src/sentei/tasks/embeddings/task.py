@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from sentei.parts.distillation import Distillation
+from sentei.tasks.catalogue import DEMO_SENTENCES
 from sentei.tasks.embeddings.rows import (
     BY_ANSWERS,
     BY_REFERENCE,
@@ -79,6 +80,7 @@ class Embeddings(TextColumn[TextRows]):
     any_order = True
     one_pass = True
     refers = True
+    library = "sentence-transformers"
     usual_training = {"learning_rate": 2e-4}  # noqa: RUF012
 
     @model_validator(mode="after")
@@ -115,6 +117,18 @@ class Embeddings(TextColumn[TextRows]):
 
     # ------------------------------------------------------------------------------ data
 
+    def load_parts(self) -> tuple[TextRows, TextRows | None]:
+        """Training examples, and those to evaluate on where they are apart; the demo's too.
+
+        Raises:
+            ValueError: No source or an unusable one.
+        """
+        if self.train or not self.known or self.known.name != DEMO_SENTENCES:
+            return super().load_parts()
+        from sentei.tasks.embeddings.demo import load_demo_sentences
+
+        return load_demo_sentences()
+
     def from_table(self, table: Table) -> TextRows:
         """The rows of a table.
 
@@ -140,6 +154,19 @@ class Embeddings(TextColumn[TextRows]):
             )
 
     # ----------------------------------------------------------------------------- model
+
+    def lesson(self, examples: TextRows) -> str:
+        """Its teacher's embeddings, and the labels of rows."""
+        count = len({text for row in examples.rows for text in row})
+        parts = []
+        if self.refers_to(examples, training=True):
+            parts.append(f"to embed {count:,} texts as {{teacher}} does")
+        if examples.places > 1 and self.label_weight:
+            rows = f"{len(examples):,} rows"
+            scores = f"how alike the texts of {rows} are, by their scores"
+            answers = f"which passages answer which queries, in {rows}"
+            parts.append(scores if examples.scores is not None else answers)
+        return ", and ".join(parts)
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """A recipe whose teacher is asked for hidden states and attention alone.
