@@ -3,8 +3,9 @@
 Synthetic models of square matrices, as many as give so many million weights, each with every method
 in a process of its own. Memory is what is resident above the model and its gradients (``VmRSS``),
 beside what the recipe predicts, which is what ``sentei inspect`` shows; and the most above that
-during steps (``VmHWM``). Time is that of the pruning work of a step, with a decision at every step,
-driven by an optimizer whose step does nothing. Gradients are random and stay as they are.
+during steps (``VmHWM``). Time is the processor's, one thread, for the pruning work of a step, with
+a decision at every step, driven by an optimizer whose step does nothing. Gradients are random and
+stay as they are.
 
 ``--paper`` measures nothing: it works out what a decoder of 70 B weights takes on 64 GPUs under
 FSDP2, from the bytes that are kept, the sizes of what is summed over processes, and the three
@@ -45,6 +46,7 @@ METHODS = [
 
 def measure(name: str, millions: int, steps: int) -> dict[str, Any]:
     """In a fresh process."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     width = WIDTHS[millions]
     count = max(round(millions * 1e6 / width**2), 1)
@@ -71,9 +73,9 @@ def measure(name: str, millions: int, steps: int) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     level, seconds = _resident(), []
     for _ in range(steps):
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     weights = sum(weight.numel() for weight in model.parameters())
     return {
         "weights": weights,
@@ -178,7 +180,8 @@ def report(results: dict[str, dict[str, Any]]) -> None:
         [
             "Pruning alone, beside a model of square matrices. *Predicted* and *kept* are what the "
             "pruner keeps between steps, *peak* the most above that in one; a float32 model with "
-            "its gradients and AdamW's averages takes 16 bytes a weight besides.",
+            "its gradients and AdamW's averages takes 16 bytes a weight besides. *ms* are of "
+            "processor time, one thread.",
             "",
             "| method | prunable weights | predicted, MB | kept, MB | kept / predicted | peak, MB "
             "| ms a step | ns a weight |",

@@ -99,10 +99,10 @@ def cut_at(scores: Sequence[Scores], threshold: float) -> Cut:
     below = ties = 0
     for site in scores:
         for _, _, piece in site.pieces():
-            if bool(torch.isnan(piece).any()):
+            under, tied, over = _sides(piece, threshold)
+            if under + tied + over != piece.numel():
                 raise FloatingPointError("a score is NaN")
-            below += int(torch.count_nonzero(piece < threshold))
-            ties += int(torch.count_nonzero(piece == threshold))
+            below, ties = below + under, ties + tied
     return Cut(threshold, below, ties)
 
 
@@ -334,6 +334,18 @@ def _digit(ordered: _Array, level: int, prefix: int, remaining: int, width: int)
     chosen = ordered[(ordered >> (remaining + width)) == prefix]
     digit: _Array = (chosen >> remaining) & ((1 << width) - 1)
     return digit
+
+
+def _sides(piece: Tensor, threshold: float) -> tuple[int, int, int]:
+    """How many lie below a threshold, on it, and above it."""
+    if _on_cpu(piece):
+        array = piece.numpy()
+        sides = (array < threshold, array == threshold, array > threshold)
+        under, tied, over = (int(np.count_nonzero(side)) for side in sides)
+    else:
+        within = (piece < threshold, piece == threshold, piece > threshold)
+        under, tied, over = torch.stack([side.sum() for side in within]).tolist()
+    return under, tied, over
 
 
 def _split(piece: Tensor, low: float, high: float) -> tuple[int, np.ndarray]:
