@@ -159,7 +159,7 @@ def _lines(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _line(run: Run, data: Path) -> Line:
-    work = run.folder.parents[5]  # WORK/embeddings/runs/texts/RECIPE/SPARSITY/seedN
+    work = run.folder.parents[5]  # WORK/embeddings/runs/TASK/RECIPE/SPARSITY/seedN
     report = reports.read(run.folder)
     metrics = {"stsb": report.sparse["spearman"]}
     metrics |= _measure(str(run.folder / "model"), data, work, but="stsb")
@@ -196,15 +196,16 @@ def _measure(model: str, data: Path, work: Path, but: str = "") -> dict[str, flo
 def table(lines: list[Line]) -> str:
     """A row for the dense model and for each recipe at a sparsity, a mean over seeds, in %."""
     dense = next((line["metrics"] for line in lines if line["run"] == DENSE["run"]), None)
-    groups: dict[tuple[float, str], list[Line]] = {}
+    groups: dict[tuple[float, int, str], list[Line]] = {}
     for line in lines:
         if line["run"] != DENSE["run"]:
-            groups.setdefault((line["sparsity"], line["recipe"]), []).append(line)
-    head = ["", "seeds", *(f"{name} {test.metric}" for name, test in TESTS.items())]
-    rows = [["dense", "", *(percent(dense[name]) for name in TESTS)]] if dense else []
-    for (sparsity, recipe), runs in sorted(groups.items()):
+            key = line["sparsity"], line["steps"], line["recipe"]
+            groups.setdefault(key, []).append(line)
+    head = ["", "steps", "seeds", *(f"{name} {test.metric}" for name, test in TESTS.items())]
+    rows = [["dense", "", "", *(percent(dense[name]) for name in TESTS)]] if dense else []
+    for (sparsity, steps, recipe), runs in sorted(groups.items()):
         cells = [_cell([run["metrics"][name] for run in runs], dense, name) for name in TESTS]
-        rows.append([f"{recipe} {sparsity:.0%}", str(len(runs)), *cells])
+        rows.append([f"{recipe} {sparsity:.0%}", f"{steps:,}", str(len(runs)), *cells])
     return markdown(head, rows)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sentei.export.silence import load_openvino
 from sentei.models.outputs import Inputs, Outputs
 
 Run = Callable[[Inputs], Outputs]
@@ -41,8 +42,7 @@ def open_openvino(graph: Any, threads: int, precision: str | None = None) -> Run
         threads: Of a forward pass.
         precision: In which floats are computed, ``f32`` or ``bf16``; None leaves it to OpenVINO.
     """
-    import openvino
-
+    openvino = load_openvino()
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sentei.export.silence import silent
+from sentei.export.silence import load_openvino, silent
 from sentei.models.outputs import Inputs
 
 
 def read_graph(file: Path) -> Any:
     """OpenVINO's model of an ONNX file, or of its own."""
-    import openvino
-
-    return openvino.Core().read_model(file)
+    return load_openvino().Core().read_model(file)
 
 
 def write_openvino(graph: Any, file: Path) -> None:
@@ -23,9 +20,7 @@ def write_openvino(graph: Any, file: Path) -> None:
 
     In fp32 bit by bit: OpenVINO's own default would round every weight to fp16.
     """
-    import openvino
-
-    openvino.save_model(graph, file, compress_to_fp16=False)
+    load_openvino().save_model(graph, file, compress_to_fp16=False)
 
 
 def calibrated(graph: Any, batches: Iterable[Inputs]) -> Any:
@@ -35,7 +30,7 @@ def calibrated(graph: Any, batches: Iterable[Inputs]) -> Any:
         graph: A model of OpenVINO's.
         batches: The inputs.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # or NNCF tells Intel of its use
+    load_openvino()
     with silent():
         import nncf
 
