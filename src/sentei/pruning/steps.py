@@ -159,6 +159,7 @@ class Steps:
         else:
             self._inputs.rest()
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def before_forward(self, module: nn.Module, args: Any) -> None:
         """Write the weights that training's forward passes see, those that are saved otherwise."""
