@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from helpers.tiny import write_bert, write_data
 # that are compared bit for bit must add in the same order.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# OpenVINO would send a message when it is imported, from a process forked beside other threads.
+sys.modules.setdefault("openvino_telemetry", None)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has processes ignore it; some tests send it
 
 

@@ -42,8 +42,11 @@ def run(example, folder, *options):
     return done.stdout
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is None,  # not imported here: it is large
+    reason="not installed: sentence-transformers (the extra demo)",
+)
 def test_sentence_transformers_on_the_engine(tmp_path):
-    pytest.importorskip("sentence_transformers", reason="needs the extra demo")
     printed = run(EXAMPLES / "embed.py", tmp_path, "--texts", "40")
     assert "40 texts" in printed
     likeness = float(re.search(r"least like .*: ([\d.]+)", printed)[1])
