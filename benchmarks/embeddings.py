@@ -103,8 +103,8 @@ TESTS: Final = {
 
 def texts(data: Path) -> list[str]:
     """The training sentences, none of which is in a test."""
-    tests = {str(value) for test in TESTS.values() for row in test.rows(data)
-             for value in row.values()}  # fmt: skip
+    rows = (row for test in TESTS.values() for row in test.rows(data))
+    tests = {str(value) for row in rows for value in row.values()}
     sources: dict[str, Iterable[str]] = {
         "stsb": (text for row in _table(data / "stsb" / "sts-train.csv") for text in row[5:7]),
         "sst2": (row[0] for row in _table(data / "sst2" / "train.tsv")[1:]),

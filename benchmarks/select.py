@@ -55,14 +55,14 @@ def on_device(scores: list[Tensor], device: torch.device, rounds: int) -> None:
         together = torch.cat([matrix.view(-1) for matrix in matrices])
         kth = float(together.kthvalue(count).values)
         middle = time.perf_counter()
-        found = Selection(rows, [Wanted(count)]).wait().thresholds[0]
+        threshold = Selection(rows, [Wanted(count)]).wait().thresholds[0]
         end = time.perf_counter()
         times.setdefault("torch.cat and kthvalue", []).append(middle - start)
         times.setdefault("sentei, masks written too", []).append(end - middle)
         cut, _ = find_cut(stored(scores), count)
         masks = [torch.ones(n, dtype=torch.bool) for n in SIZES]
         prune_(masks, stored(scores), cut)
-        assert kth == found == cut.threshold, "the thresholds differ"
+        assert kth == threshold == cut.threshold, "the thresholds differ"
         for keep, places in zip(keeps, lines.values(), strict=True):
             assert torch.equal(keep.cpu(), torch.stack([masks[i] for i in places])), "masks differ"
     medians = {name: 1e3 * statistics.median(seconds[1:]) for name, seconds in times.items()}

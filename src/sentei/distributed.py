@@ -74,16 +74,18 @@ def local(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor, to be read and written: ``data``, outside of autograd
     and its count of changes.
     """
-    held: Any = tensor
-    part: Tensor = held.detach().to_local().data if is_sharded(tensor) else tensor.data
-    return part
+    return _rows_of(tensor).data if is_sharded(tensor) else tensor.data
 
 
 def version(tensor: Tensor) -> int:
     """How often it was written to, as torch counts it; whole, or through what is held here."""
-    held: Any = tensor
-    inside = held.detach().to_local()._version if is_sharded(tensor) else 0
-    return tensor._version + int(inside)
+    return tensor._version + (_rows_of(tensor)._version if is_sharded(tensor) else 0)
+
+
+def _rows_of(sharded: Any) -> Tensor:
+    """The plain tensor in a sharded one."""
+    rows: Tensor = sharded.detach().to_local()
+    return rows
 
 
 @dataclass(frozen=True)
@@ -147,19 +149,17 @@ def _split(tensor: Any) -> tuple[Any, int] | str:
     dims = [place for place, kind in enumerate(placements) if type(kind) is not Replicate]
     if len(dims) != 1:
         ways = ", ".join(map(str, placements))
-        return (
-            f"shared out as {ways}, over {len(dims)} dimensions of its mesh"
-            if dims
-            else ("a DTensor, and not shared out at all")
-        )
+        if not dims:
+            return "a DTensor, and not shared out at all"
+        return f"shared out as {ways}, over {len(dims)} dimensions of its mesh"
     kind = placements[dims[0]]
     if type(kind) is not Split or kind.dim != 0:
         return f"shared out as {kind}, and not by rows"
     rows, size, rank = tensor.shape[0], mesh.size(dims[0]), mesh.get_local_rank(dims[0])
     each = -(-rows // size)
-    held = min(each, max(rows - rank * each, 0))
-    if local(tensor).shape[0] != held:
-        return f"held with {local(tensor).shape[0]} rows here, where fully_shard leaves {held}"
+    here, usual = local(tensor).shape[0], min(each, max(rows - rank * each, 0))
+    if here != usual:
+        return f"held with {here} rows here, where fully_shard leaves {usual}"
     return mesh, dims[0]
 
 
@@ -205,11 +205,11 @@ class Ranks:
             return part
         from torch.distributed.tensor import DTensor
 
-        held: Any = tensor
-        made: Tensor = DTensor.from_local(
-            part, held.device_mesh, held.placements, shape=held.shape, stride=held.stride()
+        weight: Any = tensor
+        sharded: Tensor = DTensor.from_local(
+            part, weight.device_mesh, weight.placements, shape=weight.shape, stride=weight.stride()
         )
-        return made
+        return sharded
 
     def reduce_(self, tensor: Tensor, how: Literal["sum", "min", "max"] = "sum") -> Tensor:
         """Make a tensor its sum, minimum or maximum over them, in place.
@@ -263,8 +263,8 @@ def gathered(tensor: Tensor) -> Tensor | None:
 
     All processes call it together, and each has room for the whole of it, in passing.
     """
-    held: Any = tensor
-    whole: Tensor = held.detach().full_tensor() if is_sharded(tensor) else tensor
+    sharded: Any = tensor
+    whole: Tensor = sharded.detach().full_tensor() if is_sharded(tensor) else tensor
     return whole.cpu() if is_first() else None
 
 
@@ -273,9 +273,9 @@ def take_(tensor: Tensor, source: Tensor) -> None:
 
     The source may be whole, or sharded alike.
     """
-    held = local(tensor)
+    rows = local(tensor)
     shard = None if is_sharded(source) else Ranks([tensor]).shard(tensor)
-    held.copy_(shard.part(source) if shard else local(source))
+    rows.copy_(shard.part(source) if shard else local(source))
 
 
 def together(exchange: Callable[[], Any]) -> Any:

@@ -60,8 +60,8 @@ def multiplies_bf16(device: torch.device) -> bool:
 @torch.no_grad()
 def count_zeros(tensor: Tensor) -> int:
     """How many entries are exactly zero, of those that this process holds."""
-    held = local(tensor)
-    return held.numel() - int(torch.count_nonzero(held))
+    here = local(tensor)
+    return here.numel() - int(torch.count_nonzero(here))
 
 
 def product_(out: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -300,12 +300,12 @@ class Runs(Mapping[str, Run]):
         if dense and not fresh:
             settings["model"] = dense
         settings |= {"teacher": teacher, "seed": seed, "holdout": holdout}
-        made = settings_from(settings, serialization.to_dict(pruning))
-        if not made.task.refers or teacher is not None:
-            return made
+        chosen = settings_from(settings, serialization.to_dict(pruning))
+        if not chosen.task.refers or teacher is not None:
+            return chosen
         cache = self.out / "embeddings" / task  # all runs of a task ask one model the same texts
-        asked = made.teacher.model_copy(update={"cache": cache})
-        return made.model_copy(update={"teacher": asked})
+        teaching = chosen.teacher.model_copy(update={"cache": cache})
+        return chosen.model_copy(update={"teacher": teaching})
 
 
 def unpruned() -> Recipe:

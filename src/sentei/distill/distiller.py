@@ -253,9 +253,9 @@ class Distiller:
             return whole
         if "loss" in getattr(output, "__dataclass_fields__", ("loss",)):
             return type(output)(**whole)
-        bare = type(output)(**rest)  # of a model without a head: it has no place for a loss
-        bare["loss"] = loss
-        return bare
+        headless = type(output)(**rest)  # its class has no place for a loss
+        headless["loss"] = loss
+        return headless
 
     def _close(self) -> _Call | None:
         call, self._call = self._call, None

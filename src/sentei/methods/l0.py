@@ -125,6 +125,7 @@ class HardConcrete(Latent):
         """Through the gate: g x latent x d gate / d S."""
         s, width = self._sigmoid(memory, sampled), self.high - self.low
         product_(out, gradient, dense)
+        # torch's own backward passes: s (1 - s), and 0 outside of the ends, each in one.
         torch.ops.aten.sigmoid_backward.grad_input(out, s, grad_input=out)
         ends = -self.low / width, (1 - self.low) / width  # of s, where the gate is shut, and open
         torch.ops.aten.hardtanh_backward.grad_input(out, s, *ends, grad_input=out)

@@ -220,11 +220,11 @@ def _read(folder: Path) -> tuple[Pooling, SentenceFiles]:
     name, prompts = more.get("default_prompt_name"), more.get("prompts") or {}
     longest = settings.get("max_seq_length")
     prompt = prompts[name] if name is not None else ""
-    said = [prompt, *prompts.values()]
-    if not (all(isinstance(one, str) for one in said) and isinstance(longest, int | None)):
+    known = [prompt, *prompts.values()]
+    if not (all(isinstance(one, str) for one in known) and isinstance(longest, int | None)):
         raise ValueError(f"max_seq_length={short(longest)}, a prompt {short(prompt)}")
     pooling = Pooling(
-        modes=_modes(at / "config.json", config, prompt=any(said)),
+        modes=_modes(at / "config.json", config, prompt=any(known)),
         normalize="Normalize" in kinds,
         longest=longest,
         lower=bool(settings.get("do_lower_case", False)),

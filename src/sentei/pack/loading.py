@@ -199,8 +199,9 @@ class _Single(_Reading):
             self.force_cpu = False  # transformers refuses it, or draws it anew if it was told to
             return {layer_name: torch.empty(written.shape, device="meta")}
         if left is None or isinstance(written, Tensor) or not left(layer_name):
-            names = [layer_name, *_tied(model, layer_name) * hf_quantizer.offloads]
-            return dict.fromkeys(names, self.source.dense(self.name, written, self.dtype))
+            tied = _tied(model, layer_name) if hf_quantizer.offloads else []
+            dense = self.source.dense(self.name, written, self.dtype)
+            return dict.fromkeys([layer_name, *tied], dense)
         parameter: Any = nn.Parameter(torch.empty(written.shape, dtype=self.dtype, device="meta"))
         parameter.packed = written
         self.force_cpu = False

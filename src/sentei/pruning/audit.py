@@ -109,8 +109,8 @@ def mask_copy_(
     zeros = 0
     for site in state.selected:
         tensor = named[site.name]
-        held = local(tensor)
-        held.masked_fill_(~keeps(site.name).to(held.device), 0)
+        rows = local(tensor)
+        rows.masked_fill_(~keeps(site.name).to(rows.device), 0)
         torch.autograd.graph.increment_version(tensor)
         zeros += count_zeros(tensor)
     return state.ranks.total(zeros) / state.prunable
@@ -124,10 +124,10 @@ def _keeps(state: PruningState, report: PruningReport | None) -> Callable[[str],
             raise ValueError("mask_: nothing is pruned yet: attach the pruner and train first")
         return masks.__getitem__
     weights = {site.name: local(site.parameter) for site in state.selected}
-    counts = torch.tensor([count_zeros(weight) for weight in weights.values()])
-    found = dict(zip(weights, state.ranks.reduce_(counts).tolist(), strict=True))
+    here = torch.tensor([count_zeros(weight) for weight in weights.values()])
+    counts = dict(zip(weights, state.ranks.reduce_(here).tolist(), strict=True))
     for record in report.sites:
-        if (zeros := found[record.name]) != record.pruned:
+        if (zeros := counts[record.name]) != record.pruned:
             raise ValueError(
                 f"mask_: {record.name} has {zeros:,} zeros, and had {record.pruned:,} when the "
                 "pruner finished: somebody has written to the model since. Mask a copy before it "

@@ -19,7 +19,7 @@ from sentei.tensors import Scores, score_dtype
 
 def check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
     """Warn where the first decision would be by the order of the weights alone."""
-    if not is_first(state):
+    if not nothing_is_pruned(state):
         return
     pieces = (piece for one in scores for _, _, piece in one.pieces())
     seen = any(bool(says_something(piece).any()) for piece in pieces)
@@ -27,7 +27,7 @@ def check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> No
         warn_of_zeros(step)
 
 
-def is_first(state: PruningState) -> bool:
+def nothing_is_pruned(state: PruningState) -> bool:
     """Whether no decision has pruned anything yet."""
     return not any(update.pruned for update in state.updates)
 

@@ -40,9 +40,7 @@ def write(state: Mapping[str, Any], path: str | Path) -> None:
             plain[key] = value
     if not any(is_sharded(tensor) for tensor in tensors.values()):
         return _write(plain, tensors, path)
-    tensors = {
-        name: whole for name, held in tensors.items() if (whole := gathered(held)) is not None
-    }
+    tensors = {name: whole for name, one in tensors.items() if (whole := gathered(one)) is not None}
     error: OSError | None = None
     if is_first():
         try:

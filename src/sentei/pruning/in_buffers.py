@@ -13,7 +13,7 @@ from sentei.parts.patterns import protect_
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.candidates import (
     diverged,
-    is_first,
+    nothing_is_pruned,
     pooled_scores,
     reaching,
     says_something,
@@ -37,7 +37,7 @@ def cut(state: PruningState, quotas: Sequence[Quota], step: int) -> Callable[[],
     matrices = [_cut_rows(state, quota) for quota in quotas if not _ranked(state, quota)]
     rows = _rows(state, ranked)
     meaningful = None
-    if rows and state.recipe.score.observes and is_first(state):
+    if rows and state.recipe.score.observes and nothing_is_pruned(state):
         meaningful = Later(torch.cat([says_something(one.read()).any(1) for one in rows]))
     selection = Selection(rows, [_wanted(state, quota) for quota in ranked]) if rows else None
     _spread(state, rows)

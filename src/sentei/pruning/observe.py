@@ -279,13 +279,13 @@ def gradient_of(site: Site, step: int) -> Tensor:
     Raises:
         ValueError: There is none.
     """
-    given = site.parameter.grad
-    if given is None:
+    gradient = site.parameter.grad
+    if gradient is None:
         raise ValueError(
             f"{site.name} has no gradient at step {step}, and this recipe needs one: exclude "
             "it from the scope if the loss does not reach it; with iterate='new', zero "
             "gradients after the optimizer's step, not inside it"
         )
-    if not given.is_contiguous():
-        given = site.parameter.grad = given.contiguous()
-    return local(given) if is_sharded(given) else given
+    if not gradient.is_contiguous():
+        gradient = site.parameter.grad = gradient.contiguous()
+    return local(gradient) if is_sharded(gradient) else gradient

@@ -159,9 +159,9 @@ def copy_(state: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         take_(tensor, theirs[path])
 
 
-def first_of(held: Tensor, shard: Shard | None) -> Tensor:
+def first_of(weight: Tensor, shard: Shard | None) -> Tensor:
     """The bytes of a weight's first entries, as far as they are held here, and 0 elsewhere."""
-    flat = held.reshape(-1)
+    flat = weight.reshape(-1)
     if shard is not None:
         size = math.prod(shard.shape)
         flat, some = flat.new_zeros(min(CHECKED, size)), flat[: max(CHECKED - shard.offset, 0)]

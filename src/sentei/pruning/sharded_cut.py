@@ -66,13 +66,13 @@ def find_sharded_cut(
     if count == 0:
         return Cut(-math.inf, 0, 0), warm or Bracket(math.nan, math.nan, math.nan)
     search = _Search(scores, dtype, ranks)
-    found = None
+    place = None
     if warm is not None and warm.low <= warm.high:
-        found = search.between(warm.low, warm.high, count)
-    found = found or search.between(-math.inf, math.inf, count)
-    if found is None:
+        place = search.between(warm.low, warm.high, count)
+    place = place or search.between(-math.inf, math.inf, count)
+    if place is None:
         raise ValueError(f"cannot prune {count} of {search.total} weights")
-    threshold, below, spacing = found
+    threshold, below, spacing = place
     bracket = next_bracket(threshold, warm, 0.0005 * search.total, spacing)
     return Cut(threshold, below, count - below), bracket
 
@@ -174,8 +174,8 @@ def sharded_cut_at(scores: Sequence[Scores], threshold: float, *, ranks: Ranks) 
     counts = torch.zeros(3, dtype=torch.int64, device=scores[0].device)
     for one in scores:
         for _, _, piece in one.pieces():
-            wrong = (piece < threshold, piece == threshold, torch.isnan(piece))
-            counts += torch.stack([torch.count_nonzero(these) for these in wrong])
+            sides = (piece < threshold, piece == threshold, torch.isnan(piece))
+            counts += torch.stack([torch.count_nonzero(side) for side in sides])
     below, ties, nans = ranks.reduce_(counts).tolist()
     if nans:
         raise FloatingPointError(NAN)
@@ -220,11 +220,11 @@ def _ties(scores: Sequence[Scores], cut: Cut, ranks: Ranks) -> list[int]:
     """How many of the scores at the threshold to prune here, of each tensor."""
     if cut.ties == 0:
         return [0] * len(scores)
-    held = torch.zeros(ranks.size, len(scores), dtype=torch.int64, device=scores[0].device)
+    tied = torch.zeros(ranks.size, len(scores), dtype=torch.int64, device=scores[0].device)
     for place, one in enumerate(scores):
         for _, _, piece in one.pieces():
-            held[ranks.rank, place] += torch.count_nonzero(piece == cut.threshold)
-    by_order = ranks.reduce_(held).T.flatten()  # tensor by tensor, and in it process by process
+            tied[ranks.rank, place] += torch.count_nonzero(piece == cut.threshold)
+    by_order = ranks.reduce_(tied).T.flatten()  # tensor by tensor, and in it process by process
     before = (by_order.cumsum(0) - by_order).view(len(scores), ranks.size)[:, ranks.rank].tolist()
     mine = by_order.view(len(scores), ranks.size)[:, ranks.rank].tolist()
     return [min(max(cut.ties - b, 0), m) for b, m in zip(before, mine, strict=True)]

@@ -31,7 +31,7 @@ def whole_memory(
         yield memory
         return
     whole = {
-        name: shard.whole(held) for name, held in memory.items() if names is None or name in names
+        name: shard.whole(rows) for name, rows in memory.items() if names is None or name in names
     }
     yield whole
     for name, tensor in whole.items():
@@ -74,10 +74,10 @@ def pool(
         return group.pool_gates(values) if reduce is None else group.pool(values, reduce)
     fill = {"max": -torch.inf, "min": torch.inf}.get(str(reduce), 0.0)
     wholes = dict[Site, Tensor]()
-    for site, held in values.items():
+    for site, rows in values.items():
         shard = ranks.shard(site.parameter)
         assert shard is not None
-        wholes[site] = shard.whole(held, fill)
+        wholes[site] = shard.whole(rows, fill)
     if reduce is None:
         return ranks.reduce_(group.pool_gates(wholes))
     if reduce == "max" or reduce == "min":

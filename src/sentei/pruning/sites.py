@@ -53,9 +53,9 @@ class SiteState:
         assert self.latent is not None
         parameter = self.site.parameter
         if self.shard is not None:
-            held = self.weight.clone()
+            sparse = self.weight.clone()
             self.weight.copy_(self.latent)
-            self.latent.copy_(held)
+            self.latent.copy_(sparse)
             return
         parameter.data, self.latent = self.latent, parameter.data
 

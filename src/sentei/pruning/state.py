@@ -277,8 +277,8 @@ class PruningState:
             "masks": self.masks,
             "memory": {
                 site.name: {
-                    name: self.ranks.like(site.parameter, held)
-                    for name, held in state.tensors.items()
+                    name: self.ranks.like(site.parameter, tensor)
+                    for name, tensor in state.tensors.items()
                 }
                 for site, state in self.sites.items()
             },
@@ -315,6 +315,6 @@ class PruningState:
     def checksum(self, at_rest: Callable[[Site], Tensor | None] = lambda site: None) -> int:
         """Of some of every site's bytes: tells one checkpoint's weights from another's."""
         weights = {site: at_rest(site) for site in self.selected}
-        held = [local(site.parameter) if one is None else one for site, one in weights.items()]
+        parts = [local(site.parameter) if one is None else one for site, one in weights.items()]
         shards = [self.ranks.shard(site.parameter) for site in weights]
-        return checksum([first_of(*pair) for pair in zip(held, shards, strict=True)], self.ranks)
+        return checksum([first_of(*pair) for pair in zip(parts, shards, strict=True)], self.ranks)

@@ -157,8 +157,8 @@ class Settings(Part):
     def _usual_training(self) -> Self:
         """Where nothing is said, what is usual for the task."""
         training, usual = self.training, self.task.usual_training
-        if unsaid := {k: v for k, v in usual.items() if k not in training.model_fields_set}:
-            object.__setattr__(self, "training", training.model_copy(update=unsaid))
+        if missing := {k: v for k, v in usual.items() if k not in training.model_fields_set}:
+            object.__setattr__(self, "training", training.model_copy(update=missing))
         return self
 
     @classmethod

@@ -125,15 +125,15 @@ class Columns:
 
     def _obvious(self, table: Table) -> tuple[str, ...]:
         columns = table.columns
-        found: list[tuple[str, ...]] = [p for p in (*_PAIRS, *_ROWS) if {*p} <= {*columns}]
-        found = found or [(name,) for name in _ALONE if name in columns]
-        if len(found) != 1:
+        choices: list[tuple[str, ...]] = [p for p in (*_PAIRS, *_ROWS) if {*p} <= {*columns}]
+        choices = choices or [(name,) for name in _ALONE if name in columns]
+        if len(choices) != 1:
             raise ValueError(
                 f"{table.name}: it is not obvious which columns hold the texts. Its columns are "
                 f"{listing(map(short, columns))}; choose with --text-column, and for rows of "
                 f"several with --pair-column.{table.hint}"
             )
-        names = found[0]
+        names = choices[0]
         negative = names in _ROWS and "negative" in columns
         return (*names, "negative") if negative else names
 
@@ -142,8 +142,11 @@ def _scores(table: Table, column: str) -> list[float]:
     scores = list[float]()
     for row, cell in enumerate(table.column(column, "--label-column")):
         if not isinstance(cell, str | int | float) or not parses(float, cell):
-            table.fail(row, f"the score {short(cell)} is not a number; correct it, or leave pairs "
-                       "without scores.")  # fmt: skip
+            table.fail(
+                row,
+                f"the score {short(cell)} is not a number; correct it, or leave pairs without "
+                "scores.",
+            )
         score = float(cell)
         if not math.isfinite(score):
             table.fail(row, f"the score is {score}; it must be finite.")

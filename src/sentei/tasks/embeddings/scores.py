@@ -38,13 +38,13 @@ def pair_scores(
     """
     ours = unit(vectors)
     cosines = (ours[rows[:, 0]] * ours[rows[:, 1]]).sum(1)
-    found = compute(BY_SCORES, cosines, scores)
+    metrics = compute(BY_SCORES, cosines, scores)
     if binary:
         from sklearn.metrics import average_precision_score
 
         truth = np.asarray(scores) == max(scores)
-        found[BY_TWO_SCORES] = float(average_precision_score(truth, cosines))
-    return found
+        metrics[BY_TWO_SCORES] = float(average_precision_score(truth, cosines))
+    return metrics
 
 
 def answer_scores(vectors: Vectors, rows: NDArray[np.int64]) -> dict[str, float]:
@@ -91,16 +91,16 @@ def agreement(vectors: Vectors, others: Vectors) -> dict[str, float]:
         others: Those of the other model; where their width is another, only neighbors are compared.
     """
     ours, theirs = unit(vectors), unit(others)
-    found = {}
+    metrics = {}
     if ours.shape == theirs.shape:
-        found["cosine"] = float((ours * theirs).sum(1).mean())
+        metrics["cosine"] = float((ours * theirs).sum(1).mean())
     k = min(CUT, len(ours) - 1)
     shared = 0
     for start in range(0, len(ours), _CHUNK):
         near = (_nearest(one, start, k) for one in (ours, theirs))
         shared += sum(len({*a} & {*b}) for a, b in zip(*near, strict=True))
-    found["neighbors@10"] = shared / (k * len(ours)) if k else 1.0
-    return found
+    metrics["neighbors@10"] = shared / (k * len(ours)) if k else 1.0
+    return metrics
 
 
 def _nearest(unit_vectors: Vectors, start: int, k: int) -> list[list[int]]:

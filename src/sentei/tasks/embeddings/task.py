@@ -344,18 +344,18 @@ class Embeddings(TextColumn[TextRows]):
         names = self.measured(examples)
         if examples.scores is not None:
             binary = two_valued(examples.scores)
-            found = scores.pair_scores(vectors, features.rows, examples.scores, binary=binary)
+            values = scores.pair_scores(vectors, features.rows, examples.scores, binary=binary)
         elif examples.answers:
-            found = scores.answer_scores(vectors, features.rows)
+            values = scores.answer_scores(vectors, features.rows)
         else:
             rows = features.rows[:, 0]
-            found = scores.agreement(vectors[rows], features.targets[rows])
-        if names[0] not in found:
+            values = scores.agreement(vectors[rows], features.targets[rows])
+        if names[0] not in values:
             raise ValueError(
                 f"--metric {names[0]}: the two models' embeddings have different widths; leave the "
                 "option out"
             )
-        return {name: found[name] for name in names if name in found}
+        return {name: values[name] for name in names if name in values}
 
 
 _ANY_TEXT: Final = "One text, 1 \u0378"
