@@ -82,6 +82,6 @@ def auto(
 METHOD = Method(
     name="auto",
     build=auto,
-    summary="Sentei's own, the default: PLATON with least squares and a teacher, without dropout",
+    summary="Sentei's own and the default, PLATON with least squares, a teacher and no dropout",
     paper="after Zhang et al., PLATON, ICML 2022, arXiv 2206.12562",
 )

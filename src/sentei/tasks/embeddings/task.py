@@ -320,7 +320,8 @@ class Embeddings(TextColumn[TextRows]):
         vectors = processor.vectors(model(**processor.inputs(batch, model)), batch)
         theirs, loss, count = batch.get("targets"), 0.0, 0
         if theirs is not None and theirs.shape == vectors.shape:
-            loss, count = float(cosine_loss(vectors, theirs)), len(vectors)
+            # Of equal vectors rounding makes it a little less than 0.
+            loss, count = max(float(cosine_loss(vectors, theirs)), 0.0), len(vectors)
         numbers = batch["labels"].flatten().cpu().numpy()
         return Prediction(loss, count, (numbers, vectors.float().cpu().numpy()))
 
