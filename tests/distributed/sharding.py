@@ -18,10 +18,11 @@ from torch.distributed.tensor import DTensor
 
 import sentei
 from sentei import serialization
-from sentei.methods import find
+from sentei.methods import find, known
 from sentei.testing import Network, make_sparse_
 
 STEPS = 8
+METHODS = tuple(method.name for method in known())
 SETTINGS = ("schedule.every=2", "schedule.stages=3", "score.window=2", "score.optimizer.lr=0.2")
 """Those of them that a recipe has."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import checkpoint
@@ -17,29 +18,23 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 
 import sentei
-from distributed.sharding import STEPS, WIDTH, Case, Run, launch, recipe_of, shard, train, whole
+from distributed.sharding import (
+    METHODS,
+    STEPS,
+    WIDTH,
+    Case,
+    Run,
+    launch,
+    recipe_of,
+    shard,
+    train,
+    whole,
+)
 from helpers.zoo import ZOO
 from sentei.parts import Distillation
 from sentei.pruning.sharded_cut import BINS
 from sentei.testing import Network
 
-METHODS = {
-    "magnitude": (),
-    "sensitivity": (),
-    "platon": (),
-    "mgpp": (),
-    "movement": (),
-    "soft_movement": (),
-    "l0": (),
-    "leap": (),
-    "proximal": (),
-    "knowledge_aware": (),
-    "random": (),
-    "frozen_mask": (),
-    "auto": (),
-    "wanda": (),
-    "obs": (),
-}
 ROUNDED = {"mgpp", "l0", "knowledge_aware", "obs", "auto", "whole copies stay"}
 """Where a sum over a matrix goes into weights or scores, that is made in parts here and in one
 there: l0's push is measured in mean gradients, reconstruction multiplies matrices of fewer rows."""
@@ -76,7 +71,7 @@ def train_heads(method: str, mesh: DeviceMesh | None, *, teach: bool = False) ->
 
 
 CASES: dict[str, Case] = {
-    **{name: partial(train, recipe_of(name, *settings)) for name, settings in METHODS.items()},
+    **{name: partial(train, recipe_of(name)) for name in METHODS},
     "rows": partial(train, recipe_of("magnitude", "pattern=row")),
     "columns": partial(train, recipe_of("magnitude", "pattern=column")),
     "blocks": partial(train, recipe_of("movement", "pattern=2x2")),
@@ -109,15 +104,30 @@ def replicated(mesh: DeviceMesh) -> Any:
     return train(recipe_of("leap"), both)
 
 
+COUNTED = {
+    "one ranking": ("budget=global",),
+    "one a matrix": ("budget=uniform",),
+    "one an output": ("budget=uniform_rows",),
+    "rows of each matrix": ("pattern=row", "budget=uniform"),
+}
+
+
 def moved(mesh: DeviceMesh) -> Any:
-    """Bytes that a process gave away for all updates with one ranking, and with one a matrix; and
-    how many updates there were.
+    """For each of these how often processes spoke, what one of them gave away, in bytes, and how
+    many decisions there were.
     """
-    made = []
-    for budget in ("global", "uniform"):
-        run = Run(recipe_of("magnitude", f"budget={budget}"), mesh, dtype=torch.float32)
+    made, reduce = {}, dist.all_reduce
+    for name, settings in COUNTED.items():
+        run, sizes = Run(recipe_of("magnitude", *settings), mesh, dtype=torch.float32), []
+
+        def counted(tensor: torch.Tensor, *args: Any, sizes: Any = sizes, **kwargs: Any) -> Any:
+            sizes.append(tensor.nbytes)
+            return reduce(tensor, *args, **kwargs)
+
+        dist.all_reduce = counted
         pruner = run.train().pruner
-        made.append((pruner._state.ranks.moved, len(pruner.updates)))
+        dist.all_reduce = reduce
+        made[name] = (len(sizes), sum(sizes), len(pruner.updates))
     return made
 
 
@@ -250,10 +260,21 @@ def test_what_four_processes_saved_two_go_on_with(results):
 
 
 def test_bytes_on_the_wire(results):
-    for rankings, (bytes_, updates) in zip((1, 4), results[2][0]["moved"], strict=True):
-        assert 0 < bytes_ <= updates * most_bytes(rankings, 4, 2)
+    for name, (_, bytes_, updates) in results[2][0]["moved"].items():
+        rankings = 1 if name == "one ranking" else 4
+        assert 0 < bytes_ <= updates * most_bytes(rankings, 4, 2), name
     assert most_bytes(1, 72, 64) < 60_000  # BERT-base, of 85 million weights in 72 matrices
     assert most_bytes(72, 72, 64) < 1_000_000
+
+
+def test_processes_speak_no_more_often_for_more_matrices(results):
+    moved = results[2][0]["moved"]
+    for name in ("one ranking", "one a matrix"):  # a bracket that missed, four levels, and two
+        exchanges, _, updates = moved[name]
+        assert updates < exchanges <= 7 * updates, name
+    for name in ("one an output", "rows of each matrix"):
+        exchanges, _, updates = moved[name]
+        assert exchanges == updates, name
 
 
 def test_copies_that_drift_apart_are_told(results):

@@ -21,7 +21,7 @@ from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.later import Later, Learning
-from sentei.pruning.shards import pool
+from sentei.pruning.shards import pool_gates
 from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.state import PruningState
 from sentei.recipe import Recipe
@@ -54,9 +54,15 @@ def before_step(state: PruningState, progress: Progress, *, sampled: bool) -> No
             sums = _buffer_before_step(state, buffer, progress, sampled)
             kept |= dict(zip(buffer.places, sums.unbind(), strict=True)) if learning else {}
     means = _means_over_shards(state, progress.step, sampled) if state.ranks.share else {}
+    gates = dict[int, Tensor]()
     for place, unit in enumerate(state.units):
         if unit.group.pooled or not state.buffers:
-            kept[place] = _units_before_step(state, unit, progress, sampled, means)
+            kept[place], gate = _units_before_step(state, unit, progress, sampled, means)
+            gates |= {} if gate is None else {place: gate}
+    state.ranks.reduce_all_([*gates.values()])
+    for place, gate in gates.items():
+        unit, mean = state.units[place], gate.abs().mean() if _has_relative(state.recipe) else None
+        _train_scores(state, unit.group, unit.memory, gate, mean, progress)
     if learning:
         _learn_later(state, [kept[place] for place in range(len(state.groups))], progress)
 
@@ -119,8 +125,9 @@ def _units_before_step(
     progress: Progress,
     sampled: bool,
     means: Mapping[Site, Tensor],
-) -> Tensor:
-    """The sum of the mask's gradient over what is kept, if a budget learns from it.
+) -> tuple[Tensor, Tensor | None]:
+    """The sum of the mask's gradient over what is kept, if a budget learns from it; and what is
+    held here of the gradients of units' scores, if they are learned by units of several weights.
 
     ``means`` are the mean |dL/dS| of sites, where they are known already.
     """
@@ -146,13 +153,10 @@ def _units_before_step(
                 _train_scores(state, group, piece.memory, piece.scratch, mean, progress)
             for prior in on_weights:
                 prior.add_(gradient, piece.dense, progress, piece.scratch)
-    if pooled:
-        gates = pool(group, gradients, None, state.ranks)
-        mean = gates.abs().mean() if relative else None
-        _train_scores(state, group, unit.memory, gates, mean, progress)
+    gates = pool_gates(group, gradients, state.ranks) if pooled else None
     some = state.sites[group.sites[0]].weight
     nothing = torch.zeros((), dtype=score_dtype(some), device=some.device)
-    return torch.stack(kept).sum() if kept else nothing
+    return torch.stack(kept).sum() if kept else nothing, gates
 
 
 def _form_gradients(
