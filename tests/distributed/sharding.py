@@ -113,6 +113,24 @@ def train(recipe: sentei.Recipe, mesh: DeviceMesh | None, **options: Any) -> Any
     return Run(recipe, mesh, **options).train().result()
 
 
+def parts(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds of a training."""
+    if not run.optimizer.state:  # a checkpoint is read into what is there
+        for parameter in run.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+        run.pruner.detach()
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.model.load_state_dict(before)
+        run.pruner.attach(run.optimizer)
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "pruner": run.pruner.state_dict(),
+    }
+
+
 Case = Callable[[DeviceMesh | None], Any]
 """What is done over a mesh, or alone."""
 
@@ -137,8 +155,8 @@ def _work(rank: int, ranks: int, cases: Mapping[str, Case], folder: str) -> None
     os._exit(0)  # gloo's teardown aborts now and then when the other rank is gone first
 
 
-def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str, Any]]:
-    """Do all the cases in so many processes; what each made of each."""
+def ends(ranks: int, cases: Mapping[str, Case], folder: Path) -> tuple[list[int], list[str]]:
+    """Do all the cases in so many processes; how each ended, and what those said that failed."""
     context = torch.multiprocessing.get_context("fork")
     words = (ranks, cases, str(folder))
     processes = [context.Process(target=_work, args=(rank, *words)) for rank in range(ranks)]
@@ -148,6 +166,12 @@ def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str
         process.join(400)
         process.kill()
     said = [path.read_text() for path in sorted(folder.glob("*.txt"))]
-    assert not any(process.exitcode for process in processes), "\n".join(said)
+    return [process.exitcode for process in processes], said
+
+
+def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str, Any]]:
+    """Do all the cases in so many processes; what each made of each."""
+    codes, said = ends(ranks, cases, folder)
+    assert not any(codes), "\n".join(said)
     paths = [folder / f"{rank}.pt" for rank in range(ranks)]
     return [torch.load(path, weights_only=False) for path in paths]

@@ -25,6 +25,7 @@ from distributed.sharding import (
     Case,
     Run,
     launch,
+    parts,
     recipe_of,
     shard,
     train,
@@ -168,23 +169,6 @@ def loaded(folder: Path, mesh: DeviceMesh) -> Any:
     run.pruner.load_state_dict(state["pruner"])
     run.count = STEPS // 2
     return run.train(STEPS).result()
-
-
-def parts(run: Run) -> dict[str, Any]:
-    if not run.optimizer.state:  # a checkpoint is read into what is there
-        for parameter in run.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-        run.pruner.detach()
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        run.model.load_state_dict(before)
-        run.pruner.attach(run.optimizer)
-    return {
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "pruner": run.pruner.state_dict(),
-    }
 
 
 @pytest.fixture(scope="module")
