@@ -34,7 +34,7 @@ from sentei.models.demo import demo_model_path
 from sentei.pruning.widened import round_, widened
 
 METHODS = ("platon", "sensitivity")
-SPARSITY, RATE, BATCH, LENGTH = 0.9, 2e-4, 16, 64
+SPARSITY, RATE, BATCH, LENGTH, EVERY = 0.9, 2e-4, 16, 64, 10
 ARMS = {"float32": torch.float32, "bf16": torch.bfloat16, "moved": torch.float32}
 
 Batch = tuple[dict[str, Tensor], Tensor]
@@ -144,7 +144,7 @@ def train(texts: Texts, method: str, arm: str, seed: int) -> dict[str, Any]:
         schedule.step()
         optimizer.zero_grad()
         if following is not None and pruner.updates and pruner.updates[-1].step == pruner.step:
-            shares += [following.same()] if pruner.step % recipe.schedule.every == 0 else []
+            shares += [following.same()] if pruner.step % EVERY == 0 else []
     masks, state = flat(pruner.masks).clone(), pruner.state_dict()
     kept = [*state["masks"].values(), *(t for of in state["memory"].values() for t in of.values())]
     assert sum(tensor.nbytes for tensor in kept) == told
