@@ -65,13 +65,14 @@ class Run:
         width: int = WIDTH,
         dtype: torch.dtype = torch.float64,
         late: bool = False,
+        state_dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
         torch.manual_seed(0)
         self.dtype = dtype
         self.model: nn.Module = Network(width, dtype=dtype)
         make_sparse_(self.model, recipe)
-        plan = {"total_steps": STEPS, "examples": STEPS * 8}
+        plan = {"total_steps": STEPS, "examples": STEPS * 8, "state_dtype": state_dtype}
         if mesh is not None and not late:
             shard(self.model, self.model.blocks[1], mesh, **options)
         self.pruner = sentei.Pruner(self.model, recipe, **plan)

@@ -85,6 +85,7 @@ CASES: dict[str, Case] = {
     ),
     "1:2": partial(train, recipe_of("platon", "pattern=1:2", "schedule.sparsity=0.5")),
     "uneven": partial(train, recipe_of("magnitude"), width=7),
+    "means in bf16": partial(train, recipe_of("platon"), state_dtype=torch.bfloat16),
     "sharded after the pruner was made": partial(train, recipe_of("platon"), late=True),
     "whole copies stay": partial(
         train, recipe_of("l0", "budget.settle=0.2"), reshard_after_forward=False
@@ -143,14 +144,23 @@ def apart(mesh: DeviceMesh) -> str:
     return "no error"
 
 
-def saved(folder: Path, mesh: DeviceMesh) -> None:
-    run = Run(recipe_of("movement"), mesh).train(STEPS // 2)
+def saved(folder: Path, method: str, mesh: DeviceMesh, **options: Any) -> None:
+    run = Run(recipe_of(method), mesh, **options).train(STEPS // 2)
     checkpoint.save(parts(run), checkpoint_id=folder)
     run.pruner.save(folder / "pruner.safetensors")
 
 
-def loaded(folder: Path, mesh: DeviceMesh) -> Any:
-    run = Run(recipe_of("movement"), mesh)
+def refused(folder: Path, mesh: DeviceMesh) -> str:
+    """What is said of a state that was kept in another precision."""
+    try:
+        loaded(folder, "platon", mesh)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def loaded(folder: Path, method: str, mesh: DeviceMesh, **options: Any) -> Any:
+    run = Run(recipe_of(method), mesh, **options)
     state = parts(run)
     checkpoint.load(state, checkpoint_id=folder)
     run.model.load_state_dict(state["model"])
@@ -187,12 +197,18 @@ def results(folder):
     """Of four processes, and then of two, all cases."""
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     four = {name: CASES[name] for name in FOUR}
-    four |= {"replicated": replicated, "saved": partial(saved, folder / "state")}
+    four |= {
+        "replicated": replicated,
+        "saved": partial(saved, folder / "state", "movement"),
+        "saved in bf16": partial(saved, folder / "half", "platon", state_dtype=torch.bfloat16),
+    }
     two = {
         **CASES,
         "bf16": partial(reduced, {"mp_policy": bf16}),
         "offloaded": partial(reduced, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}),
-        "loaded": partial(loaded, folder / "state"),
+        "loaded": partial(loaded, folder / "state", "movement"),
+        "loaded in bf16": partial(loaded, folder / "half", "platon", state_dtype=torch.bfloat16),
+        "refused": partial(refused, folder / "half"),
         "moved": moved,
         "apart": apart,
     }
@@ -247,6 +263,12 @@ def test_under_policies_the_count_is_exact(results, case):
 def test_what_four_processes_saved_two_go_on_with(results):
     for made in results[2]:
         assert_same(made["loaded"], alone("movement"), 0.0)
+        assert_same(made["loaded in bf16"], alone("means in bf16"), 0.0)
+
+
+def test_a_state_in_another_precision_is_refused(results):
+    for made in results[2]:
+        assert "its state is kept in bfloat16, and this pruner's in float32" in made["refused"]
 
 
 def test_bytes_on_the_wire(results):

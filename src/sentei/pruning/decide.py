@@ -21,6 +21,7 @@ from sentei.pruning.shards import spread_
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
 from sentei.pruning.weigh import check_seen
+from sentei.pruning.widened import widened
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype
 
@@ -210,10 +211,12 @@ def _settle(state: PruningState) -> None:
     mask = state.recipe.mask
     for buffer in state.buffers:
         if buffer.places:
-            mask.settle_(buffer.keep, buffer.memory)
+            dtype = score_dtype(buffer.sites[0].parameter)
+            mask.settle_(buffer.keep, widened(buffer.memory, dtype))
     for unit in state.units:
         if unit.group.pooled or not state.buffers:
-            mask.settle_(unit.keep, unit.memory)
+            dtype = score_dtype(unit.group.sites[0].parameter)
+            mask.settle_(unit.keep, widened(unit.memory, dtype))
 
 
 def _cut_all(

@@ -24,6 +24,7 @@ from sentei.pruning.later import Later, Learning
 from sentei.pruning.shards import pool
 from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.widened import round_, widened
 from sentei.recipe import Recipe
 from sentei.tensors import score_dtype, zero_pruned_
 
@@ -99,13 +100,14 @@ def _buffer_before_step(
     gradients = [gradient_of(site, progress.step) for site in buffer.sites]
     gradient, dense = buffer.gather(gradients), buffer.dense
     scratch = torch.empty_like(dense, dtype=score_dtype(dense))
-    piece = Piece(dense, buffer.keep, buffer.memory, scratch, slice(None), buffer.gated)
+    memory = widened(buffer.memory, scratch.dtype)
+    piece = Piece(dense, buffer.keep, memory, scratch, slice(None), buffer.gated)
     kept = _form_gradients(state, piece, gradient, progress.step, sampled)
     if recipe.score.learned:
         mean = None
         if _has_relative(recipe):
             mean = torch.linalg.vector_norm(scratch, 1, 1, keepdim=True) / scratch.shape[1]
-        _train_scores(state, group, buffer.memory, scratch, mean, progress)
+        _train_scores(state, group, memory, scratch, mean, progress)
     for prior in on_weights:
         prior.add_(gradient, dense, progress, scratch)
     if recipe.mask.latent or on_weights:
@@ -166,6 +168,7 @@ def _form_gradients(
     score, mask, scratch = state.recipe.score, state.recipe.mask, piece.scratch
     if score.observes and not score.observes_new:
         score.observe_(piece.memory, piece.dense, gradient, step, scratch)
+        round_(piece.memory)
     if isinstance(mask, Latent) and not piece.gated:
         if not sampled:  # a term that reads a pruned unit past its gate, as a teacher's
             zero_pruned_(gradient, piece.keep)
@@ -217,7 +220,7 @@ def _score_gradients(
 def _train_scores(
     state: PruningState,
     group: UnitGroup,
-    memory: dict[str, Tensor],
+    memory: Mapping[str, Tensor],
     gradient: Tensor,
     mean: Tensor | None,
     progress: Progress,
@@ -248,11 +251,14 @@ def after_step(state: PruningState, step: int) -> None:
         gradient = buffer.gather([gradient_of(site, step) for site in buffer.sites])
         dense = buffer.dense
         scratch = torch.empty_like(dense, dtype=score_dtype(dense))
-        score.observe_(buffer.memory, dense, gradient, step, scratch)
+        memory = widened(buffer.memory, scratch.dtype)
+        score.observe_(memory, dense, gradient, step, scratch)
+        round_(memory)
     for site, site_state in () if state.buffers else state.sites.items():
         gradients = gradient_of(site, step)
         for piece in state.pieces(site_state):
             score.observe_(piece.memory, piece.dense, piece.of(gradients), step, piece.scratch)
+            round_(piece.memory)
 
 
 def shrink(state: PruningState, lr: Mapping[int, float], progress: Progress) -> None:
