@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, SupportsIndex
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,6 +45,25 @@ class SavedState(BaseModel):
     def records(self) -> list[UpdateRecord]:
         """The decisions."""
         return [UpdateRecord.model_validate(update) for update in self.updates]
+
+
+class Shares(dict[str, Any]):
+    """A state of sharded weights, of which this process holds its own rows: it cannot be pickled,
+    which would keep these and lose the rows of the others.
+    """
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise ValueError; what pickles asks this first."""
+        raise ValueError(
+            "the pruner's state of a sharded model cannot be pickled (torch.save, Accelerate's "
+            "register_for_checkpointing): it would hold the rows of one process and lose those of "
+            "the others. Use pruner.save(path) and pruner.load(path), which all processes call, or "
+            "torch.distributed.checkpoint"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        """A copy in this process has all that this one has."""
+        return copy.deepcopy(dict(self), memo)
 
 
 def parse(saved: Mapping[str, Any], format_: int) -> SavedState:

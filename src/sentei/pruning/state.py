@@ -20,6 +20,7 @@ from sentei.pruning.cut import Bracket
 from sentei.pruning.inputs import InputState
 from sentei.pruning.later import Learning, Pending
 from sentei.pruning.saved import (
+    Shares,
     checksum,
     copy_,
     first_difference,
@@ -237,7 +238,7 @@ class PruningState:
         ``at_rest`` gives the weights of a site that are saved, where the module holds others.
         """
         self.allocate()
-        return {
+        state = {
             "format": FORMAT,
             "recipe": serialization.to_dict(self.recipe),
             "total_steps": self.total_steps,
@@ -251,6 +252,7 @@ class PruningState:
             "updates": (tuple if self.ranks.share else list)(u.model_dump() for u in self.updates),
             **self._tensors(),
         }
+        return Shares(state) if self.ranks.share else state
 
     def load_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over what :meth:`to_dict` gave, copied.
