@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 import warnings
@@ -84,6 +85,8 @@ def make(job: Job, name: str) -> Made | Refusal:
         )
     if not job.gpus:  # else every such run would take the first one
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # It is ignored where a shell started Ray's processes in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     quiet_transformers()
     runs = Runs(job.plan, job.out)
 
