@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import torch
 from ray.util.queue import Queue
 
 from sentei._version import VERSION
@@ -87,26 +88,37 @@ def make(job: Job, name: str) -> Made | Refusal:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # It is ignored where a shell started Ray's processes in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Ray sets it to the run's CPUs where a machine does not, and PyTorch has been imported by then.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]))
     quiet_transformers()
-    runs = Runs(job.plan, job.out)
+    try:
+        return _make(job, name, machine)
+    except SaveError as error:
+        return Refusal(SaveError, (f"on {machine}: {error.failure}", error.remedy, "start again"))
+    except ValueError as error:
+        return _refused(f"on {machine}: {error}")
+    except OSError as error:
+        return Refusal(OSError, (f"on {machine}: {error}",))
 
-    ended = list[Event]()
+
+def _make(job: Job, name: str, machine: str) -> Made:
+    runs = Runs(job.plan, job.out)
+    run, ended = runs[name], list[Event]()
 
     def tell(event: Event) -> None:
-        event = replace(event, run=None, machine=machine)
         if event.what in ("done", "failed", "lost"):
-            ended.append(event)
+            ended.append(replace(event, run=None, machine=machine))
         else:
-            # Not by Queue.put: who waits for an answer gives its CPUs to another task meanwhile.
-            # Plain texts: the queue's process would import all that an event is made of.
-            job.queue.actor.put_nowait.remote((name, event.what, event.text, machine))
+            say(event.what, event.text)
 
     def say(what: What, text: str) -> None:
-        tell(Event(what, worker.standing.tally(runs[name]), text=text))
+        # Not by Queue.put: who waits for an answer gives its CPUs to another task meanwhile.
+        # Plain texts: the queue's process would import all that an event is made of.
+        job.queue.actor.put_nowait.remote((name, what, text, machine))
 
     worker = Worker(
         runs,
-        only=[runs[name]],
+        only=[run],
         patience=job.patience,
         watch=job.lines(lambda line: say("progress", line)) if job.lines else lambda prepared: (),
         tell=tell,
@@ -115,16 +127,11 @@ def make(job: Job, name: str) -> Made | Refusal:
     )
     try:
         with _noting_warnings(lambda text: say("note", text)):
-            return Made(worker.make(runs[name]), tuple(ended))
+            free = worker.make(run)
     except Interrupted as stop:
-        say("lost", str(stop))
-        return Made(True, tuple(ended))
-    except SaveError as error:
-        return Refusal(SaveError, (f"on {machine}: {error.failure}", error.remedy, "start again"))
-    except ValueError as error:
-        return _refused(f"on {machine}: {error}")
-    except OSError as error:
-        return Refusal(OSError, (f"on {machine}: {error}",))
+        tell(Event("lost", worker.standing.tally(run), text=str(stop)))
+        free = True
+    return Made(free, tuple(ended))
 
 
 def _refused(words: str) -> Refusal:
