@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sentei.export.signal_stack import signal_stack_kept
 from sentei.export.silence import load_openvino
 from sentei.models.outputs import Inputs, Outputs
 
@@ -50,7 +51,8 @@ def open_openvino(graph: Any, threads: int, precision: str | None = None) -> Run
     }
     if precision is not None:
         options["INFERENCE_PRECISION_HINT"] = precision
-    compiled = openvino.compile_model(graph, "CPU", options)
+    with signal_stack_kept():
+        compiled = openvino.compile_model(graph, "CPU", options)
     taken = [port.any_name for port in compiled.inputs]
     # Where a graph ends in two operations that do nothing, its output has the names of both.
     given = [name for port in compiled.outputs for name in port.names]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sentei.export.signal_stack import signal_stack_kept
 from sentei.export.silence import load_openvino, silent
 from sentei.models.outputs import Inputs
 
@@ -31,7 +32,7 @@ def calibrated(graph: Any, batches: Iterable[Inputs]) -> Any:
         batches: The inputs.
     """
     load_openvino()
-    with silent():
+    with silent(), signal_stack_kept():
         import nncf
 
         names = [port.any_name for port in graph.inputs]

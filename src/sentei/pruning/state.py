@@ -25,12 +25,15 @@ from sentei.pruning.saved import (
     first_difference,
     first_of,
     miscounted,
+    name_of,
+    other_dtype,
     other_length,
     other_tensors,
     parse,
 )
 from sentei.pruning.shards import spread, whole_memory
 from sentei.pruning.sites import Piece, SiteState, UnitState
+from sentei.pruning.widened import widened
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import score_dtype, spans
@@ -192,7 +195,7 @@ class PruningState:
                 gated=state.gated,
             )
 
-    def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
+    def memory_in(self, buffer: Buffer) -> Mapping[str, Tensor]:
         """What score and mask know of the weights of a buffer, (rows, entries)."""
         states = [self.sites[site] for site in buffer.sites]
         reads = self.recipe.mask.reads
@@ -201,11 +204,12 @@ class PruningState:
             for one in states
         ]
         more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
-        return {**buffer.memory, **more}
+        dtype = score_dtype(buffer.sites[0].parameter)
+        return widened({**buffer.memory, **more}, dtype)
 
     def memory_of(
         self, site: Site, memory: Mapping[str, Tensor], start: int, stop: int
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, Tensor]:
         """What score and mask know of the weights of a site from ``start`` to ``stop``, flat.
 
         ``memory`` is the site's, flat; the worth of the weights' inputs is beside it, where a score
@@ -217,7 +221,7 @@ class PruningState:
             shard = self.sites[site].shard
             before = shard.offset if shard else 0
             pieces["worth"] = observed.worth_of(before + start, before + stop, site)
-        return pieces
+        return widened(pieces, score_dtype(site.parameter))
 
     def scratch(self, weight: Tensor, size: int) -> Tensor:
         """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
@@ -237,6 +241,7 @@ class PruningState:
             "format": FORMAT,
             "recipe": serialization.to_dict(self.recipe),
             "total_steps": self.total_steps,
+            "state_dtype": name_of(self.fitted.state_dtype),
             "processes": processes(),
             "step": self.step,
             "pruned": self.pruned,
@@ -258,6 +263,7 @@ class PruningState:
         recipe = self._recipe_of(state.recipe)
         difference = first_difference(state.recipe, serialization.to_dict(recipe), "recipe")
         difference = difference or other_length(state, self.total_steps, processes())
+        difference = difference or other_dtype(state, self.fitted.state_dtype)
         if difference is None:
             self.allocate()
             difference = other_tensors(state, self._tensors()) or miscounted(state, self.ranks)

@@ -119,8 +119,8 @@ def test_next_tokens_are_the_same_in_openvino(onnx, tmp_path):
     assert [*report.files] == ["openvino_model.bin", "openvino_model.xml"]
     assert report.agreement.same == report.agreement.answers == 21
     assert report.agreement.relative < 1e-5
-    compiled = openvino.Core().compile_model(tmp_path / "out" / "openvino_model.xml", "CPU")
-    assert {port.any_name for port in compiled.inputs} == {"input_ids", "attention_mask"}
+    written = openvino.Core().read_model(tmp_path / "out" / "openvino_model.xml")
+    assert {port.any_name for port in written.inputs} == {"input_ids", "attention_mask"}
 
 
 def test_beyond_the_tolerance_nothing_is_written(onnx, tmp_path):
