@@ -41,8 +41,8 @@ OPTIONS = {
         --null-threshold --flip/--no-flip --mask-probability --whole-words/--no-whole-words
         --prefix --max-new-tokens --num-beams --precision --dtype --state-dtype
         --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
-        --baseline --out --only --launch --patience --wait/--no-wait --keep
-        --report --json
+        --baseline --out --only --launch --ray --gpus --cpus --retries --patience
+        --wait/--no-wait --keep --report --json
     """,
     "demo": """
         --method --sparsity --pattern --set --embeddings --out --seed --resume --json
