@@ -88,9 +88,13 @@ def unit_scores(state: PruningState, place: int) -> Scores:
     site_state = state.sites[group.sites[0]]
     weight = site_state.dense.view(-1)
     memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
+    if score.learned:
+        learned = score.unit_value(memory)
+        return Scores(weight.numel(), weight.device, lambda a, b: learned[a:b], stands=True)
 
     def read(start: int, stop: int) -> Tensor:
-        pieces = state.memory_of(site_state.site, memory, start, stop)
+        pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
+        pieces |= state.worth(site_state.site, start, stop)
         return score.value(pieces, weight[start:stop], state.scratch(weight, stop - start))
 
     return Scores(weight.numel(), weight.device, read)

@@ -20,9 +20,10 @@ from sentei.pruning.sharded_cut import sharded_cuts
 from sentei.pruning.shards import spread_
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.sweep import sweep_
 from sentei.pruning.weigh import check_seen
 from sentei.records import UpdateRecord
-from sentei.tensors import score_dtype
+from sentei.tensors import Scores, score_dtype
 
 NEAR = 0.005
 """How far from the sparsity asked for a learned one may end without a warning."""
@@ -239,15 +240,9 @@ def _cut(
     try:
         scores = [candidates(state, place) for place in quota.places]
         count = reaching(scores, units, quota.count) if quota.of_weights else quota.count
-        cuts = _cuts(state, units)
-        cut = cuts.at(scores, quota.threshold) if quota.threshold is not None else None
-        if cut is None or cut.below + cut.ties > count:
-            cut, state.brackets[number] = cuts.find(scores, count, state.brackets.get(number))
+        cut, flips = _cut_and_write(state, number, replace(quota, count=count), scores)
         if count and cut.threshold == 0 and state.recipe.score.observes:
             check_scores(state, scores, step)
-        if quota.strict:
-            cut = Cut(cut.threshold, cut.below, 0)
-        flips = cuts.prune_([unit.keep for unit in units], scores, cut)
     except FloatingPointError as error:
         raise diverged(state, step, str(error)) from error
     for unit in units:
@@ -261,6 +256,27 @@ def _cut(
         return cut.threshold, pruned, flips
     weights = units[0].group.weights if units else 1
     return cut.threshold, (cut.below + cut.ties) * weights, flips * weights
+
+
+def _cut_and_write(
+    state: PruningState, number: int, quota: Quota, scores: Sequence[Scores]
+) -> tuple[Cut, int]:
+    """The cut of a quota of so many units, and how many of them changed sides."""
+    units = [state.units[place] for place in quota.places]
+    masks, cuts = [unit.keep for unit in units], _cuts(state, units)
+    warm, limit = state.brackets.get(number), quota.threshold
+    if cuts is WHOLE:
+        swept = sweep_(masks, scores, quota.count, warm, threshold=limit, strict=quota.strict)
+        if swept is not None:
+            if swept.bracket is not None:
+                state.brackets[number] = swept.bracket
+            return swept.cut, swept.flips
+    cut = cuts.at(scores, limit) if limit is not None else None
+    if cut is None or cut.below + cut.ties > quota.count:
+        cut, state.brackets[number] = cuts.find(scores, quota.count, warm)
+    if quota.strict:
+        cut = Cut(cut.threshold, cut.below, 0)
+    return cut, cuts.prune_(masks, scores, cut)
 
 
 def _cuts(state: PruningState, units: Sequence[UnitState]) -> Cuts:
