@@ -39,5 +39,5 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sentei needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tokens,summaries,vision,embeddings,report,demo,dev,docs,runtime,pack,serve,export]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tokens,summaries,vision,embeddings,report,demo,dev,docs,runtime,pack,serve,export,cluster]'
 	touch $@

@@ -181,7 +181,7 @@ def make(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
         if event.what == "done" and event.run:
             keep(event.run)
         elif event.what in ("failed", "lost") and event.run:
-            print(event.run.name, event.what, event.error, flush=True)
+            print(event.run.name, event.what, event.text, flush=True)
 
     benchmark.start({run.task for run in selected}, arguments.data, arguments.work)
     for run in selected:  # ended in a process that was stopped before it said so

@@ -175,8 +175,6 @@ class Ranks:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._mesh: Any = None
         self._dim, self.size, self.rank = 0, 1, 0
-        self.moved = 0
-        """Bytes that this process has given into reductions so far."""
         if tensors and is_sharded(tensors[0]):
             split = _split(tensors[0])
             assert not isinstance(split, str)
@@ -223,11 +221,24 @@ class Ranks:
 
         op = getattr(distributed.ReduceOp, how.upper())
         group = self._mesh.get_group(self._dim)
-        self.moved += tensor.nbytes
         # Offloaded weights lie on the CPU, and the processes may speak on their devices only.
         there = tensor.to(self._mesh.device_type)
         together(lambda: distributed.all_reduce(there, op, group=group))
         return tensor if there is tensor else tensor.copy_(there)
+
+    def reduce_all_(
+        self, tensors: Sequence[Tensor], how: Literal["sum", "min", "max"] = "sum"
+    ) -> None:
+        """What :meth:`reduce_` does, to several tensors of any shapes: in one exchange for each of
+        their precisions.
+        """
+        import torch
+
+        for dtype in dict.fromkeys(one.dtype for one in tensors) if self.share else ():
+            alike = [one for one in tensors if one.dtype == dtype]
+            flat = self.reduce_(torch.cat([one.reshape(-1) for one in alike]), how)
+            for one, part in zip(alike, flat.split([one.numel() for one in alike]), strict=True):
+                one.copy_(part.view_as(one))
 
     def total(self, number: int) -> int:
         """The sum of a number over them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class Training:
         micro_batches: Into how many parts each batch of 8 is split; their gradients accumulate.
         dtype: Of weights and data.
         steps: Optimizer steps the pruner is told of.
+        state_dtype: In which the pruner keeps running means.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Training:
         micro_batches: int = 1,
         dtype: torch.dtype = torch.float32,
         steps: int = STEPS,
+        state_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype, self.micro_batches = dtype, micro_batches
         generator = torch.Generator().manual_seed(0)
@@ -92,7 +95,9 @@ class Training:
         if recipe:
             make_sparse_(self.model, recipe)
             examples = self.inputs.shape[0] * self.inputs.shape[1]
-            self.pruner = Pruner(self.model, recipe, total_steps=steps, examples=examples)
+            self.pruner = Pruner(
+                self.model, recipe, total_steps=steps, examples=examples, state_dtype=state_dtype
+            )
             self.pruner.attach(self.optimizer)
         self.count = 0
 
@@ -232,14 +237,17 @@ def check_finish(method: Method) -> None:
 
 
 def check_resume(method: Method) -> None:
-    """A run stopped at any step and resumed ends in the same bits."""
+    """A run stopped at any step and resumed ends in the same bits; with means in bf16 too."""
     recipe = _small(method)
-    whole = Training(recipe).run().weights()
+    for state_dtype in (torch.float32, torch.bfloat16)[: 2 if recipe.score.means else 1]:
+        _check_resume(method, partial(Training, recipe, state_dtype=state_dtype))
+
+
+def _check_resume(method: Method, begin: Callable[[], Training]) -> None:
+    whole = begin().run().weights()
     for stop in range(1, STEPS):
-        first = Training(recipe).run(stop)
-        assert first.pruner is not None
-        second = Training(recipe)
-        assert second.pruner is not None
+        first, second = begin().run(stop), begin()
+        assert first.pruner is not None and second.pruner is not None
         second.model.load_state_dict(copy.deepcopy(first.model.state_dict()))
         second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
         second.pruner.load_state_dict(copy.deepcopy(first.pruner.state_dict()))
@@ -259,16 +267,22 @@ def check_accumulation(method: Method) -> None:
     _expect(_same(one.pruner.masks, two.pruner.masks), method, "accumulation must not change masks")
 
 
+def _fused(recipe: Recipe, fused: bool) -> Training:
+    """A training whose optimizer is fused, or is not."""
+    training = Training(recipe)
+    assert training.pruner is not None
+    training.pruner.detach()
+    training.optimizer = torch.optim.AdamW(training.model.parameters(), lr=1e-2, fused=fused)
+    training.pruner.attach(training.optimizer)
+    return training
+
+
 def check_skipped_step(method: Method) -> None:
     """A step that a loss scaler skips changes nothing, with fused optimizers and others."""
     recipe = _small(method)
     for fused in (False, True):
-        training = Training(recipe)
+        training = _fused(recipe, fused).run(STEPS // 2)
         assert training.pruner is not None
-        training.pruner.detach()
-        training.optimizer = torch.optim.AdamW(training.model.parameters(), lr=1e-2, fused=fused)
-        training.pruner.attach(training.optimizer)
-        training.run(STEPS // 2)
         before = copy.deepcopy(training.model.state_dict())
         state = copy.deepcopy(training.pruner.state_dict())
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -291,13 +305,7 @@ def check_scaled_step(method: Method) -> None:
     for fused in (False, True):
         runs = []
         for scale in (1.0, 1024.0):
-            training = Training(recipe)
-            assert training.pruner is not None
-            training.pruner.detach()
-            training.optimizer = torch.optim.AdamW(
-                training.model.parameters(), lr=1e-2, fused=fused
-            )
-            training.pruner.attach(training.optimizer)
+            training = _fused(recipe, fused)
             scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10_000)
             for x, y in zip(training.inputs, training.targets, strict=True):
                 scaler.scale(nn.functional.mse_loss(training.model(x), y)).backward()

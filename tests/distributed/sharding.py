@@ -18,10 +18,11 @@ from torch.distributed.tensor import DTensor
 
 import sentei
 from sentei import serialization
-from sentei.methods import find
+from sentei.methods import find, known
 from sentei.testing import Network, make_sparse_
 
 STEPS = 8
+METHODS = tuple(method.name for method in known())
 SETTINGS = ("schedule.every=2", "schedule.stages=3", "score.window=2", "score.optimizer.lr=0.2")
 """Those of them that a recipe has."""
 
@@ -65,13 +66,14 @@ class Run:
         width: int = WIDTH,
         dtype: torch.dtype = torch.float64,
         late: bool = False,
+        state_dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
         torch.manual_seed(0)
         self.dtype = dtype
         self.model: nn.Module = Network(width, dtype=dtype)
         make_sparse_(self.model, recipe)
-        plan = {"total_steps": STEPS, "examples": STEPS * 8}
+        plan = {"total_steps": STEPS, "examples": STEPS * 8, "state_dtype": state_dtype}
         if mesh is not None and not late:
             shard(self.model, self.model.blocks[1], mesh, **options)
         self.pruner = sentei.Pruner(self.model, recipe, **plan)
@@ -112,6 +114,24 @@ def train(recipe: sentei.Recipe, mesh: DeviceMesh | None, **options: Any) -> Any
     return Run(recipe, mesh, **options).train().result()
 
 
+def parts(run: Run) -> dict[str, Any]:
+    """What a checkpoint holds of a training."""
+    if not run.optimizer.state:  # a checkpoint is read into what is there
+        for parameter in run.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+        run.pruner.detach()
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.model.load_state_dict(before)
+        run.pruner.attach(run.optimizer)
+    return {
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "pruner": run.pruner.state_dict(),
+    }
+
+
 Case = Callable[[DeviceMesh | None], Any]
 """What is done over a mesh, or alone."""
 
@@ -136,8 +156,8 @@ def _work(rank: int, ranks: int, cases: Mapping[str, Case], folder: str) -> None
     os._exit(0)  # gloo's teardown aborts now and then when the other rank is gone first
 
 
-def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str, Any]]:
-    """Do all the cases in so many processes; what each made of each."""
+def ends(ranks: int, cases: Mapping[str, Case], folder: Path) -> tuple[list[int], list[str]]:
+    """Do all the cases in so many processes; how each ended, and what those said that failed."""
     context = torch.multiprocessing.get_context("fork")
     words = (ranks, cases, str(folder))
     processes = [context.Process(target=_work, args=(rank, *words)) for rank in range(ranks)]
@@ -147,6 +167,12 @@ def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str
         process.join(400)
         process.kill()
     said = [path.read_text() for path in sorted(folder.glob("*.txt"))]
-    assert not any(process.exitcode for process in processes), "\n".join(said)
+    return [process.exitcode for process in processes], said
+
+
+def launch(ranks: int, cases: Mapping[str, Case], folder: Path) -> list[dict[str, Any]]:
+    """Do all the cases in so many processes; what each made of each."""
+    codes, said = ends(ranks, cases, folder)
+    assert not any(codes), "\n".join(said)
     paths = [folder / f"{rank}.pt" for rank in range(ranks)]
     return [torch.load(path, weights_only=False) for path in paths]

@@ -1,43 +1,58 @@
-"""Two ranks under DDP make the masks that one process makes."""
+"""Processes under DDP make the masks that one process makes, with every method."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from functools import lru_cache, partial
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 
 import sentei
+from distributed.sharding import METHODS, Case, launch, recipe_of
 from helpers.zoo import ZOO
-from sentei import serialization
-from sentei.methods import find
-from sentei.testing import Network
+from sentei.testing import Network, make_sparse_
 
-STEPS = 30
-
-
-def recipe_of(method: str, *settings: str) -> sentei.Recipe:
-    """The method's, with those of the settings that it has."""
-    recipe = find(method).build(0.7)
-    for setting in ("schedule.every=2", "score.window=2", "score.optimizer.lr=0.2", *settings):
-        try:
-            recipe = serialization.override(recipe, [setting])
-        except ValueError:
-            continue  # not a setting of this recipe
-    return recipe
+STEPS = 16
+BATCH = 8
 
 
-def train_heads(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
+def share(batch: torch.Tensor, mesh: DeviceMesh | None) -> torch.Tensor:
+    """This process's part of a batch."""
+    return batch if mesh is None else batch.chunk(mesh.size())[mesh.get_rank()]
+
+
+def train(recipe: sentei.Recipe, mesh: DeviceMesh | None) -> dict[str, torch.Tensor]:
+    """Train on this process's share of every batch; the masks at the end."""
+    torch.manual_seed(0)
+    model: nn.Module = Network(dtype=torch.float64)
+    make_sparse_(model, recipe)
+    if mesh is not None:
+        model = DistributedDataParallel(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    pruner = sentei.Pruner(model, recipe, total_steps=STEPS, examples=STEPS * BATCH)
+    pruner.attach(optimizer)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        inputs = share(torch.randn(BATCH, 8, generator=generator, dtype=torch.float64), mesh)
+        target = inputs.square().mean(-1, keepdim=True)
+        nn.functional.mse_loss(model(inputs), target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert pruner.pruned
+    return {name: mask.clone() for name, mask in pruner.masks.items()}
+
+
+def train_heads(method: str, mesh: DeviceMesh | None) -> dict[str, torch.Tensor]:
     """As :func:`train`, of a transformer's heads and neurons."""
+    torch.manual_seed(0)
     model: nn.Module = ZOO["bert"].build().double().train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    if ranks > 1:
+    if mesh is not None:
         model = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     recipe = recipe_of(method, "pattern=head+neuron", "schedule.warmup=0")
@@ -45,7 +60,7 @@ def train_heads(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.T
     pruner.attach(optimizer)
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
-        ids = torch.randint(5, 40, (8, 6), generator=generator).chunk(ranks)[rank]
+        ids = share(torch.randint(5, 40, (BATCH, 6), generator=generator), mesh)
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         nn.functional.cross_entropy(logits, ids[:, 0] % 2).backward()
         optimizer.step()
@@ -54,63 +69,27 @@ def train_heads(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.T
     return {name: mask.clone() for name, mask in pruner.masks.items()}
 
 
-def train_rebuilt(method: str, rank: int = 0, ranks: int = 1) -> dict[str, torch.Tensor]:
-    """As :func:`train`, with reconstruction, to which each rank brings the inputs it has seen."""
-    return train(method, rank, ranks, "reconstruction=least_squares")
-
-
-def train(method: str, rank: int = 0, ranks: int = 1, *settings: str) -> dict[str, torch.Tensor]:
-    """Train on this rank's share of every batch; the masks at the end."""
-    torch.manual_seed(0)
-    model: nn.Module = Network(dtype=torch.float64)
-    if ranks > 1:
-        model = DistributedDataParallel(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    recipe = recipe_of(method, *settings)
-    pruner = sentei.Pruner(model, recipe, total_steps=STEPS, examples=STEPS * 8)
-    pruner.attach(optimizer)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(STEPS):
-        inputs = torch.randn(8, 8, generator=generator, dtype=torch.float64)
-        share = inputs.chunk(ranks)[rank]
-        target = share.square().mean(-1, keepdim=True)
-        nn.functional.mse_loss(model(share), target).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return {name: mask.clone() for name, mask in pruner.masks.items()}
-
-
-TRAININGS = {
-    "single weights": train,
-    "heads and neurons": train_heads,
-    "reconstruction": train_rebuilt,
+CASES: dict[str, Case] = {
+    **{method: partial(train, recipe_of(method)) for method in METHODS},
+    **{f"heads of {method}": partial(train_heads, method) for method in ("movement", "l0", "leap")},
+    # To which each process brings the inputs that it has seen.
+    "reconstruction": partial(train, recipe_of("magnitude", "reconstruction=least_squares")),
 }
 
-
-def work(rank: int, method: str, units: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(TRAININGS[units](method, rank, 2), Path(folder, f"{rank}.pt"))
-    dist.barrier()
-    os._exit(0)  # gloo's teardown aborts now and then when the other rank is gone first
+alone = lru_cache(lambda case: CASES[case](None))
 
 
-@pytest.mark.parametrize(
-    ("method", "units"),
-    [
-        *((m, "single weights") for m in ("magnitude", "platon", "mgpp", "movement", "l0", "leap")),
-        *((m, "heads and neurons") for m in ("movement", "l0", "leap")),
-        ("magnitude", "reconstruction"),
-        ("wanda", "single weights"),
-        ("obs", "reconstruction"),
-    ],
-)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Of two processes, and of four, all cases."""
+    return {n: launch(n, CASES, tmp_path_factory.mktemp("ranks")) for n in (2, 4)}
+
+
 @pytest.mark.filterwarnings("ignore::sentei.SenteiWarning")
-def test_ranks_agree(method, units, tmp_path):
-    torch.multiprocessing.spawn(work, (method, units, str(tmp_path)), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    alone = TRAININGS[units](method)
-    assert ranks[0].keys() == alone.keys()  # DDP's prefix is not part of a name
-    for name, mask in alone.items():
-        assert torch.equal(ranks[0][name], ranks[1][name])
-        assert torch.equal(ranks[0][name], mask)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_agree(results, ranks, case):
+    for made in results[ranks]:
+        assert made[case].keys() == alone(case).keys()  # DDP's prefix is not part of a name
+        for name, mask in alone(case).items():
+            assert torch.equal(made[case][name], mask), name

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import checkpoint
@@ -17,29 +18,24 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 
 import sentei
-from distributed.sharding import STEPS, WIDTH, Case, Run, launch, recipe_of, shard, train, whole
+from distributed.sharding import (
+    METHODS,
+    STEPS,
+    WIDTH,
+    Case,
+    Run,
+    launch,
+    parts,
+    recipe_of,
+    shard,
+    train,
+    whole,
+)
 from helpers.zoo import ZOO
 from sentei.parts import Distillation
 from sentei.pruning.sharded_cut import BINS
 from sentei.testing import Network
 
-METHODS = {
-    "magnitude": (),
-    "sensitivity": (),
-    "platon": (),
-    "mgpp": (),
-    "movement": (),
-    "soft_movement": (),
-    "l0": (),
-    "leap": (),
-    "proximal": (),
-    "knowledge_aware": (),
-    "random": (),
-    "frozen_mask": (),
-    "auto": (),
-    "wanda": (),
-    "obs": (),
-}
 ROUNDED = {"mgpp", "l0", "knowledge_aware", "obs", "auto", "whole copies stay"}
 """Where a sum over a matrix goes into weights or scores, that is made in parts here and in one
 there: l0's push is measured in mean gradients, reconstruction multiplies matrices of fewer rows."""
@@ -76,7 +72,7 @@ def train_heads(method: str, mesh: DeviceMesh | None, *, teach: bool = False) ->
 
 
 CASES: dict[str, Case] = {
-    **{name: partial(train, recipe_of(name, *settings)) for name, settings in METHODS.items()},
+    **{name: partial(train, recipe_of(name)) for name in METHODS},
     "rows": partial(train, recipe_of("magnitude", "pattern=row")),
     "columns": partial(train, recipe_of("magnitude", "pattern=column")),
     "blocks": partial(train, recipe_of("movement", "pattern=2x2")),
@@ -85,6 +81,7 @@ CASES: dict[str, Case] = {
     ),
     "1:2": partial(train, recipe_of("platon", "pattern=1:2", "schedule.sparsity=0.5")),
     "uneven": partial(train, recipe_of("magnitude"), width=7),
+    "means in bf16": partial(train, recipe_of("platon"), state_dtype=torch.bfloat16),
     "sharded after the pruner was made": partial(train, recipe_of("platon"), late=True),
     "whole copies stay": partial(
         train, recipe_of("l0", "budget.settle=0.2"), reshard_after_forward=False
@@ -109,15 +106,30 @@ def replicated(mesh: DeviceMesh) -> Any:
     return train(recipe_of("leap"), both)
 
 
+COUNTED = {
+    "one ranking": ("budget=global",),
+    "one a matrix": ("budget=uniform",),
+    "one an output": ("budget=uniform_rows",),
+    "rows of each matrix": ("pattern=row", "budget=uniform"),
+}
+
+
 def moved(mesh: DeviceMesh) -> Any:
-    """Bytes that a process gave away for all updates with one ranking, and with one a matrix; and
-    how many updates there were.
+    """For each of these how often processes spoke, what one of them gave away, in bytes, and how
+    many decisions there were.
     """
-    made = []
-    for budget in ("global", "uniform"):
-        run = Run(recipe_of("magnitude", f"budget={budget}"), mesh, dtype=torch.float32)
+    made, reduce = {}, dist.all_reduce
+    for name, settings in COUNTED.items():
+        run, sizes = Run(recipe_of("magnitude", *settings), mesh, dtype=torch.float32), []
+
+        def counted(tensor: torch.Tensor, *args: Any, sizes: Any = sizes, **kwargs: Any) -> Any:
+            sizes.append(tensor.nbytes)
+            return reduce(tensor, *args, **kwargs)
+
+        dist.all_reduce = counted
         pruner = run.train().pruner
-        made.append((pruner._state.ranks.moved, len(pruner.updates)))
+        dist.all_reduce = reduce
+        made[name] = (len(sizes), sum(sizes), len(pruner.updates))
     return made
 
 
@@ -143,14 +155,23 @@ def apart(mesh: DeviceMesh) -> str:
     return "no error"
 
 
-def saved(folder: Path, mesh: DeviceMesh) -> None:
-    run = Run(recipe_of("movement"), mesh).train(STEPS // 2)
+def saved(folder: Path, method: str, mesh: DeviceMesh, **options: Any) -> None:
+    run = Run(recipe_of(method), mesh, **options).train(STEPS // 2)
     checkpoint.save(parts(run), checkpoint_id=folder)
     run.pruner.save(folder / "pruner.safetensors")
 
 
-def loaded(folder: Path, mesh: DeviceMesh) -> Any:
-    run = Run(recipe_of("movement"), mesh)
+def refused(folder: Path, mesh: DeviceMesh) -> str:
+    """What is said of a state that was kept in another precision."""
+    try:
+        loaded(folder, "platon", mesh)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def loaded(folder: Path, method: str, mesh: DeviceMesh, **options: Any) -> Any:
+    run = Run(recipe_of(method), mesh, **options)
     state = parts(run)
     checkpoint.load(state, checkpoint_id=folder)
     run.model.load_state_dict(state["model"])
@@ -158,23 +179,6 @@ def loaded(folder: Path, mesh: DeviceMesh) -> Any:
     run.pruner.load_state_dict(state["pruner"])
     run.count = STEPS // 2
     return run.train(STEPS).result()
-
-
-def parts(run: Run) -> dict[str, Any]:
-    if not run.optimizer.state:  # a checkpoint is read into what is there
-        for parameter in run.model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
-        run.pruner.detach()
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        run.model.load_state_dict(before)
-        run.pruner.attach(run.optimizer)
-    return {
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "pruner": run.pruner.state_dict(),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -187,12 +191,18 @@ def results(folder):
     """Of four processes, and then of two, all cases."""
     bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     four = {name: CASES[name] for name in FOUR}
-    four |= {"replicated": replicated, "saved": partial(saved, folder / "state")}
+    four |= {
+        "replicated": replicated,
+        "saved": partial(saved, folder / "state", "movement"),
+        "saved in bf16": partial(saved, folder / "half", "platon", state_dtype=torch.bfloat16),
+    }
     two = {
         **CASES,
         "bf16": partial(reduced, {"mp_policy": bf16}),
         "offloaded": partial(reduced, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}),
-        "loaded": partial(loaded, folder / "state"),
+        "loaded": partial(loaded, folder / "state", "movement"),
+        "loaded in bf16": partial(loaded, folder / "half", "platon", state_dtype=torch.bfloat16),
+        "refused": partial(refused, folder / "half"),
         "moved": moved,
         "apart": apart,
     }
@@ -247,13 +257,30 @@ def test_under_policies_the_count_is_exact(results, case):
 def test_what_four_processes_saved_two_go_on_with(results):
     for made in results[2]:
         assert_same(made["loaded"], alone("movement"), 0.0)
+        assert_same(made["loaded in bf16"], alone("means in bf16"), 0.0)
+
+
+def test_a_state_in_another_precision_is_refused(results):
+    for made in results[2]:
+        assert "its state is kept in bfloat16, and this pruner's in float32" in made["refused"]
 
 
 def test_bytes_on_the_wire(results):
-    for rankings, (bytes_, updates) in zip((1, 4), results[2][0]["moved"], strict=True):
-        assert 0 < bytes_ <= updates * most_bytes(rankings, 4, 2)
+    for name, (_, bytes_, updates) in results[2][0]["moved"].items():
+        rankings = 1 if name == "one ranking" else 4
+        assert 0 < bytes_ <= updates * most_bytes(rankings, 4, 2), name
     assert most_bytes(1, 72, 64) < 60_000  # BERT-base, of 85 million weights in 72 matrices
     assert most_bytes(72, 72, 64) < 1_000_000
+
+
+def test_processes_speak_no_more_often_for_more_matrices(results):
+    moved = results[2][0]["moved"]
+    for name in ("one ranking", "one a matrix"):  # a bracket that missed, four levels, and two
+        exchanges, _, updates = moved[name]
+        assert updates < exchanges <= 7 * updates, name
+    for name in ("one an output", "rows of each matrix"):
+        exchanges, _, updates = moved[name]
+        assert exchanges == updates, name
 
 
 def test_copies_that_drift_apart_are_told(results):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
-from typer.testing import CliRunner
 
-from sentei import SenteiWarning, cli
+from helpers.comparing import ENTRY, LONG, begun, checkpoints, compare, small_plan, wait_for, write
+from sentei import SenteiWarning
 from sentei import report as reports
 from sentei.cli import comparison
 from sentei.compare import child, execute
 from sentei.compare.folder import begin
 from sentei.compare.worker import Worker
 from sentei.run.settings import Settings
-from sentei.untrusted import to_yaml
-
-FAST = {"epochs": 3, "learning_rate": 1e-2, "precision": "fp32", "evaluations": 1, "checkpoints": 2}
-LONG = {"epochs": 40, "checkpoints": 20}
-ENTRY = {"method": "magnitude", "set": ["schedule.every=2"]}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,43 +40,13 @@ def no_pages():
 @pytest.fixture(scope="module")
 def small(tiny_model, data):
     """Makes plans: one task, the recipe ``magnitude``, one sparsity, one seed."""
-
-    def make(**changes):
-        files = {name: str(data[name]) for name in ("train", "eval")}
-        settings = {"model": str(tiny_model), **files, **FAST, **changes.pop("settings", {})}
-        plan = {"tasks": {"words": {}}, "recipes": {"magnitude": ENTRY}, "sparsities": [0.8]}
-        return {"settings": settings, **plan, "seeds": [1], **changes}
-
-    return make
-
-
-def write(plan, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "asked.yaml"
-    file.write_text(to_yaml(plan))
-    return file
-
-
-def compare(*arguments: object):
-    return CliRunner().invoke(cli.app, ["compare", *map(str, arguments)])
+    return partial(small_plan, tiny_model, data)
 
 
 def process(*arguments: object) -> subprocess.Popen[str]:
     main = "from sentei.cli import main; main()"
     words = [sys.executable, "-c", main, "compare", *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def begun(told: str) -> list[str]:
-    """The runs that a worker said it began."""
-    return re.findall(r"\] ((?:runs|search)/\S+) \(", told)
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 300
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert condition()
 
 
 def results(out: Path) -> dict[str, float]:
@@ -246,10 +210,6 @@ class PressesCtrlC(comparison.ProgressBar):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 15:
             os.kill(os.getpid(), signal.SIGINT)
-
-
-def checkpoints(out: Path) -> set[Path]:
-    return set(out.glob("runs/*/dense/*/checkpoints/*/trainer_state.json"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import (
     AutoModelForSequenceClassification,
     TrainerCallback,
@@ -62,6 +63,22 @@ def test_resume_is_bit_for_bit(whole, step, tmp_path):
     assert same(weights(resumed), weights(run))
     assert again.report == callback.report
     assert [line for line in resumed.state.log_history if "sparsity" not in line] == []
+
+
+def test_means_in_bf16_resume_bit_for_bit_and_not_in_float32(tmp_path):
+    half = {"state_dtype": torch.bfloat16}
+    first = trainer(tmp_path / "whole", sentei.PruningCallback(PLATON, **half), save_steps=5)
+    first.train()
+    checkpoint = tmp_path / "whole" / "checkpoint-5"
+    again = sentei.PruningCallback(PLATON, resume_from=checkpoint, **half)
+    resumed = trainer(tmp_path / "again", again)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert same(weights(resumed), weights(first))
+    other = trainer(tmp_path / "other", sentei.PruningCallback(PLATON, resume_from=checkpoint))
+    with pytest.raises(ValueError, match="state is kept in bfloat16, and this pruner's in float32"):
+        other.train(resume_from_checkpoint=str(checkpoint))
+    with pytest.raises(ValueError, match="movement cannot keep its state in bf16"):
+        sentei.PruningCallback(sentei.movement(0.8), **half)
 
 
 @pytest.mark.parametrize("named", ["in the callback", "in the arguments"])

@@ -33,8 +33,8 @@ DEFAULTS = {
 def prepared(tiny_model, data):
     """Prepare a run of 20 steps with these settings."""
 
-    def made(*changes: str, **options: object):
-        recipe = serialization.override(find("magnitude").build(0.5), changes)
+    def made(*changes: str, method: str = "magnitude", **options: object):
+        recipe = serialization.override(find(method).build(0.5), changes)
         files = {name: str(path) for name, path in data.items()}
         given = {"model": str(tiny_model), **files, **DEFAULTS, **options}
         return prepare(settings_from(given, serialization.to_dict(recipe)))
@@ -153,3 +153,24 @@ def test_frozen_embeddings_need_no_gradients_and_no_averages(prepared):
 def test_what_is_pruned_must_be_trained(prepared):
     with pytest.raises(ValueError, match=r"--freeze-embeddings: the recipe prunes bert.emb.*word"):
         prepared("scope.include=['*.weight']", "scope.exclude=[]", freeze_embeddings=True)
+
+
+def test_means_in_bf16_are_what_inspect_tells(prepared, tmp_path):
+    """The state that is saved has half the means, and a run of such goes on with it."""
+    memory = {}
+    for wish in ("fp32", "bf16"):
+        run = prepared("score.window=2", method="sensitivity", state_dtype=wish)
+        memory[wish] = inspect(run).memory.pruner
+        prune(run, tmp_path / wish)
+        [file] = (tmp_path / wish / "checkpoints").rglob("pruner.safetensors")
+        kept = load_file(file)
+        assert sum(t.nbytes for name, t in kept.items()) == memory[wish]
+        means = {t.dtype for name, t in kept.items() if name.startswith("memory:")}
+        assert means == {torch.bfloat16 if wish == "bf16" else torch.float32}
+    weights = sum(site.parameter.numel() for site in run.selection.sites)
+    assert (memory["fp32"], memory["bf16"]) == (9 * weights, 5 * weights)
+
+
+def test_learned_scores_are_refused_by_the_options_name(prepared):
+    with pytest.raises(ValueError, match=r"^--state-dtype bf16: movement cannot keep its state"):
+        prepared(method="movement", state_dtype="bf16")

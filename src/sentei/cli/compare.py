@@ -46,6 +46,24 @@ LaunchOption = Annotated[
     str | None,
     typer.Option(help="Start every run with this, such as 'accelerate launch --multi_gpu'."),
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Make the runs on a Ray cluster: auto (this machine's), HOST:PORT, or local.",
+    ),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="With --ray: GPUs of each run [default: 1 where there are any]."),
+]
+CpusOption = Annotated[
+    float | None, typer.Option(min=0, help="With --ray: CPUs of each run [default: 1].")
+]
+RetriesOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="With --ray: how often a run goes on after a crash [default: 3]."),
+]
 PatienceOption = Annotated[
     float, typer.Option(min=1, max=1e9, help="Seconds of silence after which a run is taken over.")
 ]
@@ -76,6 +94,10 @@ def compare(
     out: OutOption,
     only: OnlyOption = None,
     launch: LaunchOption = None,
+    ray: RayOption = None,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
+    retries: RetriesOption = None,
     patience: PatienceOption = 120.0,
     wait: WaitOption = True,
     keep: KeepOption = False,
@@ -101,7 +123,9 @@ def compare(
     declared = comparison.plan_of(plan, options, several)
     if not report:
         how = {"launch": launch, "patience": patience, "wait": wait, "keep": keep}
-        comparison.work(declared, out, only=only, json=json, **how)
+        parts = {"gpus": gpus, "cpus": cpus, "retries": retries}
+        shares = {name: value for name, value in parts.items() if value is not None}
+        comparison.work(declared, out, only=only, ray=ray, shares=shares, json=json, **how)
         return
     if declared:
         raise ValueError("--report tells what is in --out: leave out the plan and its options")

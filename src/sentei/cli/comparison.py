@@ -5,26 +5,32 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from transformers import TrainerCallback
 
 from sentei.cli.app import FAILURE, errors, output, show_json, warn
-from sentei.cli.progress import ProgressBar
+from sentei.cli.progress import ProgressBar, lines
 from sentei.cli.running import exit_status
 from sentei.compare.collect import collect
 from sentei.compare.folder import begin
 from sentei.compare.plan import Plan, load
 from sentei.compare.runs import Runs
-from sentei.compare.worker import Event, Tally, Worker
+from sentei.compare.states import Tally
+from sentei.compare.worker import Event, Worker
 from sentei.models.quiet import quiet_transformers
 from sentei.records import Comparison
 from sentei.report import print_comparison, write_comparison
 from sentei.report.facts import duration
 from sentei.run.options import dashed
+from sentei.run.prepare import Prepared
 from sentei.run.saving import SaveError
 from sentei.run.signals import raising
 from sentei.run.training import Interrupted
+
+if TYPE_CHECKING:
+    from sentei.compare.cluster import Cluster
 
 
 def plan_of(file: Path | None, options: dict[str, Any], several: dict[str, Any]) -> Plan | None:
@@ -84,30 +90,47 @@ def kept(out: Path) -> Runs:
     return Runs(load(out / "plan.yaml"), out)
 
 
-def work(plan: Plan | None, out: Path, *, only: list[str] | None, json: bool, **how: Any) -> None:
+def work(
+    plan: Plan | None,
+    out: Path,
+    *,
+    only: list[str] | None,
+    ray: str | None,
+    shares: dict[str, Any],
+    json: bool,
+    **how: Any,
+) -> None:
     """Begin a comparison, join it or go on, and show what came of it.
 
     Args:
         plan: None goes on with the plan in ``out``.
         out: Folder of the comparison.
         only: Globs of the runs to make; None makes all.
+        ray: Address of a cluster; None makes the runs in this process.
+        shares: What each run gets of the cluster, as far as it was said.
         json: Whether to print one JSON object instead of words.
-        how: More of :class:`~sentei.compare.worker.Worker`'s arguments.
+        how: Arguments that :class:`~sentei.compare.worker.Worker` and
+            :class:`~sentei.compare.cluster.Cluster` have in common.
 
     Raises:
-        ValueError: The plan does not fit what is in ``out``, or no run is called so.
+        ModuleNotFoundError: A cluster needs an extra that is not installed.
+        ValueError: The plan does not fit what is in ``out``, no run is called so, or the cluster
+            cannot be used.
         typer.Exit: It was stopped, or a run failed.
     """
+    if shares and ray is None:
+        raise ValueError(f"{dashed(next(iter(shares)))} is of a cluster: name it, as --ray auto")
+    if ray is not None:
+        import sentei.compare.cluster  # noqa: F401  # which says what is missing
     quiet_transformers()
     runs = begin(plan, out)
-    worker = Worker(
-        runs,
-        only=runs.select(only) if only else None,
-        watch=lambda prepared: [] if json else [ProgressBar(errors, prepared.corpus.headline)],
-        tell=(lambda event: None) if json else _tell,
-        **how,
-    )
-    go_on = f"sentei compare --out {shlex.quote(str(out))}"
+    how |= {"only": runs.select(only) if only else None}
+    how |= {"tell": (lambda event: None) if json else _tell}
+    worker = _worker(runs, json, how) if ray is None else _cluster(runs, ray, shares, json, how)
+    typed = {"ray": shlex.quote(ray)} if ray else {}
+    typed |= {name: f"{value:g}" for name, value in shares.items()}
+    more = "".join(f" {dashed(name)} {value}" for name, value in typed.items())
+    go_on = f"sentei compare --out {shlex.quote(str(out))}{more}"
     try:
         with raising():
             complete = worker.work()
@@ -124,6 +147,21 @@ def work(plan: Plan | None, out: Path, *, only: list[str] | None, json: bool, **
     failed = not complete and any(run.error_file.is_file() for run in runs.values())
     if failed:
         raise typer.Exit(FAILURE)
+
+
+def _worker(runs: Runs, json: bool, how: dict[str, Any]) -> Worker:
+    def watch(prepared: Prepared) -> list[TrainerCallback]:
+        return [] if json else [ProgressBar(errors, prepared.corpus.headline)]
+
+    return Worker(runs, watch=watch, **how)
+
+
+def _cluster(
+    runs: Runs, address: str, shares: dict[str, Any], json: bool, how: dict[str, Any]
+) -> Cluster:
+    from sentei.compare.cluster import Cluster, Shares
+
+    return Cluster(runs, Shares(address, **shares), lines=None if json else lines, **how)
 
 
 def show(runs: Runs, json: bool) -> None:
@@ -147,21 +185,23 @@ def _write(runs: Runs) -> Comparison:
 
 def _tell(event: Event) -> None:
     where = f"[{event.tally.done}/{event.tally.total}]"
-    if event.what == "wait":
-        errors.print(f"{where} waiting for other workers")
+    if event.run is None:
+        errors.print(f"{where} {event.text or 'waiting for other workers'}", soft_wrap=True)
         return
-    assert event.run is not None
     name = event.run.name
     if event.what == "begin":
-        errors.print(f"{where} {name} ({_clock(event.tally)})", soft_wrap=True)
+        at = f"on {event.machine}, " if event.machine else ""
+        errors.print(f"{where} {name} ({at}{_clock(event.tally)})", soft_wrap=True)
+    elif event.what == "progress":
+        errors.print(f"{name}: {event.text}", soft_wrap=True)
     elif event.report is not None:
         metric = event.report.metric
         value = f"{metric} {event.report.sparse[metric]:.4f}"
         errors.print(f"{where} {name}: {value}", soft_wrap=True)
     elif event.what == "failed":
-        warn(f"{where} {name} failed: {event.error}")
+        warn(f"{where} {name} failed: {event.text}")
     else:
-        warn(f"{where} {name}: {event.error}")
+        warn(f"{where} {name}: {event.text}")
 
 
 def _clock(tally: Tally) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sentei.run.prepare import Prepared
 
 
 class ProgressBar(TrainerCallback):
@@ -104,3 +108,33 @@ class ProgressBar(TrainerCallback):
 
     def _facts(self) -> str:
         return "  ".join(filter(None, [self.loss, self.sparsity, self.value]))
+
+
+def lines(say: Callable[[str], None]) -> Callable[[Prepared], Sequence[TrainerCallback]]:
+    """Makes what shows the progress of a run on another machine, as a line every tenth.
+
+    Args:
+        say: Hears each line.
+    """
+    console = Console(
+        file=_Lines(say), force_terminal=False, width=_WIDTH, markup=False, highlight=False
+    )
+    return lambda prepared: [ProgressBar(console, prepared.corpus.headline)]
+
+
+_WIDTH = 200
+"""Characters of a line that is sent; the terminal that shows it has its own."""
+
+
+class _Lines(io.StringIO):
+    """A file whose lines are passed on."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def write(self, text: str) -> int:
+        """Pass on what is printed, which is whole lines."""
+        for line in text.splitlines():
+            if line.strip():
+                self._say(line.rstrip())
+        return len(text)

@@ -4,5 +4,7 @@ plan.py      what is compared: a declaration      choices.py     what a search m
 runs.py      the runs that a plan asks for        folder.py      what its workers share
 worker.py    takes a run, makes it, goes on       execute.py     one run, here or launched
 search.py    values tried, the best of them       ranges.py      values drawn by Optuna
-collect.py   from folders to results              summaries.py   means, differences, the front
+states.py    where every run stands               cluster.py    hands runs out to a cluster
+collect.py   from folders to results              remote.py     what a machine of it does
+summaries.py means, differences, the front
 """

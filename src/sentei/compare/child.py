@@ -18,6 +18,7 @@ from sentei.run.training import Interrupted
 
 def main(folder: Path) -> int:
     """Run what ``run.yaml`` says; the exit status."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray's processes block it
     threading.Thread(target=_listen, daemon=True).start()
     quiet_transformers()
     try:

@@ -8,6 +8,7 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -44,15 +45,16 @@ class PruningCallback(TrainerCallback):
         resume_from: The checkpoint folder that training resumes from. Only needed when it is not
             below the Trainer's ``output_dir`` and not in ``args.resume_from_checkpoint``.
         manifest: Whether checkpoints get a manifest and must have one; False leaves it to others.
+        state_dtype: The pruner's, see :class:`~sentei.Pruner`.
 
     Raises:
         TypeError: ``recipe`` is none.
-        ValueError: When training begins: the recipe does not fit the model or the number of steps;
-            ``load_best_model_at_end`` is on (the best checkpoint may be from before the target
-            sparsity); ``label_smoothing_factor`` is set and the model has a teacher; training
-            resumes from a checkpoint that is not whole, or without a pruner's state; or another
-            callback prunes the same model. After the first step: the Trainer's optimizer does not
-            step so that it can be seen.
+        ValueError: ``state_dtype`` is not possible. When training begins: the recipe does not fit
+            the model or the number of steps; ``load_best_model_at_end`` is on (the best checkpoint
+            may be from before the target sparsity); ``label_smoothing_factor`` is set and the model
+            has a teacher; training resumes from a checkpoint that is not whole, or without a
+            pruner's state; or another callback prunes the same model. After the first step: the
+            Trainer's optimizer does not step so that it can be seen.
     """
 
     def __init__(
@@ -61,11 +63,14 @@ class PruningCallback(TrainerCallback):
         *,
         resume_from: str | Path | None = None,
         manifest: bool = True,
+        state_dtype: torch.dtype = torch.float32,
     ) -> None:
         check_type(recipe)
+        recipe.check_state(state_dtype)
         self.recipe = recipe
         self.resume_from = resume_from
         self.manifest = manifest
+        self.state_dtype = state_dtype
         self.pruner: Pruner | None = None
         self.report: PruningReport | None = None
         self._saved_at = -1
@@ -97,6 +102,7 @@ class PruningCallback(TrainerCallback):
             self.recipe,
             total_steps=state.max_steps,
             examples=_examples(kwargs.get("train_dataloader")),
+            state_dtype=self.state_dtype,
         )
         if state.global_step > 0:
             path = self._state_file(args, state)

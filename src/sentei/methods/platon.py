@@ -45,12 +45,18 @@ class Uncertainty(Windowed):
 
     kind: Literal["uncertainty"] = "uncertainty"
     memory: ClassVar[tuple[str, ...]] = ("window", "importance", "uncertainty")
+    means: ClassVar[tuple[str, ...]] = memory
 
     beta1: float = Field(0.85, ge=0, lt=1)
     """Weight of the past in the average of importance."""
 
     beta2: float = Field(0.95, ge=0, lt=1)
     """Weight of the past in the average of uncertainty."""
+
+    @property
+    def share(self) -> float:
+        """That of the window or of an average."""
+        return min(super().share, 1 - self.beta1, 1 - self.beta2)
 
     def fold_(self, memory: Memory, mean: Tensor) -> None:
         """Average importance, then the deviation from that average."""

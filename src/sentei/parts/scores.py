@@ -68,6 +68,11 @@ class Score(Part):
     per_unit: ClassVar[tuple[str, ...]] = ()
     """Those of them with one entry a unit instead, where a pattern prunes units of many weights."""
 
+    means: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are running means: a pruner may be told to keep these in bf16. They come
+    to the methods here as float32 (float64) all the same, and are rounded after
+    :meth:`observe_`."""
+
     observes: ClassVar[bool] = False
     """Whether it reads the gradient at every optimizer step."""
 
@@ -90,6 +95,11 @@ class Score(Part):
     def start_units_(self, memory: Memory, number: int) -> None:
         """The same for the memory that is per unit, of unit group ``number``."""
         return None
+
+    @property
+    def share(self) -> float:
+        """The smallest share of the way to what is observed by which a mean moves at a time."""
+        return 1.0
 
     @property
     def observes_new(self) -> bool:
@@ -246,6 +256,11 @@ class Windowed(Score):
     every step decides; ``new`` lets the step it has made since then count."""
 
     @property
+    def share(self) -> float:
+        """That of the window's last step."""
+        return 1 / self.window
+
+    @property
     def observes_new(self) -> bool:
         """True for ``iterate="new"``."""
         return self.iterate == "new"
@@ -289,9 +304,15 @@ class Smoothed(Windowed):
 
     kind: Literal["smoothed"] = "smoothed"
     memory: ClassVar[tuple[str, ...]] = ("window", "importance")
+    means: ClassVar[tuple[str, ...]] = memory
 
     beta: float = Field(0.85, ge=0, lt=1)
     """Weight of the past in the average of importance."""
+
+    @property
+    def share(self) -> float:
+        """That of the window or of the average."""
+        return min(super().share, 1 - self.beta)
 
     def fold_(self, memory: Memory, mean: Tensor) -> None:
         """Average importance."""

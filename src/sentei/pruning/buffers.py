@@ -18,7 +18,6 @@ from torch import Tensor
 from sentei.distributed import is_sharded, local
 from sentei.parts.site import Site
 from sentei.recipe import Fitted
-from sentei.tensors import score_dtype
 
 LIMIT = 1 << 26
 """Entries of a buffer of several sites: a quarter of a GiB for each float32 copy on the way."""
@@ -31,13 +30,14 @@ DEVICES = {"cuda"}
 class Kind:
     """What sites of one buffer have in common.
 
-    ``pattern`` is that of their units, where these are single weights.
+    ``memory`` is what score and mask remember, by name, and in which precision; ``pattern`` is that
+    of their units, where these are single weights.
     """
 
     entries: int
     dtype: torch.dtype
     device: torch.device
-    memory: tuple[str, ...]
+    memory: tuple[tuple[str, torch.dtype], ...]
     latent: bool
     gated: bool
     pattern: str | None
@@ -55,10 +55,9 @@ class Row:
     @classmethod
     def alone(cls, weight: Tensor, kind: Kind) -> Row:
         """Tensors of its own."""
-        dtype = score_dtype(weight)
         return cls(
             keep=torch.ones_like(weight, dtype=torch.bool),
-            memory={name: torch.zeros_like(weight, dtype=dtype) for name in kind.memory},
+            memory={name: torch.zeros_like(weight, dtype=dtype) for name, dtype in kind.memory},
             latent=torch.empty_like(weight) if kind.latent else None,
             gated=kind.gated,
         )
@@ -141,11 +140,12 @@ def _kind(fitted: Fitted, site: Site, places: Mapping[Site, int]) -> Kind:
     score, mask, weight = fitted.recipe.score, fitted.recipe.mask, site.parameter.data
     shared = (*score.per_unit, *mask.per_unit)
     pooled = any(group.pooled and site in group.sites for group in fitted.groups)
+    names = [n for n in (*score.memory, *mask.memory) if not (pooled and n in shared)]
     return Kind(
         entries=weight.numel(),
         dtype=weight.dtype,
         device=weight.device,
-        memory=tuple(n for n in (*score.memory, *mask.memory) if not (pooled and n in shared)),
+        memory=tuple((name, fitted.memory_dtype(name, weight)) for name in names),
         latent=mask.latent,
         gated=not mask.latent or any(site in group.gated for group in fitted.groups),
         pattern=fitted.groups[places[site]].pattern if site in places else None,
@@ -154,11 +154,12 @@ def _kind(fitted: Fitted, site: Site, places: Mapping[Site, int]) -> Kind:
 
 def _buffer(kind: Kind, sites: list[Site], places: Mapping[Site, int]) -> Buffer:
     shape, device = (len(sites), kind.entries), kind.device
-    dtype = torch.float64 if kind.dtype == torch.float64 else torch.float32
     return Buffer(
         sites=sites,
         keep=torch.ones(shape, dtype=torch.bool, device=device),
-        memory={name: torch.zeros(shape, dtype=dtype, device=device) for name in kind.memory},
+        memory={
+            name: torch.zeros(shape, dtype=dtype, device=device) for name, dtype in kind.memory
+        },
         latent=torch.empty(shape, dtype=kind.dtype, device=device) if kind.latent else None,
         gated=kind.gated,
         places=[places[site] for site in sites] if kind.pattern is not None else [],

@@ -10,21 +10,27 @@ from torch import Tensor
 
 from sentei.messages import SenteiWarning
 from sentei.parts.patterns import protect_
+from sentei.parts.site import Site
+from sentei.pruning.cut import Ranking
 from sentei.pruning.later import Later
 from sentei.pruning.shards import pool
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.widened import widened
 from sentei.tensors import Scores, score_dtype
 
 
-def check_scores(state: PruningState, scores: Sequence[Scores], step: int) -> None:
-    """Warn where the first decision would be by the order of the weights alone."""
-    if not nothing_is_pruned(state):
+def check_scores(state: PruningState, rankings: Sequence[Ranking], step: int) -> None:
+    """Warn where the first decision would be by the order of the weights alone, in any ranking."""
+    if not (rankings and nothing_is_pruned(state)):
         return
-    pieces = (piece for one in scores for _, _, piece in one.pieces())
-    seen = any(bool(says_something(piece).any()) for piece in pieces)
-    if not state.ranks.anywhere(seen):
+    seen = [any(map(_says_something, ranking.scores)) for ranking in rankings]
+    if not state.ranks.reduce_(torch.tensor(seen, dtype=torch.int64)).all():
         warn_of_zeros(step)
+
+
+def _says_something(scores: Scores) -> bool:
+    return any(bool(says_something(piece).any()) for *_, piece in scores.pieces())
 
 
 def nothing_is_pruned(state: PruningState) -> bool:
@@ -59,13 +65,17 @@ def diverged(state: PruningState, step: int, problem: str) -> FloatingPointError
     )
 
 
-def candidates(state: PruningState, place: int) -> Scores:
-    """The scores of units, infinite where the pattern forbids to prune."""
-    scores, n_m = unit_scores(state, place), state.groups[place].n_m
-    if n_m is None:
-        return scores
-    keep, of = n_m
+def candidates(state: PruningState, places: Sequence[int]) -> list[Scores]:
+    """The scores of the units of places, infinite where the pattern forbids to prune."""
+    scores = unit_scores(state, places)
+    patterns = [state.groups[place].n_m for place in places]
+    return [
+        one if n_m is None else _protected(state, one, *n_m)
+        for one, n_m in zip(scores, patterns, strict=True)
+    ]
 
+
+def _protected(state: PruningState, scores: Scores, keep: int, of: int) -> Scores:
     def read(start: int, stop: int) -> Tensor:
         first, last = start // of * of, -(-stop // of) * of
         values = scores.read(first, last).clone()
@@ -79,41 +89,61 @@ def candidates(state: PruningState, place: int) -> Scores:
     return Scores(scores.size, scores.device, read)
 
 
-def unit_scores(state: PruningState, place: int) -> Scores:
-    """The scores of the units of a place, readable in pieces."""
-    group, score = state.groups[place], state.recipe.score
-    if group.pooled:
-        pooled = pooled_scores(state, state.units[place])
-        return Scores(group.count, pooled.device, lambda start, stop: pooled[start:stop])
-    site_state = state.sites[group.sites[0]]
+def unit_scores(state: PruningState, places: Sequence[int]) -> list[Scores]:
+    """The scores of the units of places, readable in pieces."""
+    pooled = [place for place in places if state.groups[place].pooled]
+    units = [state.units[place] for place in pooled]
+    known = dict(zip(pooled, pooled_scores(state, units), strict=True))
+    return [
+        _stored(known[place]) if place in known else _single_scores(state, place)
+        for place in places
+    ]
+
+
+def _stored(scores: Tensor) -> Scores:
+    return Scores(scores.numel(), scores.device, lambda start, stop: scores[start:stop])
+
+
+def _single_scores(state: PruningState, place: int) -> Scores:
+    """Of units that are single weights."""
+    score = state.recipe.score
+    site_state = state.sites[state.groups[place].sites[0]]
     weight = site_state.dense.view(-1)
     memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
     if score.learned:
         learned = score.unit_value(memory)
         return Scores(weight.numel(), weight.device, lambda a, b: learned[a:b], stands=True)
+    dtype = score_dtype(weight)
 
     def read(start: int, stop: int) -> Tensor:
-        pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
-        pieces |= state.worth(site_state.site, start, stop)
-        return score.value(pieces, weight[start:stop], state.scratch(weight, stop - start))
+        known = {name: tensor[start:stop] for name, tensor in memory.items()}
+        known |= state.worth(site_state.site, start, stop)
+        scratch = state.scratch(weight, stop - start)
+        return score.value(widened(known, dtype), weight[start:stop], scratch)
 
     return Scores(weight.numel(), weight.device, read)
 
 
-def pooled_scores(state: PruningState, unit: UnitState) -> Tensor:
-    """The scores of units of several weights, (count,)."""
-    score, group = state.recipe.score, unit.group
-    if score.per_unit:
-        return score.unit_value(unit.memory)
-    values = {}
-    for site in group.sites:
+def pooled_scores(state: PruningState, units: Sequence[UnitState]) -> list[Tensor]:
+    """The scores of units of several weights, (count,) each."""
+    if state.recipe.score.per_unit:
+        return [state.recipe.score.unit_value(unit.memory) for unit in units]
+    return pool(
+        ((unit.group, _site_scores(state, unit.group.sites)) for unit in units), state.ranks
+    )
+
+
+def _site_scores(state: PruningState, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """The scores of the weights of sites."""
+    values = dict[Site, Tensor]()
+    for site in sites:
         site_state = state.sites[site]
         out = torch.empty_like(site_state.weight, dtype=score_dtype(site_state.weight))
         for piece in state.pieces(site_state):
             part = piece.of(out)
-            part.copy_(score.value(piece.memory, piece.dense, part))
+            part.copy_(state.recipe.score.value(piece.memory, piece.dense, part))
         values[site] = out
-    return pool(group, values, group.reduce, state.ranks)
+    return values
 
 
 def reaching(scores: Sequence[Scores], units: Sequence[UnitState], weights: int) -> int:

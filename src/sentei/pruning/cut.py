@@ -11,7 +11,7 @@ the same, exact answer: ties at the threshold break by tensor order, then by ind
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,16 +49,31 @@ class Bracket:
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """Ways to cut: over whole tensors, or over what several processes hold of them.
+class Ranking:
+    """What is ranked together, in the order in which ties break: prune the ``count`` lowest.
 
-    ``find(scores, count, warm)`` is as :func:`find_cut`, ``at(scores, threshold)`` as
-    :func:`cut_at`, ``prune_(masks, scores, cut)`` as :func:`prune_`.
+    With a ``threshold``, prune what scores no higher than it, unless that is more. ``warm`` is the
+    bracket of an earlier cut over similar scores.
     """
 
-    find: Callable[[Sequence[Scores], int, Bracket | None], tuple[Cut, Bracket]]
-    at: Callable[[Sequence[Scores], float], Cut]
-    prune_: Callable[[Sequence[Tensor], Sequence[Scores], Cut], int]
+    scores: Sequence[Scores]
+    count: int
+    threshold: float | None = None
+    warm: Bracket | None = None
+
+
+def find(ranking: Ranking) -> tuple[Cut, Bracket | None]:
+    """The cut of a ranking, and the bracket to pass next time.
+
+    Raises:
+        ValueError: ``count`` is out of range.
+        FloatingPointError: A score is NaN.
+    """
+    if ranking.threshold is not None:
+        cut = cut_at(ranking.scores, ranking.threshold)
+        if cut.below + cut.ties <= ranking.count:
+            return cut, ranking.warm
+    return find_cut(ranking.scores, ranking.count, ranking.warm)
 
 
 def find_cut(
@@ -136,10 +151,6 @@ def prune_(masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut) -> int:
             "some scores are NaN or changed while they were ranked"
         )
     return flips
-
-
-WHOLE = Cuts(find_cut, cut_at, prune_)
-"""Of tensors that this process has whole."""
 
 
 def prune_rows_(

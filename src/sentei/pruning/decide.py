@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -12,18 +12,14 @@ import torch
 from sentei.messages import SenteiWarning, counted
 from sentei.parts.budget import Quota
 from sentei.parts.progress import Progress
-from sentei.pruning import in_buffers
-from sentei.pruning.candidates import candidates, check_scores, diverged, reaching
-from sentei.pruning.cut import WHOLE, Cut, Cuts, prune_rows_
+from sentei.pruning import in_buffers, in_pieces
+from sentei.pruning.candidates import diverged
 from sentei.pruning.later import Outcome, Pending
-from sentei.pruning.sharded_cut import sharded_cuts
-from sentei.pruning.shards import spread_
-from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
-from sentei.pruning.sweep import sweep_
 from sentei.pruning.weigh import check_seen
+from sentei.pruning.widened import widened
 from sentei.records import UpdateRecord
-from sentei.tensors import Scores, score_dtype
+from sentei.tensors import score_dtype
 
 NEAR = 0.005
 """How far from the sparsity asked for a learned one may end without a warning."""
@@ -63,7 +59,7 @@ def decide(state: PruningState, progress: Progress, step: int) -> None:
             awaited = None in counts
             state.pruned = before if awaited else sum(count or 0 for count in counts)
         else:
-            outcome = partial(Outcome, *_cut_all(state, quotas, step))
+            outcome = partial(Outcome, *in_pieces.cut(state, quotas, step))
         if settled:
             _settle(state)
     state.quotas, state.scores_changed = quotas, False
@@ -211,93 +207,9 @@ def _settle(state: PruningState) -> None:
     mask = state.recipe.mask
     for buffer in state.buffers:
         if buffer.places:
-            mask.settle_(buffer.keep, buffer.memory)
+            dtype = score_dtype(buffer.sites[0].parameter)
+            mask.settle_(buffer.keep, widened(buffer.memory, dtype))
     for unit in state.units:
         if unit.group.pooled or not state.buffers:
-            mask.settle_(unit.keep, unit.memory)
-
-
-def _cut_all(
-    state: PruningState, quotas: Sequence[Quota], step: int
-) -> tuple[int, int, float | None]:
-    """Cut what each quota ranks together; return what an :class:`Outcome` is of."""
-    cuts = [_cut(state, number, quota, step) for number, quota in enumerate(quotas)]
-    pruned, flips = sum(cut[1] for cut in cuts), sum(cut[2] for cut in cuts)
-    return pruned, flips, cuts[0][0] if len(cuts) == 1 and pruned else None
-
-
-def _cut(
-    state: PruningState, number: int, quota: Quota, step: int
-) -> tuple[float | None, int, int]:
-    """Cut what a quota ranks together and write its masks.
-
-    Return the score at the cut, how many weights it prunes, and how many changed sides.
-    """
-    units = [state.units[place] for place in quota.places]
-    if quota.by_row and not any(unit.group.pooled for unit in units):
-        return _cut_rows(state, quota, step)
-    before = [unit.keep.clone() for unit in units] if quota.of_weights else []
-    try:
-        scores = [candidates(state, place) for place in quota.places]
-        count = reaching(scores, units, quota.count) if quota.of_weights else quota.count
-        cut, flips = _cut_and_write(state, number, replace(quota, count=count), scores)
-        if count and cut.threshold == 0 and state.recipe.score.observes:
-            check_scores(state, scores, step)
-    except FloatingPointError as error:
-        raise diverged(state, step, str(error)) from error
-    for unit in units:
-        for tiling in unit.group.tilings if unit.group.pooled else ():
-            site_state = state.sites[tiling.site]
-            spread_(site_state.keep, tiling, unit.keep, site_state.shard)
-    if quota.of_weights:
-        pruned = sum(int((~unit.keep).sum()) * unit.group.weights for unit in units)
-        pairs = zip(units, before, strict=True)
-        flips = sum(int((unit.keep != old).sum()) * unit.group.weights for unit, old in pairs)
-        return cut.threshold, pruned, flips
-    weights = units[0].group.weights if units else 1
-    return cut.threshold, (cut.below + cut.ties) * weights, flips * weights
-
-
-def _cut_and_write(
-    state: PruningState, number: int, quota: Quota, scores: Sequence[Scores]
-) -> tuple[Cut, int]:
-    """The cut of a quota of so many units, and how many of them changed sides."""
-    units = [state.units[place] for place in quota.places]
-    masks, cuts = [unit.keep for unit in units], _cuts(state, units)
-    warm, limit = state.brackets.get(number), quota.threshold
-    if cuts is WHOLE:
-        swept = sweep_(masks, scores, quota.count, warm, threshold=limit, strict=quota.strict)
-        if swept is not None:
-            if swept.bracket is not None:
-                state.brackets[number] = swept.bracket
-            return swept.cut, swept.flips
-    cut = cuts.at(scores, limit) if limit is not None else None
-    if cut is None or cut.below + cut.ties > quota.count:
-        cut, state.brackets[number] = cuts.find(scores, quota.count, warm)
-    if quota.strict:
-        cut = Cut(cut.threshold, cut.below, 0)
-    return cut, cuts.prune_(masks, scores, cut)
-
-
-def _cuts(state: PruningState, units: Sequence[UnitState]) -> Cuts:
-    """How to cut units: those of several weights are known whole to every process."""
-    if not state.ranks.share or any(unit.group.pooled for unit in units):
-        return WHOLE
-    return sharded_cuts(state.ranks, score_dtype(state.selected[0].parameter))
-
-
-def _cut_rows(state: PruningState, quota: Quota, step: int) -> tuple[None, int, int]:
-    """The same for a quota of one matrix that is shared out among its rows."""
-    [place] = quota.places
-    unit = state.units[place]
-    site_state = state.sites[unit.group.sites[0]]
-    site, shard = site_state.site, site_state.shard
-    scores = candidates(state, place)
-    values = scores.read(0, scores.size)
-    if state.ranks.anywhere(bool(values.isnan().any())):
-        raise diverged(state, step, "a score is NaN")
-    matrices = [one.view(site_state.weight.shape) for one in (unit.keep, values)]
-    keep, values = (one.T if site.transposed else one for one in matrices)
-    rows = site.parameter.shape[1 if site.transposed else 0]
-    flips = prune_rows_(keep, values, quota.count, before=shard.start if shard else 0, rows=rows)
-    return None, quota.count, state.ranks.total(flips)
+            dtype = score_dtype(unit.group.sites[0].parameter)
+            mask.settle_(unit.keep, widened(unit.memory, dtype))

@@ -105,7 +105,7 @@ def _wanted(state: PruningState, quota: Quota) -> Wanted:
     count = quota.count
     if quota.of_weights:
         units = [state.units[place] for place in quota.places]
-        count = reaching([unit_scores(state, place) for place in quota.places], units, count)
+        count = reaching(unit_scores(state, quota.places), units, count)
     return Wanted(count, quota.strict, quota.threshold)
 
 
@@ -128,7 +128,7 @@ def _rows(state: PruningState, quotas: Sequence[Quota]) -> list[Rows]:
             alike.setdefault((unit.group.count, unit.keep.device), []).append(place)
     for places in alike.values():
         units = [state.units[place] for place in places]
-        scores = torch.stack([pooled_scores(state, unit) for unit in units])
+        scores = torch.stack(pooled_scores(state, units))
         keep = torch.stack([unit.keep for unit in units])
         rows.append(
             Rows(partial(_stored, scores), keep, places, [number[place] for place in places])
@@ -174,7 +174,7 @@ def _cut_rows(state: PruningState, quota: Quota) -> Tensor:
     [place] = quota.places
     unit, group = state.units[place], state.groups[place]
     [site] = group.sites
-    scores = unit_scores(state, place).read(0, group.count)
+    scores = unit_scores(state, [place])[0].read(0, group.count)
     nan = scores.isnan().any()
     scores = scores if group.n_m is None else _protected(scores, *group.n_m)
     matrices = [one.view(site.parameter.shape) for one in (unit.keep, scores)]

@@ -21,9 +21,10 @@ from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
 from sentei.pruning.later import Later, Learning
-from sentei.pruning.shards import pool
+from sentei.pruning.shards import pool_gates
 from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.widened import round_, widened
 from sentei.recipe import Recipe
 from sentei.tensors import cut_up, score_dtype, zero_pruned_
 
@@ -54,9 +55,15 @@ def before_step(state: PruningState, progress: Progress, *, sampled: bool) -> No
             sums = _buffer_before_step(state, buffer, progress, sampled)
             kept |= dict(zip(buffer.places, sums.unbind(), strict=True)) if learning else {}
     means = _means_over_shards(state, progress.step, sampled) if state.ranks.share else {}
+    gates = dict[int, Tensor]()
     for place, unit in enumerate(state.units):
         if unit.group.pooled or not state.buffers:
-            kept[place] = _units_before_step(state, unit, progress, sampled, means)
+            kept[place], gate = _units_before_step(state, unit, progress, sampled, means)
+            gates |= {} if gate is None else {place: gate}
+    state.ranks.reduce_all_([*gates.values()])
+    for place, gate in gates.items():
+        unit, mean = state.units[place], gate.abs().mean() if _has_relative(state.recipe) else None
+        _train_scores(state, unit.group, unit.memory, gate, mean, progress)
     if learning:
         _learn_later(state, [kept[place] for place in range(len(state.groups))], progress)
 
@@ -99,13 +106,14 @@ def _buffer_before_step(
     gradients = [gradient_of(site, progress.step) for site in buffer.sites]
     gradient, dense = buffer.gather(gradients), buffer.dense
     scratch = torch.empty_like(dense, dtype=score_dtype(dense))
-    piece = Piece(dense, buffer.keep, buffer.memory, scratch, slice(None), buffer.gated)
+    memory = widened(buffer.memory, scratch.dtype)
+    piece = Piece(dense, buffer.keep, memory, scratch, slice(None), buffer.gated)
     kept = _form_gradients(state, piece, gradient, progress.step, sampled)
     if recipe.score.learned:
         mean = None
         if _has_relative(recipe):
             mean = _sum_of_sizes(scratch).unsqueeze(1) / scratch.shape[1]
-        _train_scores(state, group, buffer.memory, scratch, mean, progress)
+        _train_scores(state, group, memory, scratch, mean, progress)
     for prior in on_weights:
         prior.add_(gradient, dense, progress, scratch)
     if recipe.mask.latent or on_weights:
@@ -119,8 +127,9 @@ def _units_before_step(
     progress: Progress,
     sampled: bool,
     means: Mapping[Site, Tensor],
-) -> Tensor:
-    """The sum of the mask's gradient over what is kept, if a budget learns from it.
+) -> tuple[Tensor, Tensor | None]:
+    """The sum of the mask's gradient over what is kept, if a budget learns from it; and what is
+    held here of the gradients of units' scores, if they are learned by units of several weights.
 
     ``means`` are the mean |dL/dS| of sites, where they are known already.
     """
@@ -135,13 +144,10 @@ def _units_before_step(
         elif not pooled and _has_relative(recipe) and site not in means:
             room = state.scratch(site_state.weight, site_state.weight.numel())
         kept += _site_before_step(state, unit, site_state, room, progress, sampled, means.get(site))
-    if pooled:
-        gates = pool(group, gradients, None, state.ranks)
-        mean = _sum_of_sizes(gates) / gates.numel() if _has_relative(recipe) else None
-        _train_scores(state, group, unit.memory, gates, mean, progress)
+    gates = pool_gates(group, gradients, state.ranks) if pooled else None
     some = state.sites[group.sites[0]].weight
     nothing = torch.zeros((), dtype=score_dtype(some), device=some.device)
-    return torch.stack(kept).sum() if kept else nothing
+    return torch.stack(kept).sum() if kept else nothing, gates
 
 
 def _site_before_step(
@@ -196,6 +202,7 @@ def _form_gradients(
     score, mask, scratch = state.recipe.score, state.recipe.mask, piece.scratch
     if score.observes and not score.observes_new:
         score.observe_(piece.memory, piece.dense, gradient, step, scratch)
+        round_(piece.memory)
     if isinstance(mask, Latent) and not piece.gated:
         if not sampled:  # a term that reads a pruned unit past its gate, as a teacher's
             zero_pruned_(gradient, piece.keep)
@@ -254,7 +261,7 @@ def _score_gradients(
 def _train_scores(
     state: PruningState,
     group: UnitGroup,
-    memory: dict[str, Tensor],
+    memory: Mapping[str, Tensor],
     gradient: Tensor,
     mean: Tensor | None,
     progress: Progress,
@@ -285,11 +292,14 @@ def after_step(state: PruningState, step: int) -> None:
         gradient = buffer.gather([gradient_of(site, step) for site in buffer.sites])
         dense = buffer.dense
         scratch = torch.empty_like(dense, dtype=score_dtype(dense))
-        score.observe_(buffer.memory, dense, gradient, step, scratch)
+        memory = widened(buffer.memory, scratch.dtype)
+        score.observe_(memory, dense, gradient, step, scratch)
+        round_(memory)
     for site, site_state in () if state.buffers else state.sites.items():
         gradients = cut_up(gradient_of(site, step))
         for piece, gradient in zip(state.pieces(site_state), gradients, strict=True):
             score.observe_(piece.memory, piece.dense, gradient, step, piece.scratch)
+            round_(piece.memory)
 
 
 def shrink(state: PruningState, lr: Mapping[int, float], progress: Progress) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentei.distributed import hold_shards
 from sentei.parts.inputs import linear_maps
 from sentei.pruning import audit, decide, ownership
 from sentei.pruning.apply import Weights
@@ -33,7 +34,8 @@ def one_shot(model: nn.Module, recipe: Recipe, batches: Iterable[Any] = ()) -> P
         batches: Examples like those that the model is for: mappings of its arguments by name,
             sequences of them by place, or single tensors. They are read once, and not at all where
             the recipe has no use for inputs. Many tokens are needed: several times as many as the
-            widest layer has inputs.
+            widest layer has inputs. Of a sharded model all processes call it, each with its own
+            examples in as many batches.
 
     Returns:
         The report, of 0 steps; every number in it is measured on the model's weights.
@@ -53,6 +55,7 @@ def one_shot(model: nn.Module, recipe: Recipe, batches: Iterable[Any] = ()) -> P
         0.5
     """
     check_type(recipe)
+    hold_shards(model)
     fitted = recipe.at_once().fit(model, 1)
     sites = fitted.selection.sites
     places, part = ownership.Places(model, sites), fitted.recipe.inputs
@@ -60,12 +63,14 @@ def one_shot(model: nn.Module, recipe: Recipe, batches: Iterable[Any] = ()) -> P
     state = PruningState(fitted, 1, tuple(maps))
     if ownership.is_attached(site.parameter for site in sites):
         raise ValueError("a pruner is attached to these weights: finish() or detach() it first")
+    decide.check_shards(state)
     audit.check_finite(state)
     weights = Weights(state, places)
     if fitted.recipe.schedule.sparsity:
         state.allocate()
         if part:
             _observe(model, LayerInputs(model, maps, part), state, batches)
+            hold_shards(model)  # the forward passes may have left whole copies in place
         state.step = 1
         decide_and_reconstruct(state, state.progress(1))
         decide.conclude(state)

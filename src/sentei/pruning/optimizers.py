@@ -62,18 +62,28 @@ def _nested(optimizer: Any) -> Iterator[tuple[Any, ...]]:
             if id(one) in known:
                 continue
             known.add(id(one))
-            kind = type(one)
-            if kind.__module__.startswith("deepspeed") or "DeepSpeed" in kind.__name__:
-                raise ValueError(
-                    "DeepSpeed engines keep their own flattened weights, which cannot be pruned "
-                    "from outside: train with DDP or a plain optimizer"
-                )
-            if kind.__module__.startswith(_PASS_ON):
+            _check_copies(type(one))
+            if type(one).__module__.startswith(_PASS_ON):
                 path = path[:-1]
             else:
                 yield path
             below += [(*path, inner) for inner in _contents(one)]
         level = below
+
+
+def _check_copies(kind: type) -> None:
+    """Refuse optimizers that step copies of the weights, in which nothing is zero."""
+    if kind.__module__.startswith("deepspeed") or "DeepSpeed" in kind.__name__:
+        raise ValueError(
+            "DeepSpeed engines keep their own flattened weights, which cannot be pruned "
+            "from outside: train with DDP or a plain optimizer"
+        )
+    if kind.__module__.startswith("torchao.") and kind.__name__ == "CPUOffloadOptimizer":
+        raise ValueError(
+            "CPUOffloadOptimizer steps copies of the weights in the host's memory and writes them "
+            "over the model's, zeros too: use AdamW8bit or AdamW4bit on the device, or shards with "
+            "fully_shard(..., offload_policy=CPUOffloadPolicy())"
+        )
 
 
 _PASS_ON = ("accelerate.", "lightning.", "pytorch_lightning.")

@@ -13,7 +13,7 @@ does not count: micro-batches and skipped steps do not exist here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from sentei.pruning.state import PruningState
 from sentei.pruning.steps import Steps
 from sentei.pruning.summary import summarize
 from sentei.pruning.unseen import Unseen
-from sentei.recipe import Recipe, check_type
+from sentei.recipe import Fitted, Recipe, check_type
 from sentei.records import PruningReport, UpdateRecord
 from sentei.tensors import count_zeros
 
@@ -49,11 +49,13 @@ class Pruner:
         recipe: What to do.
         total_steps: Optimizer steps that training will take.
         examples: Number of training examples, for recipes with a prior on the weights.
+        state_dtype: Of the running means that ``auto``, ``platon`` and ``sensitivity`` keep:
+            ``torch.float32`` (float64 for float64 weights), or ``torch.bfloat16``, half of that.
 
     Raises:
         TypeError: ``recipe`` is none.
-        ValueError: The scope matches nothing or something that cannot be pruned, the schedule
-            does not fit into ``total_steps``, or ``examples`` is needed and missing.
+        ValueError: The scope matches nothing or something that cannot be pruned, the schedule does
+            not fit ``total_steps``, ``examples`` is missing, or ``state_dtype`` is not possible.
 
     Example:
         >>> import torch, sentei
@@ -77,26 +79,25 @@ class Pruner:
         *,
         total_steps: int,
         examples: int | None = None,
+        state_dtype: torch.dtype = torch.float32,
     ) -> None:
         check_type(recipe)
-        self._fit = partial(self._prepare, model, recipe, total_steps, examples)
-        self._fit()
+        fit = partial(recipe.fit, model, total_steps, examples, state_dtype)
+        self._prepare = partial(self._look_up, model, fit, total_steps)
+        self._prepare()
         self._finished: PruningReport | None = None
         self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
         self._optimizer: ref[Optimizer] | None = None
         self._dropout = Dropout(model)
         finalize(self, self._dropout.restore).atexit = False
 
-    def _prepare(
-        self, model: nn.Module, recipe: Recipe, total_steps: int, examples: int | None
-    ) -> None:
+    def _look_up(self, model: nn.Module, fit: Callable[[], Fitted], total_steps: int) -> None:
         """Look the weights up, and get ready to prune them."""
         hold_shards(model)
-        fitted = recipe.fit(model, total_steps, examples)
-        self._model = model
-        self._places = ownership.Places(model, fitted.selection.sites)
-        part = fitted.recipe.inputs
-        maps = linear_maps(model, fitted.selection.sites) if part else {}
+        fitted = fit()
+        part, sites = fitted.recipe.inputs, fitted.selection.sites
+        maps = linear_maps(model, sites) if part else {}
+        self._model, self._places = model, ownership.Places(model, sites)
         self._inputs = LayerInputs(model, maps, part) if part else None
         self._state = PruningState(fitted, total_steps, tuple(maps))
         self._weights = Weights(self._state, self._places)
@@ -200,7 +201,7 @@ class Pruner:
         if self._finished:
             raise ValueError("this pruner has finished: make another for another training")
         if self._places.sharded_since and not self._state.sites:
-            self._fit()
+            self._prepare()
         self._places.check()
         optimizer = optimizers.stepping(optimizer, self._state.selected)
         before = self._optimizer() if self._optimizer and self._hooks else None

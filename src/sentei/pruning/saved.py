@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,6 +27,7 @@ class SavedState(BaseModel):
 
     recipe: dict[str, Any]
     total_steps: int = Field(ge=1)
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
     processes: int = Field(ge=1)
     step: int = Field(ge=0)
     pruned: int = Field(ge=0)
@@ -57,10 +58,12 @@ def parse(saved: Mapping[str, Any], format_: int) -> SavedState:
         raise ValueError(
             f"pruner state of format {short(saved.get('format'))}; this version reads {format_}"
         )
-    if missing := sorted(SavedState.model_fields.keys() - saved.keys()):
+    fields = SavedState.model_fields
+    required = {name for name, field in fields.items() if field.is_required()}
+    if missing := sorted(required - saved.keys()):
         raise ValueError(f"not a whole pruner state: it has no {missing[0]!r}")
     try:
-        state = SavedState.model_validate({key: saved[key] for key in SavedState.model_fields})
+        state = SavedState.model_validate({key: saved[key] for key in fields if key in saved})
         records = state.records
     except ValidationError as error:
         raise ValueError(f"not a pruner state: {explain(error)}") from error
@@ -111,6 +114,21 @@ def other_length(saved: SavedState, total_steps: int, processes: int) -> str | N
     return (
         f"{difference}; {saved.processes} trained together, and {processes} do now: start as many "
         "processes as before"
+    )
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """A precision as it is written down."""
+    return str(dtype).removeprefix("torch.")
+
+
+def other_dtype(saved: SavedState, state_dtype: torch.dtype) -> str | None:
+    """How the state is kept in another precision than the saved one, in words."""
+    if saved.state_dtype == (now := name_of(state_dtype)):
+        return None
+    return (
+        f"its state is kept in {saved.state_dtype}, and this pruner's in {now}: make the pruner "
+        f"with state_dtype=torch.{saved.state_dtype}, as before"
     )
 
 

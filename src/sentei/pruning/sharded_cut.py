@@ -3,144 +3,201 @@
 No score leaves its process. What goes around are counts: the scores' bit patterns, as integers in
 the same order, are counted in some hundred bins between the ends of a bracket, the counts are
 summed over the processes, and the bin that holds the rank is the next bracket, until it is one
-value. Every process knows the same sums and comes to the same cut. Ties at the threshold break by
-tensor, then by index in the whole tensor: the processes hold rows in order, so it is enough to know
-how many ties those before have.
+value. All rankings of a decision are counted together, one sum a level, so that there are no more
+exchanges for many matrices than for one. Every process knows the same sums and comes to the same
+cuts. Ties at the threshold break by tensor, then by index in the whole tensor: the processes hold
+rows in order, so it is enough to know how many ties those before have.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from sentei.distributed import Ranks
-from sentei.pruning.cut import Bracket, Cut, Cuts, keep_, next_bracket
-from sentei.tensors import CHUNK, Scores
+from sentei.pruning.cut import Bracket, Cut, Ranking, keep_, next_bracket
+from sentei.tensors import CHUNK
 
 BINS = 256
 """At most, of one count."""
+
+HELD = 8 * CHUNK
+"""Entries of the bins that hold thresholds that are kept between two levels, of all rankings; what
+is more is looked for among all scores again."""
 
 _INT = {torch.float32: torch.int32, torch.float64: torch.int64}
 NAN = "a score is NaN"
 
 
-def sharded_cuts(ranks: Ranks, dtype: torch.dtype) -> Cuts:
-    """The cuts over what processes hold of tensors with scores of ``dtype``."""
-    return Cuts(
-        partial(find_sharded_cut, ranks=ranks, dtype=dtype),
-        partial(sharded_cut_at, ranks=ranks),
-        partial(prune_shards_, ranks=ranks),
-    )
-
-
-def find_sharded_cut(
-    scores: Sequence[Scores],
-    count: int,
-    warm: Bracket | None = None,
-    *,
-    ranks: Ranks,
-    dtype: torch.dtype,
-) -> tuple[Cut, Bracket]:
-    """Find the cut that prunes exactly the ``count`` lowest scores, of all processes.
+def find_sharded_cuts(
+    rankings: Sequence[Ranking], *, ranks: Ranks, dtype: torch.dtype
+) -> list[tuple[Cut, Bracket | None]]:
+    """Find the cuts that prune exactly the ``count`` lowest scores of each ranking, of all
+    processes.
 
     All of them call it, each with what it holds, in the same order.
 
     Args:
-        scores: Of the rows held here of the tensors ranked together; they may be empty.
-        count: How many entries to prune, of all.
-        warm: The bracket returned with an earlier cut over similar scores.
+        rankings: Of the rows held here; tensors may be empty.
         ranks: Who holds the other rows.
         dtype: Of the scores.
 
     Returns:
-        The cut, and the bracket to pass next time.
+        Each one's cut, and the bracket to pass next time.
 
     Raises:
-        ValueError: ``count`` is out of range.
+        ValueError: A ``count`` is out of range.
         FloatingPointError: A score is NaN, in any of the processes.
     """
-    if count == 0:
-        return Cut(-math.inf, 0, 0), warm or Bracket(math.nan, math.nan, math.nan)
-    search = _Search(scores, dtype, ranks)
-    place = None
-    if warm is not None and warm.low <= warm.high:
-        place = search.between(warm.low, warm.high, count)
-    place = place or search.between(-math.inf, math.inf, count)
-    if place is None:
-        raise ValueError(f"cannot prune {count} of {search.total} weights")
-    threshold, below, spacing = place
-    bracket = next_bracket(threshold, warm, 0.0005 * search.total, spacing)
-    return Cut(threshold, below, count - below), bracket
+    made = dict[int, tuple[Cut, Bracket | None]]()
+    for i, cut in _cuts_at(rankings, ranks).items():
+        if cut.below + cut.ties <= rankings[i].count:
+            made[i] = cut, rankings[i].warm
+    held = Held(HELD)
+    searches = dict[int, _Search]()
+    for i, one in enumerate(rankings):
+        if i not in made and one.count == 0:
+            made[i] = Cut(-math.inf, 0, 0), one.warm
+        elif i not in made:
+            searches[i] = _Search(one, dtype, held)
+    while under_way := [one for one in searches.values() if one.found is None]:
+        counts = torch.cat([one.count() for one in under_way])
+        own, all_ = counts.tolist(), ranks.reduce_(counts).tolist()
+        for search in under_way:
+            size = search.bins + 3
+            search.narrow(own[:size], all_[:size])
+            own, all_ = own[size:], all_[size:]
+    made |= {i: search.result() for i, search in searches.items()}
+    return [made[i] for i in range(len(rankings))]
+
+
+class Held:
+    """How many entries may still be kept between two levels.
+
+    Args:
+        entries: At most, of all rankings.
+    """
+
+    def __init__(self, entries: int) -> None:
+        self._left = entries
+
+    def grants(self, entries: int) -> bool:
+        """Whether so many more may be; they count as kept then."""
+        granted = entries <= self._left
+        self._left -= entries if granted else 0
+        return granted
 
 
 class _Search:
-    """The threshold, by counting."""
+    """The threshold of a ranking, by counting: :meth:`count` and :meth:`narrow`, in turns.
 
-    def __init__(self, scores: Sequence[Scores], dtype: torch.dtype, ranks: Ranks) -> None:
-        self._scores, self._dtype, self._ranks = scores, dtype, ranks
+    Args:
+        ranking: Of what is held here.
+        dtype: Of the scores.
+        held: For what is kept between two levels.
+    """
+
+    def __init__(self, ranking: Ranking, dtype: torch.dtype, held: Held) -> None:
+        self._ranking, self._dtype, self._held = ranking, dtype, held
         self._bits = torch.finfo(dtype).bits
-        self.total = 0
-        """Entries in all processes, once they are counted."""
-
-    def between(
-        self, low: float, high: float, count: int
-    ) -> tuple[float, int, float | None] | None:
+        self.found: tuple[float, int, float | None] | None = None
         """The threshold, how many scores are below it, and the mean distance between scores in the
-        bracket; None where the threshold is not in it.
-        """
-        first, last = self._key(low), self._key(high)
-        kept: list[Tensor] | None = None
-        below, inside, spacing = 0, -1, None
-        while True:
-            shift = self._shift(first, last)
-            bins, collect = (last >> shift) - (first >> shift) + 1, inside >= 0 and kept is None
-            counts = torch.zeros(bins + 3, dtype=torch.int64, device=self._device)
-            small = collect and inside <= CHUNK
-            band = list[Tensor]()
-            for keys in kept if kept is not None else self._keys():
-                within = keys[(keys >= first) & (keys <= last)]
-                if small:
-                    band.append(within)
-                places = (within >> shift) - (first >> shift)
-                counts[:bins] += torch.bincount(places, minlength=bins)
-                if inside < 0:
-                    counts[bins] += torch.count_nonzero(keys < first)
-                    counts[bins + 1] += torch.count_nonzero(keys > last)
-                    counts[bins + 2] += torch.count_nonzero(self._nan(keys))
-            own = counts[:bins].clone()
-            numbers = self._ranks.reduce_(counts).tolist()
-            if inside < 0:
-                below = numbers[bins]
-                if numbers[bins + 2]:
-                    raise FloatingPointError(NAN)
-                within_all = sum(numbers[:bins])
-                self.total = below + within_all + numbers[bins + 1]
-                if not below < count <= below + within_all:
-                    return None
-                if math.isfinite(high - low):
-                    spacing = (high - low) / within_all
-            kept = band if small else kept
-            place = 0
-            while below + numbers[place] < count:
-                below += numbers[place]
-                place += 1
-            start = ((first >> shift) + place) << shift
-            first, last = max(first, start), min(last, start + (1 << shift) - 1)
-            inside = int(own[place])
-            if first == last:
-                return self._value(first), below, spacing
+        first bracket."""
+        warm = ranking.warm
+        if warm is not None and warm.low <= warm.high:  # NaN where there is no bracket yet
+            self._look_between(warm.low, warm.high)
+        else:
+            self._look_between(-math.inf, math.inf)
 
-    @property
-    def _device(self) -> torch.device:
-        return self._scores[0].device
+    def _look_between(self, low: float, high: float) -> None:
+        self._ends = low, high
+        self._first, self._last = self._key(low), self._key(high)
+        self._kept: list[Tensor] | None = None
+        self._below, self._inside = 0, -1
+        self._spacing: float | None = None
+        self._set_bins()
+
+    def _set_bins(self) -> None:
+        """Leave out as many bits as makes few enough bins."""
+        self._shift = 0
+        while (self._last >> self._shift) - (self._first >> self._shift) + 1 > BINS:
+            self._shift += 1
+        self.bins = (self._last >> self._shift) - (self._first >> self._shift) + 1
+
+    def count(self) -> Tensor:
+        """How many scores held here are in each bin, below the first, above the last, and NaN,
+        (bins + 3,); the last three only where nothing is known yet.
+        """
+        first, last, shift, bins = self._first, self._last, self._shift, self.bins
+        counts = torch.zeros(bins + 3, dtype=torch.int64, device=self._ranking.scores[0].device)
+        keeps = self._kept is None and self._inside >= 0 and self._held.grants(self._inside)
+        band = list[Tensor]()
+        for keys in self._keys() if self._kept is None else self._kept:
+            within = keys[(keys >= first) & (keys <= last)]
+            if keeps:
+                band.append(within)
+            counts[:bins] += torch.bincount((within >> shift) - (first >> shift), minlength=bins)
+            if self._inside < 0:
+                sides = (keys < first, keys > last, self._nan(keys))
+                counts[bins:] += torch.stack([torch.count_nonzero(side) for side in sides])
+        self._kept = band if keeps else self._kept
+        return counts
+
+    def narrow(self, own: Sequence[int], summed: Sequence[int]) -> None:
+        """Go on with the bin that holds the rank.
+
+        Args:
+            own: What :meth:`count` gave here.
+            summed: The same of all processes.
+
+        Raises:
+            FloatingPointError: A score is NaN.
+            ValueError: There are not as many scores as are to be pruned.
+        """
+        if self._inside < 0:
+            count, within = self._ranking.count, sum(summed[: self.bins])
+            under, over, nans = summed[self.bins :]
+            self.total = under + within + over
+            if nans:
+                raise FloatingPointError(NAN)
+            if not under < count <= under + within:
+                if self._ends == (-math.inf, math.inf):
+                    raise ValueError(f"cannot prune {count} of {self.total} weights")
+                self._look_between(-math.inf, math.inf)
+                return
+            self._below = under
+            low, high = self._ends
+            self._spacing = (high - low) / within if math.isfinite(high - low) else None
+        self._choose(own, summed)
+
+    def _choose(self, own: Sequence[int], summed: Sequence[int]) -> None:
+        """Make the bin that holds the rank the next bracket."""
+        place, count = 0, self._ranking.count
+        while self._below + summed[place] < count:
+            self._below += summed[place]
+            place += 1
+        start = ((self._first >> self._shift) + place) << self._shift
+        self._first = max(self._first, start)
+        self._last = min(self._last, start + (1 << self._shift) - 1)
+        self._inside = own[place]
+        if self._first == self._last:
+            self.found = self._value(self._first), self._below, self._spacing
+            self._kept = None
+        self._set_bins()
+
+    def result(self) -> tuple[Cut, Bracket]:
+        """The cut that was found, and the next bracket."""
+        assert self.found is not None
+        threshold, below, spacing = self.found
+        bracket = next_bracket(threshold, self._ranking.warm, 0.0005 * self.total, spacing)
+        return Cut(threshold, below, self._ranking.count - below), bracket
 
     def _keys(self) -> Iterator[Tensor]:
         """The scores as integers in the same order, piece by piece."""
-        for one in self._scores:
+        for one in self._ranking.scores:
             for _, _, piece in one.pieces():
                 bits = (piece + 0.0).view(_INT[self._dtype])  # -0.0 + 0.0 is 0.0: zeros must tie
                 yield bits ^ ((bits >> (self._bits - 1)) & ((1 << (self._bits - 1)) - 1))
@@ -157,74 +214,84 @@ class _Search:
         bits = key ^ ((1 << (self._bits - 1)) - 1) if key < 0 else key
         return float(torch.tensor(bits, dtype=_INT[self._dtype]).view(self._dtype))
 
-    def _shift(self, first: int, last: int) -> int:
-        """How many bits to leave out for few enough bins."""
-        shift = 0
-        while (last >> shift) - (first >> shift) + 1 > BINS:
-            shift += 1
-        return shift
 
-
-def sharded_cut_at(scores: Sequence[Scores], threshold: float, *, ranks: Ranks) -> Cut:
-    """The cut at a given threshold, which prunes every score equal to it too.
+def _cuts_at(rankings: Sequence[Ranking], ranks: Ranks) -> dict[int, Cut]:
+    """The cuts at thresholds that are given, by the number of the ranking; they prune every score
+    equal to it too.
 
     Raises:
         FloatingPointError: A score is NaN, in any of the processes.
     """
-    counts = torch.zeros(3, dtype=torch.int64, device=scores[0].device)
-    for one in scores:
-        for _, _, piece in one.pieces():
-            sides = (piece < threshold, piece == threshold, torch.isnan(piece))
-            counts += torch.stack([torch.count_nonzero(side) for side in sides])
-    below, ties, nans = ranks.reduce_(counts).tolist()
-    if nans:
+    given = {i: one.threshold for i, one in enumerate(rankings) if one.threshold is not None}
+    if not given:
+        return {}
+    device = rankings[0].scores[0].device
+    counts = torch.zeros(len(given), 3, dtype=torch.int64, device=device)
+    for row, (i, threshold) in zip(counts, given.items(), strict=True):
+        for one in rankings[i].scores:
+            for _, _, piece in one.pieces():
+                sides = (piece < threshold, piece == threshold, torch.isnan(piece))
+                row += torch.stack([torch.count_nonzero(side) for side in sides])
+    numbers = ranks.reduce_(counts).tolist()
+    if any(nans for _, _, nans in numbers):
         raise FloatingPointError(NAN)
-    return Cut(threshold, below, ties)
+    pairs = zip(given.items(), numbers, strict=True)
+    return {i: Cut(threshold, below, ties) for (i, threshold), (below, ties, _) in pairs}
 
 
 def prune_shards_(
-    masks: Sequence[Tensor], scores: Sequence[Scores], cut: Cut, *, ranks: Ranks
-) -> int:
-    """Write the masks of a cut: True where the weight is kept.
+    every: Sequence[tuple[Sequence[Tensor], Ranking, Cut]], *, ranks: Ranks
+) -> list[int]:
+    """Write the masks of cuts: True where the weight is kept.
 
     Args:
-        masks: One contiguous bool tensor per entry of ``scores``; overwritten.
-        scores: The same scores in the same order as given to :func:`find_sharded_cut`.
-        cut: What it returned for them.
+        every: Of each ranking one contiguous bool tensor per entry of its scores, which is
+            overwritten; the ranking as it was given to :func:`find_sharded_cuts`; and its cut.
         ranks: Who holds the other rows.
 
     Returns:
-        How many mask entries changed, in all processes.
+        For each ranking how many mask entries changed, in all processes.
 
     Raises:
         FloatingPointError: Scores changed while they were ranked; in all of the processes.
     """
-    numbers = torch.zeros(2, dtype=torch.int64, device=scores[0].device)
-    allowed = _ties(scores, cut, ranks)
-    for mask, one, ties in zip(masks, scores, allowed, strict=True):
-        flat, left = mask.view(-1), ties
-        for start, stop, piece in one.pieces():
-            under, tied, changed = keep_(flat[start:stop], piece, cut.threshold, left)
-            left -= tied
-            numbers += torch.tensor([under, changed], device=numbers.device)
-    pruned, flips = ranks.reduce_(numbers).tolist()
-    if pruned != cut.below + cut.ties:
-        raise FloatingPointError(
-            f"{pruned} weights fell under the cut where {cut.below + cut.ties} should: "
-            "some scores are NaN or changed while they were ranked"
-        )
-    return int(flips)
+    if not every:
+        return []
+    device = every[0][1].scores[0].device
+    numbers = torch.zeros(len(every), 2, dtype=torch.int64, device=device)
+    allowed = _ties([(ranking, cut) for _, ranking, cut in every], ranks)
+    for row, (masks, ranking, cut), ties in zip(numbers, every, allowed, strict=True):
+        for mask, one, left in zip(masks, ranking.scores, ties, strict=True):
+            flat = mask.view(-1)
+            for start, stop, piece in one.pieces():
+                under, tied, changed = keep_(flat[start:stop], piece, cut.threshold, left)
+                left -= tied
+                row += torch.tensor([under, changed], device=device)
+    flips = list[int]()
+    for (_, _, cut), (pruned, changed) in zip(every, ranks.reduce_(numbers).tolist(), strict=True):
+        if pruned != cut.below + cut.ties:
+            raise FloatingPointError(
+                f"{pruned} weights fell under the cut where {cut.below + cut.ties} should: "
+                "some scores are NaN or changed while they were ranked"
+            )
+        flips.append(changed)
+    return flips
 
 
-def _ties(scores: Sequence[Scores], cut: Cut, ranks: Ranks) -> list[int]:
-    """How many of the scores at the threshold to prune here, of each tensor."""
-    if cut.ties == 0:
-        return [0] * len(scores)
-    tied = torch.zeros(ranks.size, len(scores), dtype=torch.int64, device=scores[0].device)
-    for place, one in enumerate(scores):
-        for _, _, piece in one.pieces():
+def _ties(cuts: Sequence[tuple[Ranking, Cut]], ranks: Ranks) -> list[list[int]]:
+    """How many of the scores at the threshold to prune here, of each tensor of each ranking."""
+    sizes = [len(ranking.scores) for ranking, _ in cuts]
+    if not any(cut.ties for _, cut in cuts):
+        return [[0] * size for size in sizes]
+    tensors = [(one, cut) for ranking, cut in cuts for one in ranking.scores]
+    tied = torch.zeros(ranks.size, len(tensors), dtype=torch.int64, device=tensors[0][0].device)
+    for place, (one, cut) in enumerate(tensors):
+        for _, _, piece in one.pieces() if cut.ties else ():
             tied[ranks.rank, place] += torch.count_nonzero(piece == cut.threshold)
-    by_order = ranks.reduce_(tied).T.flatten()  # tensor by tensor, and in it process by process
-    before = (by_order.cumsum(0) - by_order).view(len(scores), ranks.size)[:, ranks.rank].tolist()
-    mine = by_order.view(len(scores), ranks.size)[:, ranks.rank].tolist()
-    return [min(max(cut.ties - b, 0), m) for b, m in zip(before, mine, strict=True)]
+    allowed = list[list[int]]()
+    for counts, (_, cut) in zip(ranks.reduce_(tied).split(sizes, 1), cuts, strict=True):
+        by_order = counts.T.flatten()  # tensor by tensor, and in it process by process
+        before = (by_order.cumsum(0) - by_order).view(-1, ranks.size)[:, ranks.rank].tolist()
+        mine = counts[ranks.rank].tolist()
+        allowed.append([min(max(cut.ties - b, 0), m) for b, m in zip(before, mine, strict=True)])
+    return allowed

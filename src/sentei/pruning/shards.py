@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sentei.distributed import Ranks, Shard
-from sentei.parts.patterns import Reduce, Tiling, UnitGroup
+from sentei.parts.patterns import Tiling, UnitGroup
 from sentei.parts.site import Site
 from sentei.pruning.sites import SiteState, UnitState
 
@@ -61,26 +62,44 @@ def spread(units: Iterable[UnitState], site: SiteState, reads: Sequence[str]) ->
     return {name: tensor.view(-1) for name, tensor in spread.items()}
 
 
-def pool(
-    group: UnitGroup, values: Mapping[Site, Tensor], reduce: Reduce | None, ranks: Ranks
-) -> Tensor:
-    """Values of units, (count,), from those of the weights held here, by site; those of the units'
-    gates, summed, where ``reduce`` is None.
+def pool(groups: Iterable[tuple[UnitGroup, Mapping[Site, Tensor]]], ranks: Ranks) -> list[Tensor]:
+    """Values of the units of groups, (count,) each, from those of the weights held here, by site.
 
-    Where processes share a unit out among them they pool it together, and a sum may differ in its
-    last bits from one that was made in one piece.
+    Where processes share units out among them they pool them together, all groups in one exchange
+    for each way to reduce; and a sum may differ in its last bits from one that was made in one
+    piece.
+
+    Args:
+        groups: Each with its values, which are looked at once.
+        ranks: Who holds the other rows.
     """
-    if not ranks.share:
-        return group.pool_gates(values) if reduce is None else group.pool(values, reduce)
-    fill = {"max": -torch.inf, "min": torch.inf}.get(str(reduce), 0.0)
-    wholes = dict[Site, Tensor]()
-    for site, rows in values.items():
-        shard = ranks.shard(site.parameter)
-        assert shard is not None
-        wholes[site] = shard.whole(rows, fill)
-    if reduce is None:
-        return ranks.reduce_(group.pool_gates(wholes))
-    if reduce == "max" or reduce == "min":
-        return ranks.reduce_(group.pool(wholes, reduce), reduce)
-    total = ranks.reduce_(group.pool(wholes, "sum"))
-    return total / group.weights if reduce == "mean" else total
+    made, means = list[Tensor](), list[tuple[Tensor, int]]()
+    ways = dict[Literal["sum", "min", "max"], list[Tensor]]()
+    for group, values in groups:
+        how = "sum" if group.reduce == "mean" else group.reduce
+        fill = {"max": -torch.inf, "min": torch.inf}.get(how, 0.0)
+        made.append(group.pool(_wholes(values, ranks, fill), how))
+        ways.setdefault(how, []).append(made[-1])
+        if group.reduce == "mean":
+            means.append((made[-1], group.weights))
+    for how, alike in ways.items():
+        ranks.reduce_all_(alike, how)
+    for one, weights in means:
+        one /= weights
+    return made
+
+
+def pool_gates(group: UnitGroup, gradients: Mapping[Site, Tensor], ranks: Ranks) -> Tensor:
+    """Gradients of the units' gates, (count,), from those of the weights held here: to be summed
+    over those who hold the others.
+    """
+    return group.pool_gates(_wholes(gradients, ranks))
+
+
+def _wholes(values: Mapping[Site, Tensor], ranks: Ranks, fill: float = 0.0) -> dict[Site, Tensor]:
+    """Values in the shapes of whole weights."""
+    shards = {site: ranks.shard(site.parameter) for site in values}
+    return {
+        site: shard.whole(values[site], fill) if shard else values[site]
+        for site, shard in shards.items()
+    }

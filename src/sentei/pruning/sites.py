@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -81,7 +82,7 @@ class Piece:
 
     dense: Tensor
     keep: Tensor
-    memory: dict[str, Tensor]
+    memory: Mapping[str, Tensor]
     scratch: Tensor
     span: slice
     gated: bool

@@ -25,12 +25,15 @@ from sentei.pruning.saved import (
     first_difference,
     first_of,
     miscounted,
+    name_of,
+    other_dtype,
     other_length,
     other_tensors,
     parse,
 )
 from sentei.pruning.shards import spread, whole_memory
 from sentei.pruning.sites import Piece, SiteState, UnitState
+from sentei.pruning.widened import widened
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.tensors import cut_up, score_dtype, spans
@@ -187,21 +190,19 @@ class PruningState:
         dense, keep = state.dense, state.keep
         tensors = [dense, keep, *memory.values(), *(() if scratch is None else (scratch,))]
         parts = zip(*map(cut_up, tensors), strict=True)
-        places = spans(dense.numel(), dense.device)
+        places, dtype = spans(dense.numel(), dense.device), score_dtype(dense)
         for (start, stop), (weight, mask, *more) in zip(places, parts, strict=True):
+            known = dict(zip(memory, more, strict=False)) | self.worth(state.site, start, stop)
             yield Piece(
                 dense=weight,
                 keep=mask,
-                memory={
-                    **dict(zip(memory, more, strict=False)),
-                    **self.worth(state.site, start, stop),
-                },
+                memory=widened(known, dtype),
                 scratch=self.scratch(dense, stop - start) if scratch is None else more[-1],
                 span=slice(start, stop),
                 gated=state.gated,
             )
 
-    def memory_in(self, buffer: Buffer) -> dict[str, Tensor]:
+    def memory_in(self, buffer: Buffer) -> Mapping[str, Tensor]:
         """What score and mask know of the weights of a buffer, (rows, entries)."""
         states = [self.sites[site] for site in buffer.sites]
         reads = self.recipe.mask.reads
@@ -210,7 +211,8 @@ class PruningState:
             for one in states
         ]
         more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
-        return {**buffer.memory, **more}
+        dtype = score_dtype(buffer.sites[0].parameter)
+        return widened({**buffer.memory, **more}, dtype)
 
     def worth(self, site: Site, start: int, stop: int) -> dict[str, Tensor]:
         """What the inputs of the weights of a site from ``start`` to ``stop``, flat, are worth, by
@@ -241,6 +243,7 @@ class PruningState:
             "format": FORMAT,
             "recipe": serialization.to_dict(self.recipe),
             "total_steps": self.total_steps,
+            "state_dtype": name_of(self.fitted.state_dtype),
             "processes": processes(),
             "step": self.step,
             "pruned": self.pruned,
@@ -262,6 +265,7 @@ class PruningState:
         recipe = self._recipe_of(state.recipe)
         difference = first_difference(state.recipe, serialization.to_dict(recipe), "recipe")
         difference = difference or other_length(state, self.total_steps, processes())
+        difference = difference or other_dtype(state, self.fitted.state_dtype)
         if difference is None:
             self.allocate()
             difference = other_tensors(state, self._tensors()) or miscounted(state, self.ranks)

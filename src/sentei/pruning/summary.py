@@ -117,7 +117,8 @@ def summarize(state: PruningState, model: nn.Module) -> PruningReport:
     parameters = list(model.parameters())
     counts = torch.tensor([count_zeros(site.parameter) for site in state.selected])
     zeros = ranks.reduce_(counts).tolist()
-    ranked = [(unit, unit_scores(state, place)) for place, unit in enumerate(state.units)]
+    every = unit_scores(state, range(len(state.units)))
+    ranked = [*zip(state.units, every, strict=True)]
     # Units of several weights are known to all who share them; one of these counts them.
     mine = [(unit, scores) for unit, scores in ranked if not (unit.group.pooled and ranks.rank)]
     weights, scores = histograms(

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentei.pruning.cut import Bracket, Cut, next_bracket
+from sentei.pruning.cut import Bracket, Cut, Ranking, next_bracket
 from sentei.tensors import CHUNK, Scores, spans
 
 LIMIT = 1 << 24
@@ -30,8 +30,8 @@ LIMIT = 1 << 24
 
 @dataclass(frozen=True)
 class Swept:
-    """A cut whose masks are written, how many of these have changed, and the next bracket; of a
-    given threshold none.
+    """A cut whose masks are written, how many of these have changed, and the bracket to pass next
+    time.
     """
 
     cut: Cut
@@ -39,23 +39,12 @@ class Swept:
     bracket: Bracket | None
 
 
-def sweep_(
-    masks: Sequence[Tensor],
-    scores: Sequence[Scores],
-    count: int,
-    warm: Bracket | None,
-    *,
-    threshold: float | None = None,
-    strict: bool = False,
-) -> Swept | None:
+def sweep_(masks: Sequence[Tensor], ranking: Ranking, *, strict: bool = False) -> Swept | None:
     """Cut, and write the masks: True where the weight is kept.
 
     Args:
-        masks: One contiguous bool tensor per entry of ``scores``, of any shape; overwritten.
-        scores: The tensors ranked together, in the order in which ties break.
-        count: How many entries to prune.
-        warm: The bracket of an earlier cut over similar scores.
-        threshold: Prune what scores no higher than this, if that is no more than ``count``.
+        masks: One contiguous bool tensor for each tensor of scores, of any shape; overwritten.
+        ranking: What is ranked together.
         strict: Keep all that score as high as the threshold.
 
     Returns:
@@ -64,7 +53,8 @@ def sweep_(
     Raises:
         FloatingPointError: A score is NaN; nothing is changed.
     """
-    low, high = (threshold, threshold) if threshold is not None else _ends(warm)
+    scores, count, warm = ranking.scores, ranking.count, ranking.warm
+    low, high = _ends(ranking)
     total = sum(one.size for one in scores)
     on_cpu = all(one.device.type == "cpu" for one in scores)
     if not (on_cpu and count and low <= high and total <= LIMIT):
@@ -80,8 +70,8 @@ def sweep_(
     if np.isnan(values).any():
         raise FloatingPointError("a score is NaN")
     below, rank = sum(part.below for part in found), 0
-    if threshold is not None:
-        cut, spacing = Cut(threshold, below, values.size), None
+    if ranking.threshold is not None:
+        cut, spacing = Cut(low, below, values.size), None
         if cut.below + cut.ties > count:
             return None
     else:
@@ -98,13 +88,16 @@ def sweep_(
     else:
         cut = Cut(cut.threshold, cut.below, 0)
     flips = _write(found, keep)
-    if threshold is not None:
-        return Swept(cut, flips, None)
+    if ranking.threshold is not None:
+        return Swept(cut, flips, warm)
     return Swept(cut, flips, next_bracket(cut.threshold, warm, 0.0005 * total, spacing))
 
 
-def _ends(bracket: Bracket | None) -> tuple[float, float]:
-    return (bracket.low, bracket.high) if bracket is not None else (math.nan, math.nan)
+def _ends(ranking: Ranking) -> tuple[float, float]:
+    """Of the bracket; NaN where there is none."""
+    if ranking.threshold is not None:
+        return ranking.threshold, ranking.threshold
+    return (ranking.warm.low, ranking.warm.high) if ranking.warm else (math.nan, math.nan)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sentei.pruning.inputs import observed_bytes
 from sentei.recipe import Fitted
 from sentei.records import Record, SizeRecord
 from sentei.report.facts import size
-from sentei.run.precision import precision
+from sentei.run.precision import precision, state_dtype
 from sentei.run.prepare import Prepared
 
 
@@ -166,7 +166,8 @@ def _memory(prepared: Prepared) -> MemoryRecord:
         trained = 0
     elif training.freeze_embeddings:
         trained -= sum(weight.nbytes for weight in embeddings(prepared.model).values())
-    fitted = Fitted(prepared.recipe, *prepared.recipe.lay_units(prepared.model))
+    kept_in = state_dtype(training.state_dtype)
+    fitted = Fitted(prepared.recipe, *prepared.recipe.lay_units(prepared.model), kept_in)
     observed = observed_bytes(prepared.model, prepared.selection.sites, prepared.recipe)
     return MemoryRecord(
         weights=weights,

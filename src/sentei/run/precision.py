@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sentei.messages import SenteiWarning
-from sentei.run.settings import Precision
+from sentei.run.settings import Precision, StateDtype
 from sentei.tensors import multiplies_bf16
 
 _DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,6 +34,11 @@ def written_dtype(wish: Precision, stored: torch.dtype) -> torch.dtype:
     """The precision to write a model in; ``auto`` is that of its files, but at most float32."""
     if wish == "auto":
         return stored if stored in _DTYPES.values() else torch.float32
+    return _DTYPES[wish]
+
+
+def state_dtype(wish: StateDtype) -> torch.dtype:
+    """The precision of what scores remember."""
     return _DTYPES[wish]
 
 

@@ -25,7 +25,7 @@ from sentei.models.pretrained import check_writable, load_config, stored_dtype
 from sentei.parts.scope import Selection
 from sentei.recipe import Fitted, Recipe
 from sentei.run import teacher as teachers
-from sentei.run.precision import precision, written_dtype
+from sentei.run.precision import precision, state_dtype, written_dtype
 from sentei.run.reference import References, load_references, with_reference
 from sentei.run.settings import Settings, Training
 from sentei.run.teacher import Teacher
@@ -194,6 +194,10 @@ def _check_steps(
             f"--group-by-length: {corpus.problem} has inputs of one size; leave the option out"
         )
     recipe.check(total)
+    try:
+        recipe.check_state(state_dtype(training.state_dtype))
+    except ValueError as error:
+        raise ValueError(f"--state-dtype {training.state_dtype}: {error}") from None
     if recipe.schedule.from_model and training.dense_epochs:
         raise ValueError(
             f"--dense-epochs {training.dense_epochs:g}: dense training leaves no zeros, and the "

@@ -46,7 +46,7 @@ from sentei.run.checkpoints import (
     write_seconds,
 )
 from sentei.run.evaluate import evaluate
-from sentei.run.precision import round_
+from sentei.run.precision import round_, state_dtype
 from sentei.run.prepare import Prepared
 from sentei.run.reporting import describe_run
 from sentei.run.saving import explained, save_model, save_untrained
@@ -124,7 +124,12 @@ def _train_sparse(
     watch: Sequence[TrainerCallback],
 ) -> _Pruned:
     """Prune while training, and write the model."""
-    pruning = PruningCallback(prepared.recipe, resume_from=checkpoint, manifest=False)
+    pruning = PruningCallback(
+        prepared.recipe,
+        resume_from=checkpoint,
+        manifest=False,
+        state_dtype=state_dtype(prepared.settings.training.state_dtype),
+    )
     journal = Journal(out / "metrics.jsonl", pruning, start.distiller)
     trainer = train(
         prepared,

@@ -20,6 +20,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+StateDtype = Literal["fp32", "bf16"]
+
 Optimizers = Literal["adamw", "bert_adam", "bert_adamax"]
 
 LearningRates = Literal["linear", "cosine", "constant"]
@@ -91,6 +93,10 @@ class Training(Part):
     dtype: Precision = "auto"
     """Precision of the weights that are written; auto is that of the model's files. They are
     trained in fp32 in any case."""
+
+    state_dtype: StateDtype = "fp32"
+    """Precision of the running means of gradients that auto, platon and sensitivity keep beside
+    every weight while they prune; bf16 halves them."""
 
     seed: Seed = 42
     """Seed of everything drawn: new weights, order of data, dropout, and what is set aside for

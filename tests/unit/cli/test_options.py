@@ -39,10 +39,10 @@ OPTIONS = {
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length
         --null-threshold --flip/--no-flip --mask-probability --whole-words/--no-whole-words
-        --prefix --max-new-tokens --num-beams --precision --dtype
+        --prefix --max-new-tokens --num-beams --precision --dtype --state-dtype
         --evaluations --checkpoints plan --method --recipe --set --sparsity --seed
-        --baseline --out --only --launch --patience --wait/--no-wait --keep
-        --report --json
+        --baseline --out --only --launch --ray --gpus --cpus --retries --patience
+        --wait/--no-wait --keep --report --json
     """,
     "demo": """
         --method --sparsity --pattern --set --embeddings --out --seed --resume --json
@@ -83,7 +83,8 @@ OPTIONS = {
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
         --mask-probability --whole-words/--no-whole-words
-        --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
+        --prefix --max-new-tokens --num-beams --precision --dtype --state-dtype --seed --evaluations
+        --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --names --json
     """,
     "methods": """
@@ -108,7 +109,8 @@ OPTIONS = {
         --clip-each/--no-clip-each --freeze-embeddings/--no-freeze-embeddings
         --max-length --doc-stride --max-answer-length --null-threshold --flip/--no-flip
         --mask-probability --whole-words/--no-whole-words
-        --prefix --max-new-tokens --num-beams --precision --dtype --seed --evaluations --checkpoints
+        --prefix --max-new-tokens --num-beams --precision --dtype --state-dtype --seed --evaluations
+        --checkpoints
         --method --sparsity --pattern --recipe --set --freeze-masks --out --resume --json
     """,
     "report": """

@@ -73,11 +73,11 @@ def test_a_failed_run_is_tried_again_by_those_who_come_later(runs):
     (run.folder / "diverges").touch()
     ours = Worker(runs, wait=False)
     assert not ours.work()
-    assert ours._states()[run.name] == present._states()[run.name] == "failed"
+    assert ours.standing.states()[run.name] == present.standing.states()[run.name] == "failed"
     later = Worker(runs, wait=False)
-    assert later._states()[run.name] == "open"
+    assert later.standing.states()[run.name] == "open"
     assert not later.work()
-    assert present._states()[run.name] == later._states()[run.name] == "failed"
+    assert present.standing.states()[run.name] == later.standing.states()[run.name] == "failed"
 
 
 def test_a_worker_that_lost_its_run_writes_nothing(runs, monkeypatch):
@@ -90,7 +90,7 @@ def test_a_worker_that_lost_its_run_writes_nothing(runs, monkeypatch):
     worker = Worker(runs, only=[runs["runs/one/start/seed1"]], wait=False)
     events = []
     worker._tell = events.append
-    lease = worker._take(worker.selected[0])
+    lease = worker.leases.take(worker.selected[0])
     lease._seen = 0.0  # long ago
     with lease:
         worker._make(worker.selected[0], lease)

@@ -78,7 +78,7 @@ def test_wrong_weights_are_refused_at_the_next_step(recipe):
     assert second.pruner.step == 21
 
 
-KEYS = [key for key in stopped(steps=4)[1] if key != "format"]
+KEYS = [key for key in stopped(steps=4)[1] if key not in ("format", "state_dtype")]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -150,14 +150,23 @@ def test_a_released_state_keeps_no_tensor_of_a_weights_size():
     assert (state.sites, state.units, state._scratch) == ({}, [], None)
 
 
-KEEPING = {"platon": PLATON, "magnitude": MAGNITUDE, "movement": MOVEMENT, "l0": LATENT["l0"]}
+FULL, HALF = torch.float32, torch.bfloat16
+KEEPING = {
+    "platon": (PLATON, FULL),
+    "platon in bf16": (PLATON, HALF),
+    "magnitude": (MAGNITUDE, FULL),
+    "magnitude in bf16": (MAGNITUDE, HALF),
+    "movement": (MOVEMENT, FULL),
+    "l0": (LATENT["l0"], FULL),
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("pattern", ["unstructured", "4x4", "row"])
-@pytest.mark.parametrize("recipe", KEEPING.values(), ids=KEEPING.keys())
-def test_what_is_kept_is_as_large_as_is_told_before(recipe, pattern, dtype):
-    pruner = Training(serialization.override(recipe, [f"pattern={pattern}"]), dtype=dtype).pruner
+@pytest.mark.parametrize(("recipe", "state_dtype"), KEEPING.values(), ids=KEEPING.keys())
+def test_what_is_kept_is_as_large_as_is_told_before(recipe, state_dtype, pattern, dtype):
+    recipe = serialization.override(recipe, [f"pattern={pattern}"])
+    pruner = Training(recipe, dtype=dtype, state_dtype=state_dtype).pruner
     state = pruner.state_dict()
     tensors = [*state["masks"].values()]
     for part in ("memory", "units"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.scores import stored
 from sentei.pruning import sweep
-from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_
+from sentei.pruning.cut import Bracket, Cut, Ranking, cut_at, find_cut, prune_
 from sentei.pruning.sweep import sweep_
 from sentei.tensors import Scores
 
@@ -43,9 +43,10 @@ def in_two(tensors, masks, cut):
     return masks, prune_(masks, [stored(tensor) for tensor in tensors], cut)
 
 
-def swept(tensors, masks, *arguments, **more):
+def swept(tensors, masks, count, warm=None, *, threshold=None, strict=False):
     masks = [mask.clone() for mask in masks]
-    return masks, sweep_(masks, [standing(tensor) for tensor in tensors], *arguments, **more)
+    ranking = Ranking([standing(tensor) for tensor in tensors], count, threshold, warm)
+    return masks, sweep_(masks, ranking, strict=strict)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -81,7 +82,7 @@ def test_a_sweep_finds_what_two_passes_find(monkeypatch, chunk, threads):
 def test_a_given_threshold(case, threshold, strict):
     tensors, masks, count = case
     cut = cut_at([stored(tensor) for tensor in tensors], threshold)
-    found, result = swept(tensors, masks, count, None, threshold=threshold, strict=strict)
+    found, result = swept(tensors, masks, count, threshold=threshold, strict=strict)
     if not count or cut.below + cut.ties > count:
         assert result is None
         return
@@ -105,7 +106,7 @@ def test_nan_is_refused_and_nothing_is_written(nan, more):
     scores, mask = torch.linspace(0, 1, 100), torch.ones(100, dtype=torch.bool)
     scores[7] = nan
     with pytest.raises(FloatingPointError, match="a score is NaN"):
-        sweep_([mask], [standing(scores)], 60, Bracket(0.4, 0.7, 0.5), **more)
+        sweep_([mask], Ranking([standing(scores)], 60, warm=Bracket(0.4, 0.7, 0.5), **more))
     assert mask.all()
 
 
@@ -128,8 +129,8 @@ def test_scores_that_are_computed_are_read_by_one_thread(monkeypatch):
     pool = ThreadPoolExecutor(4)
     monkeypatch.setattr(sweep, "_pool", lambda: used.append(1) or pool)
     scores, warm = torch.rand(100), Bracket(0.0, 1.0, 0.5)
-    sweep_([torch.ones(100, dtype=torch.bool)], [stored(scores)], 50, warm)
+    sweep_([torch.ones(100, dtype=torch.bool)], Ranking([stored(scores)], 50, warm=warm))
     assert not used
-    sweep_([torch.ones(100, dtype=torch.bool)], [standing(scores)], 50, warm)
+    sweep_([torch.ones(100, dtype=torch.bool)], Ranking([standing(scores)], 50, warm=warm))
     assert len(used) == 3
     pool.shutdown()
