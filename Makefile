@@ -5,13 +5,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak check docs bench tables clean
+.PHONY: demo test test-long soak check docs bench tables clean
 
 demo: $(READY)  ## prune a real model on real data, and print what came out
 	$(BIN)/sentei demo --out $(or $(OUT),sentei-demo)
 
 test: $(READY)  ## the tests
 	$(BIN)/python -m pytest
+
+test-long: $(READY)  ## the tests that are too long for every change
+	$(BIN)/python -m pytest -m long
 
 soak: $(READY)  ## kills, full disks, harmed files, bad input: about half an hour on two cores
 	$(BIN)/python -m tests.soak --write

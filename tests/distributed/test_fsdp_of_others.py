@@ -34,7 +34,7 @@ import sentei
 from distributed.sharding import Case, launch, whole
 from helpers.zoo import LLAMA
 
-pytestmark = pytest.mark.usefixtures("no_accelerator_is_left")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_accelerator_is_left")]
 
 STEPS = 8
 BATCH = 4

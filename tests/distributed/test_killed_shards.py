@@ -18,6 +18,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from distributed.sharding import STEPS, Run, ends, launch, parts, recipe_of, train
 
+pytestmark = pytest.mark.long
+
 RECIPE = recipe_of("movement")
 alone = lru_cache(lambda: train(RECIPE, None))
 

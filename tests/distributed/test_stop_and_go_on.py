@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 
 from sentei import cli, files
 
+pytestmark = pytest.mark.long
+
 FORK = multiprocessing.get_context("fork")
 
 

@@ -53,6 +53,7 @@ def test_sentence_transformers_on_the_engine(tmp_path):
     assert likeness > 0.99
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("example", TRAINING, ids=lambda path: path.stem)
 def test_example(example, tmp_path):
     printed = run(example, tmp_path, "--steps", "6", "--out", "out")
