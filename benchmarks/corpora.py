@@ -55,6 +55,7 @@ CORPORA = {
     ),
     "qnli-dev-split": Corpus(("qnli/dev.tsv",), None, 1, 2, 3),
     "banking77": Corpus(("banking77/train.csv",), "banking77/test.csv", 0, None, 1, quoted=True),
+    "banking77-train": Corpus(("banking77/train.csv",), None, 0, None, 1, quoted=True),
 }
 """By name. MRPC is the original corpus (4,076 pairs, tested on its 1,725), not GLUE's cut of it;
 SST-2 is tested on its 1,821 labelled test sentences; QNLI's training questions are not at hand."""

@@ -40,3 +40,10 @@ def taught(model: nn.Module) -> bool:
     """Whether a hook marked by :func:`teaching` is on the model, below every wrapper."""
     hooks = unwrapped(model)._forward_hooks.values()
     return any(getattr(hook, "_sentei_teaches", False) for hook in hooks)
+
+
+def tell_teachers(model: nn.Module, progress: float) -> None:
+    """Tell those whose hooks are marked by :func:`teaching` how much of training is done."""
+    for hook in unwrapped(model)._forward_hooks.values():
+        if getattr(hook, "_sentei_teaches", False):
+            hook.__self__.progress = progress

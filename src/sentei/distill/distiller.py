@@ -88,6 +88,8 @@ class Distiller:
         self.cache = cache
         self.terms: dict[str, Tensor] = {}
         """The terms of the last loss, before their weights: labels, logits, hidden, attention."""
+        self.progress = 0.0
+        """The fraction of training that is done; a pruner on the student keeps it."""
         self._teacher = FrozenTeacher(self.teacher, self.match, cache)
         self._hooks: list[RemovableHandle] = []
         self._call: _Call | None = None
@@ -297,7 +299,7 @@ class Distiller:
         problem = getattr(config_of(self.student), "problem_type", None)
         terms = loss_terms(self.distillation, student, teacher, batch, output.get("loss"), problem)
         self.terms = {name: term.detach() for name, term in terms.items()}
-        return weighted_sum(terms, self.distillation)
+        return weighted_sum(terms, self.distillation.at(self.progress))
 
 
 def _refuse_writers(student: nn.Module) -> None:

@@ -58,6 +58,10 @@ class Distillation(Part):
     """Whether hidden states and attention of padding count too, as in SparseBERT's and
     LEAP's code."""
 
+    fade: tuple[float, float] | None = None
+    """The fractions of training between which the teacher's terms fall to 0, in a line; the labels
+    gain what the logits lose. None keeps them to the end."""
+
     layers: tuple[int, ...] | None = None
     """The teacher's layer for each of the student's, from 1. None spreads them evenly, the last to
     the last."""
@@ -79,6 +83,30 @@ class Distillation(Part):
         """Whether a regression learns nothing from its teacher."""
         looks = self.hidden or self.attention
         return self.regression == "alone" or (self.regression == "labels" and not looks)
+
+    def at(self, progress: float) -> Distillation:
+        """The same with the weights that hold at this fraction of training, in [0, 1]."""
+        if self.fade is None:
+            return self
+        begin, end = self.fade
+        left = min(max((end - progress) / (end - begin), 0.0), 1.0)
+        return self.model_copy(
+            update={
+                "labels": self.labels + (1 - left) * self.logits,
+                "logits": left * self.logits,
+                "hidden": left * self.hidden,
+                "attention": left * self.attention,
+            }
+        )
+
+    @model_validator(mode="after")
+    def _fade_falls(self) -> Distillation:
+        if self.fade and not 0 <= self.fade[0] < self.fade[1] <= 1:
+            raise ValueError(
+                f"fade={self.fade} is where in training the teacher begins to fade and where it is "
+                "gone: two fractions, 0 <= begin < end <= 1, such as 0.1,0.6"
+            )
+        return self
 
     @model_validator(mode="after")
     def _some_term(self) -> Distillation:

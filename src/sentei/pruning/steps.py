@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sentei.messages import SenteiWarning
-from sentei.modules import taught
+from sentei.modules import taught, tell_teachers
 from sentei.parts.progress import Progress
 from sentei.pruning import decide, observe, optimizers, reconstruct, weigh
 from sentei.pruning.agreement import Agreement
@@ -128,6 +128,7 @@ class Steps:
                 SenteiWarning,
                 stacklevel=3,
             )
+        tell_teachers(self._model, min(state.step / state.total_steps, 1.0))
         if self.idle:
             return
         weights.swap()
