@@ -30,7 +30,8 @@ def cut_up(tensor: Tensor) -> Sequence[Tensor]:
     """The pieces of a contiguous tensor that :func:`spans` names, flat: views."""
     if tensor.device.type != "cpu" or not tensor.numel():
         return [tensor.view(-1)] if tensor.numel() else []
-    return tensor.view(-1).split(CHUNK)
+    pieces: Sequence[Tensor] = tensor.view(-1).split(CHUNK)
+    return pieces
 
 
 @dataclass(frozen=True)

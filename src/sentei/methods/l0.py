@@ -111,10 +111,10 @@ class HardConcrete(Latent):
             noise.uniform_(generator=generator).clamp_(1e-4, 1 - 1e-4).logit_()
             return
         # Four 16-bit numbers of each draw: a quarter of the time, and the ends are coarser.
-        generator = np.random.Generator(np.random.SFC64(seed))
+        source = np.random.Generator(np.random.SFC64(seed))
         middle = torch.full((), 0.5 + 2**-17, dtype=noise.dtype)
         for piece in cut_up(noise):
-            draws = generator.integers(0, 2**64, -(-piece.numel() // 4), dtype=np.uint64)
+            draws = source.integers(0, 2**64, -(-piece.numel() // 4), dtype=np.uint64)
             piece.copy_(torch.from_numpy(draws.view(np.int16))[: piece.numel()])
             torch.add(middle, piece, alpha=2**-16, out=piece).logit_(1e-4)
 

@@ -110,10 +110,10 @@ def _single_scores(state: PruningState, place: int) -> Scores:
     site_state = state.sites[state.groups[place].sites[0]]
     weight = site_state.dense.view(-1)
     memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
-    if score.learned:
-        learned = score.unit_value(memory)
-        return Scores(weight.numel(), weight.device, lambda a, b: learned[a:b], stands=True)
     dtype = score_dtype(weight)
+    if score.learned:
+        learned = score.unit_value(widened(memory, dtype))
+        return Scores(weight.numel(), weight.device, lambda a, b: learned[a:b], stands=True)
 
     def read(start: int, stop: int) -> Tensor:
         known = {name: tensor[start:stop] for name, tensor in memory.items()}
