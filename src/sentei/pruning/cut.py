@@ -38,9 +38,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Bracket:
-    """Where the next threshold is expected, ends included, the threshold it comes from, and how far
-    that had moved.
-    """
+    """Where the next threshold is expected, ends included; the last one, and how far it moved."""
 
     low: float
     high: float

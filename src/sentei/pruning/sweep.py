@@ -81,7 +81,8 @@ def sweep_(masks: Sequence[Tensor], ranking: Ranking, *, strict: bool = False) -
         found_at = float(np.partition(values, rank)[rank])
         under = int(np.count_nonzero(values < found_at))
         cut = Cut(found_at, below + under, rank + 1 - under)
-        spacing = (high - low) / values.size if math.isfinite(high - low) else None
+        width = 0.0 if low == high else high - low  # both may be infinite
+        spacing = width / values.size if math.isfinite(width) else None
     keep = values >= cut.threshold
     if not strict:
         keep[np.flatnonzero(values == cut.threshold)[: cut.ties]] = False

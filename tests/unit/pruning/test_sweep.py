@@ -8,7 +8,7 @@ from dataclasses import astuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.scores import stored
@@ -58,6 +58,7 @@ def test_a_sweep_finds_what_two_passes_find(monkeypatch, chunk, threads):
 
     @settings(max_examples=300, deadline=None)
     @given(cases(), VALUES, VALUES)
+    @example(([torch.tensor([math.inf])], [torch.tensor([False])], 1), math.inf, math.inf)
     def check(case, low, high):
         tensors, masks, count = case
         low, high = torch.tensor([low, high], dtype=tensors[0].dtype).tolist()
