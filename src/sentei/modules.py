@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
 WRAPPERS = frozenset({"module", "_orig_mod"})
 """The names under which DDP and ``torch.compile`` hold the model."""
+
+_clocks: WeakKeyDictionary[nn.Module, Callable[[], float | None]] = WeakKeyDictionary()
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -42,8 +45,26 @@ def taught(model: nn.Module) -> bool:
     return any(getattr(hook, "_sentei_teaches", False) for hook in hooks)
 
 
-def tell_teachers(model: nn.Module, progress: float) -> None:
-    """Tell those whose hooks are marked by :func:`teaching` how much of training is done."""
-    for hook in unwrapped(model)._forward_hooks.values():
-        if getattr(hook, "_sentei_teaches", False):
-            hook.__self__.progress = progress
+class Clock:
+    """Says how much of a model's training is done, to whoever asks :func:`progress_of`.
+
+    Args:
+        model: The model, or a wrapper of it.
+        ask: Gives the fraction of training that is done, in [0, 1]; None where it is not known.
+    """
+
+    def __init__(self, model: nn.Module, ask: Callable[[], float | None]) -> None:
+        self._model, self._ask = ref(unwrapped(model)), ask
+        _clocks[unwrapped(model)] = ask
+
+    def remove(self) -> None:
+        """Say nothing more, unless another speaks for the model by now."""
+        model = self._model()
+        if model is not None and _clocks.get(model) is self._ask:
+            del _clocks[model]
+
+
+def progress_of(model: nn.Module) -> float | None:
+    """The fraction of a model's training that is done, where a :class:`Clock` says it."""
+    ask = _clocks.get(unwrapped(model))
+    return ask() if ask is not None else None

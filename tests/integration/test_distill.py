@@ -212,6 +212,7 @@ def test_an_accelerate_loop():
 
 FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
 LEARN = ["--set", "distill.hidden=0.5", "--set", "distill.attention=0.5"]
+FADE = ["--set", "distill.fade=[0.1,0.9]"]
 
 
 def run(*arguments: object):
@@ -326,7 +327,7 @@ def test_a_recipe_that_can_do_without_its_teacher(task, tuned, data, tmp_path):
 def test_resume_is_bit_for_bit(task, tuned, tmp_path, teacher):
     """With the teacher's answers kept, too: what is read back is what was computed first."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    options = [*task, *FAST, *LEARN, "--epochs", 20, "--checkpoints", 10, "--batch-size", 16]
+    options = [*task, *FAST, *LEARN, *FADE, "--epochs", 20, "--checkpoints", 10, "--batch-size", 16]
     if teacher == "dense":
         options += ["--teacher", "dense", "--dense-epochs", 1]
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,12 +22,12 @@ from torch.utils.hooks import RemovableHandle
 
 from sentei.distill.cache import TeacherCache
 from sentei.distill.layers import Match, implementation, match
-from sentei.distill.losses import loss_terms, share, weighted_sum
+from sentei.distill.losses import labels_term, loss_terms, share, weighted_sum
 from sentei.distill.outputs import answers_of, select
 from sentei.distill.recorder import AttentionRecorder
 from sentei.distill.teacher import Autocast, FrozenTeacher
 from sentei.messages import SenteiWarning
-from sentei.modules import config_of, teaching, unwrapped
+from sentei.modules import config_of, progress_of, teaching, unwrapped
 from sentei.parts.distillation import Distillation
 
 
@@ -36,9 +36,11 @@ class _Call:
     """One forward of the student that is under way.
 
     ``returns_hidden`` says that the caller wants hidden states himself; ``items`` is the number
-    of labels in the optimizer's step, where a Trainer tells it.
+    of labels in the optimizer's step, where a Trainer tells it. ``distillation`` has the weights
+    that hold now.
     """
 
+    distillation: Distillation
     batch: dict[str, Any]
     items: Any
     returns_hidden: bool
@@ -56,6 +58,8 @@ class Distiller:
             of the student.
         distillation: The terms of the loss and their weights.
         cache: Where the teacher's outputs are kept, so that each example asks it once.
+        progress: Gives the fraction of training that is done, in [0, 1], to a teacher that fades.
+            None asks the pruner that is attached to the student.
 
     Raises:
         ValueError: The two do not fit each other for these losses, or share weights.
@@ -73,6 +77,7 @@ class Distiller:
         distillation: Distillation | None = None,
         *,
         cache: TeacherCache | None = None,
+        progress: Callable[[], float] | None = None,
     ) -> None:
         self.student = unwrapped(student)
         self.teacher = unwrapped(teacher)
@@ -88,8 +93,7 @@ class Distiller:
         self.cache = cache
         self.terms: dict[str, Tensor] = {}
         """The terms of the last loss, before their weights: labels, logits, hidden, attention."""
-        self.progress = 0.0
-        """The fraction of training that is done; a pruner on the student keeps it."""
+        self._progress = progress
         self._teacher = FrozenTeacher(self.teacher, self.match, cache)
         self._hooks: list[RemovableHandle] = []
         self._call: _Call | None = None
@@ -215,15 +219,16 @@ class Distiller:
         items = batch.pop("num_items_in_batch", None)
         inputs = dict(batch)
         returns_hidden = bool(inputs.get("output_hidden_states"))
-        if self.distillation.hidden:
+        now = self._now()
+        if now.hidden:
             inputs["output_hidden_states"] = True
         attention: list[Tensor] = []
         recording = ExitStack()
-        if self.distillation.attention:
+        if now.attention:
             self._check_checkpointing()
-            recorder = AttentionRecorder(self.distillation.attention_of)
+            recorder = AttentionRecorder(now.attention_of)
             attention = recording.enter_context(recorder).attention
-        self._call = _Call(batch, items, returns_hidden, attention, recording)
+        self._call = _Call(now, batch, items, returns_hidden, attention, recording)
         return (), inputs
 
     def _within(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -244,11 +249,11 @@ class Distiller:
                 "the loss needs a ModelOutput or a dict with them; do not set return_dict=False"
             )
         autocast = call.autocast or Autocast.around(self.student)
-        loss = self._loss(call.batch, output, call.attention, autocast)
+        loss = self._loss(call.distillation, call.batch, output, call.attention, autocast)
         loss_type = getattr(module, "loss_type", None)
         loss = loss * share(call.batch.get("labels"), call.items, loss_type)
         rest = {name: value for name, value in output.items() if name != "loss"}
-        if not call.returns_hidden and self.distillation.hidden:
+        if not call.returns_hidden and call.distillation.hidden:
             rest.pop("hidden_states", None)
         whole = {"loss": loss, **rest}
         if type(output) is dict:
@@ -284,22 +289,40 @@ class Distiller:
                 "attention scores are not among a model's outputs: use attach(), which records "
                 "them, or leave them out with attention=0"
             )
-        return self._loss(batch, outputs, [], Autocast.around(self.student))
+        return self._loss(self._now(), batch, outputs, [], Autocast.around(self.student))
+
+    def _now(self) -> Distillation:
+        """With the weights that hold at this point of training."""
+        if self.distillation.fade is None:
+            return self.distillation
+        progress = self._progress() if self._progress else progress_of(self.student)
+        if progress is None:
+            raise ValueError(
+                f"distill.fade={self.distillation.fade}: the teacher fades as training goes on, "
+                "and nobody says how far it is: attach a pruner to the student first, give "
+                "Distiller(progress=...), or keep the teacher to the end with fade=None"
+            )
+        return self.distillation.at(progress)
 
     def _loss(
         self,
+        now: Distillation,
         batch: Mapping[str, Any],
         output: Mapping[str, Any],
         recorded: list[Tensor],
         autocast: Autocast,
     ) -> Tensor:
-        layers = range(1, len(self.match.layers) + 1)
-        student = select(output, recorded, layers, self.distillation, self.student, "student")
-        teacher = self._teacher.outputs(batch, student.logits.device, autocast)
-        problem = getattr(config_of(self.student), "problem_type", None)
-        terms = loss_terms(self.distillation, student, teacher, batch, output.get("loss"), problem)
+        own = output.get("loss")
+        if now.asks:
+            layers = range(1, len(self.match.layers) + 1)
+            student = select(output, recorded, layers, now, self.student, "student")
+            teacher = self._teacher.outputs(batch, student.logits.device, autocast)
+            problem = getattr(config_of(self.student), "problem_type", None)
+            terms = loss_terms(now, student, teacher, batch, own, problem)
+        else:
+            terms = {"labels": labels_term(own)}
         self.terms = {name: term.detach() for name, term in terms.items()}
-        return weighted_sum(terms, self.distillation.at(self.progress))
+        return weighted_sum(terms, now)
 
 
 def _refuse_writers(student: nn.Module) -> None:

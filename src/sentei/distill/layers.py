@@ -36,6 +36,8 @@ class Match:
         terms = [name if weight == 1 else f"{weight:g} x {name}" for name, weight in named.items()]
         used = [term for term, weight in zip(terms, named.values(), strict=True) if weight]
         line = "loss: " + " + ".join(used)
+        if d.fade:
+            line += "; the teacher fades from {:.0%} to {:.0%} of training".format(*d.fade)
         if self.layers:
             pairs = (f"{ours}->{theirs}" for ours, theirs in enumerate(self.layers, start=1))
             line += "; layers: " + ", ".join(pairs)

@@ -50,14 +50,7 @@ def loss_terms(
     relative = distillation.relative
     terms = {}
     if distillation.labels:
-        if own is None:
-            raise ValueError(
-                "the batch has no labels and so the student has no loss of its own: give "
-                "labels, or leave them out with labels=0. A Trainer with "
-                "label_smoothing_factor or compute_loss_func takes the labels out and makes "
-                "its own loss, in which no teacher has a part: use neither"
-            )
-        terms["labels"] = own
+        terms["labels"] = labels_term(own)
     if distillation.logits:
         _check_shapes([student.logits], [teacher.logits], "logits")
         terms["logits"] = _logits_term(distillation, student, teacher, batch, problem)
@@ -68,6 +61,22 @@ def loss_terms(
         _check_shapes(student.attention, teacher.attention, "attention scores")
         terms["attention"] = attention_loss(student.attention, teacher.attention, real, relative)
     return terms
+
+
+def labels_term(own: Tensor | None) -> Tensor:
+    """The student's own loss on the labels.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if own is None:
+        raise ValueError(
+            "the batch has no labels and so the student has no loss of its own: give labels, or "
+            "leave them out with labels=0. A Trainer with label_smoothing_factor or "
+            "compute_loss_func takes the labels out and makes its own loss, in which no teacher "
+            "has a part: use neither"
+        )
+    return own
 
 
 def weighted_sum(terms: Mapping[str, Tensor], distillation: Distillation) -> Tensor:

@@ -59,8 +59,8 @@ class Distillation(Part):
     LEAP's code."""
 
     fade: tuple[float, float] | None = None
-    """The fractions of training between which the teacher's terms fall to 0, in a line; the labels
-    gain what the logits lose. None keeps them to the end."""
+    """The fractions of training from which on, and at which, the teacher's terms have fallen to 0,
+    in a line; the labels gain what the logits lose. None keeps the teacher to the end."""
 
     layers: tuple[int, ...] | None = None
     """The teacher's layer for each of the student's, from 1. None spreads them evenly, the last to
@@ -84,32 +84,39 @@ class Distillation(Part):
         looks = self.hidden or self.attention
         return self.regression == "alone" or (self.regression == "labels" and not looks)
 
+    @property
+    def asks(self) -> bool:
+        """Whether the teacher has a part in the loss."""
+        return bool(self.logits or self.hidden or self.attention)
+
     def at(self, progress: float) -> Distillation:
-        """The same with the weights that hold at this fraction of training, in [0, 1]."""
+        """With the weights that hold when this fraction of training is done, in [0, 1]."""
         if self.fade is None:
             return self
         begin, end = self.fade
         left = min(max((end - progress) / (end - begin), 0.0), 1.0)
-        return self.model_copy(
-            update={
-                "labels": self.labels + (1 - left) * self.logits,
-                "logits": left * self.logits,
-                "hidden": left * self.hidden,
-                "attention": left * self.attention,
-            }
-        )
-
-    @model_validator(mode="after")
-    def _fade_falls(self) -> Distillation:
-        if self.fade and not 0 <= self.fade[0] < self.fade[1] <= 1:
-            raise ValueError(
-                f"fade={self.fade} is where in training the teacher begins to fade and where it is "
-                "gone: two fractions, 0 <= begin < end <= 1, such as 0.1,0.6"
-            )
-        return self
+        weights = {name: left * getattr(self, name) for name in ("logits", "hidden", "attention")}
+        weights["labels"] = self.labels + self.logits - weights["logits"]
+        return self.model_copy(update=weights)
 
     @model_validator(mode="after")
     def _some_term(self) -> Distillation:
-        if not (self.logits or self.hidden or self.attention):
+        if not self.asks:
             raise ValueError("all of logits, hidden and attention are 0: the teacher has no say")
+        return self
+
+    @model_validator(mode="after")
+    def _fade_leaves_labels(self) -> Distillation:
+        if self.fade is None:
+            return self
+        if not 0 <= self.fade[0] < self.fade[1] <= 1:
+            raise ValueError(
+                f"fade={self.fade}: name the fraction of training from which on the teacher fades "
+                "and that at which it is gone, 0 <= begin < end <= 1, such as [0.1, 0.6]"
+            )
+        if not self.labels:
+            raise ValueError(
+                "labels=0: nothing would be learnt from once the teacher has faded: give the "
+                "labels a weight, or keep the teacher with fade=null"
+            )
         return self

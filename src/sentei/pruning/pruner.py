@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from sentei.distributed import hold_shards
 from sentei.messages import SenteiWarning
-from sentei.modules import unwrapped
+from sentei.modules import Clock, unwrapped
 from sentei.parts.inputs import linear_maps
 from sentei.pruning import audit, checkpoint, decide, optimizers, ownership
 from sentei.pruning.apply import Weights
@@ -86,7 +86,7 @@ class Pruner:
         self._prepare = partial(self._look_up, model, fit, total_steps)
         self._prepare()
         self._finished: PruningReport | None = None
-        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen] = []
+        self._hooks: list[torch.utils.hooks.RemovableHandle | Unseen | Clock] = []
         self._optimizer: ref[Optimizer] | None = None
         self._dropout = Dropout(model)
         finalize(self, self._dropout.restore).atexit = False
@@ -208,10 +208,7 @@ class Pruner:
         if before is optimizer:
             return
         if before is not None:
-            raise ValueError(
-                "this pruner is attached to an optimizer already: pruner.detach() first, to go on "
-                "with another"
-            )
+            raise ValueError("this pruner has an optimizer already: pruner.detach() goes first")
         optimizers.check_fits(optimizer, self.recipe)
         decide.check_shards(self._state)
         self.detach()  # from an optimizer that is gone
@@ -229,6 +226,7 @@ class Pruner:
         self._hooks = [
             optimizer.register_step_pre_hook(self._steps.before),
             optimizer.register_step_post_hook(self._steps.after),
+            Clock(self._model, lambda: alive.done if (alive := steps()) else None),
             Unseen(self._state.selected[0], lambda: (alive := steps()) is None or alive.seen),
         ]
         self._hook_model()

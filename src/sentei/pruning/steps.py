@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sentei.messages import SenteiWarning
-from sentei.modules import taught, tell_teachers
+from sentei.modules import taught
 from sentei.parts.progress import Progress
 from sentei.pruning import decide, observe, optimizers, reconstruct, weigh
 from sentei.pruning.agreement import Agreement
@@ -62,6 +62,11 @@ class Steps:
     def idle(self) -> bool:
         """At sparsity 0 training is left alone: no score, no penalty, no mask."""
         return self._state.recipe.schedule.sparsity == 0
+
+    @property
+    def done(self) -> float:
+        """The fraction of training that is done, in [0, 1]."""
+        return min(self._state.step / self._state.total_steps, 1.0)
 
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """The optimizer is about to step."""
@@ -128,7 +133,6 @@ class Steps:
                 SenteiWarning,
                 stacklevel=3,
             )
-        tell_teachers(self._model, min(state.step / state.total_steps, 1.0))
         if self.idle:
             return
         weights.swap()

@@ -258,3 +258,82 @@ def test_a_pruner_whose_recipe_learns_from_a_teacher_misses_it():
         with nullcontext() if taught else pytest.warns(sentei.SenteiWarning, match="Distiller"):
             optimizer.step()
         pruner.detach()
+
+
+FADING = Distillation(labels=0.25, logits=0.75, hidden=0.5, attention=0.125, fade=(0.2, 0.6))
+
+
+@pytest.mark.parametrize(("progress", "left"), [(0.0, 1.0), (0.2, 1.0), (0.3, 0.75), (0.5, 0.25)])
+def test_a_teacher_fades_in_a_line_and_labels_gain_what_logits_lose(progress, left):
+    student, teacher = bert(0, **no_dropout()), bert(1)
+    with Distiller(student, teacher, FADING, progress=lambda: progress) as distiller:
+        loss = student.train()(**batch()).loss
+    terms = distiller.terms
+    expected = (1 - 0.75 * left) * terms["labels"] + 0.75 * left * terms["logits"]
+    expected = expected + 0.5 * left * terms["hidden"] + 0.125 * left * terms["attention"]
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("progress", [0.6, 1.0])
+def test_a_teacher_that_has_faded_is_not_asked(progress):
+    student, teacher, inputs = bert(0, **no_dropout()), bert(1), batch()
+    plain = student.train()(**inputs)
+    asked = []
+    teacher.register_forward_pre_hook(lambda *_: asked.append(True))
+    with Distiller(student, teacher, FADING, progress=lambda: progress) as distiller:
+        outputs = student(**inputs)
+    assert torch.equal(outputs.loss, plain.loss) and outputs.keys() == plain.keys()
+    assert not asked and distiller.terms.keys() == {"labels"}
+
+
+def test_a_pruner_says_how_far_training_is_from_its_first_step_and_after_going_on():
+    student, teacher, inputs = bert(0, **no_dropout()), bert(1), batch()
+    fading = Distillation(fade=(0, 1))
+    recipe = sentei.magnitude(0.5, every=1)
+    pruner = sentei.Pruner(student.train(), recipe, total_steps=4)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.0)
+    with Distiller(student, teacher, fading) as distiller:
+        with pytest.raises(ValueError, match="nobody says how far it is"):
+            student(**inputs)
+        pruner.attach(optimizer)
+        for left in (1, 0.75, 0.5, 0.25):
+            loss = student(**inputs).loss
+            terms = distiller.terms
+            expected = (1 - left / 2) * terms["labels"] + left / 2 * terms["logits"]
+            torch.testing.assert_close(loss, expected)
+            saved = pruner.state_dict()
+            loss.backward()
+            optimizer.step()
+        assert student(**inputs).loss == distiller.terms["labels"]
+        pruner.detach()
+        again = sentei.Pruner(student, recipe, total_steps=4)
+        again.load_state_dict(saved)
+        again.attach(optimizer)
+        loss = student(**inputs).loss
+        terms = distiller.terms
+        torch.testing.assert_close(loss, 0.875 * terms["labels"] + 0.125 * terms["logits"])
+
+
+def test_a_pruner_that_is_gone_says_nothing():
+    student, teacher = bert(0, **no_dropout()), bert(1)
+    pruner = sentei.Pruner(student, sentei.magnitude(0.5, every=1), total_steps=4)
+    pruner.attach(torch.optim.SGD(student.parameters(), lr=0.1))
+    pruner.detach()
+    with (
+        Distiller(student, teacher, Distillation(fade=(0, 1))),
+        pytest.raises(ValueError, match="fade=None"),
+    ):
+        student.train()(**batch())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fade": (0.6, 0.2)}, "0 <= begin < end <= 1"),
+        ({"fade": (0, 2)}, "0 <= begin < end <= 1"),
+        ({"fade": (0, 1), "labels": 0}, "once the teacher has faded"),
+    ],
+)
+def test_fades_that_cannot_be(changes, said):
+    with pytest.raises(ValueError, match=said):
+        Distillation(**changes)

@@ -23,7 +23,7 @@ def test_attach_twice_is_once_and_to_another_is_refused():
     training.step()
     assert training.pruner.step == 4
     other = torch.optim.SGD(training.model.parameters())
-    with pytest.raises(ValueError, match=r"attached to an optimizer already: pruner\.detach\(\)"):
+    with pytest.raises(ValueError, match=r"has an optimizer already: pruner\.detach\(\)"):
         training.pruner.attach(other)
     training.pruner.detach()
     training.pruner.attach(other)
