@@ -16,7 +16,7 @@ from sentei.pruning.ownership import Places
 from sentei.pruning.sites import SiteState
 from sentei.pruning.state import PruningState
 from sentei.sharded import like, version
-from sentei.tensors import copy_kept_
+from sentei.tensors import copy_kept_, cut_up
 
 
 class Weights:
@@ -84,8 +84,7 @@ class Weights:
 
     def _write(self, site_state: SiteState, out: Tensor, progress: Progress) -> None:
         """Write the deterministic weights of a site into ``out``."""
-        for piece in self._state.pieces(site_state):
-            weight = piece.of(out)
+        for piece, weight in zip(self._state.pieces(site_state), cut_up(out), strict=True):
             dense = piece.of(site_state.weight) if self._swapped else piece.dense
             if progress.step and not piece.gated:
                 copy_kept_(weight, dense, piece.keep)
@@ -120,8 +119,8 @@ class Weights:
             if sampled or not buffer.gated:
                 self._write_buffer(buffer, self._now, sampled=True)
         for site_state in () if state.buffers else others:
-            for piece in state.pieces(site_state):
-                weight = piece.of(site_state.weight)
+            pieces = zip(state.pieces(site_state), cut_up(site_state.weight), strict=True)
+            for piece, weight in pieces:
                 if piece.gated:
                     mask.sample_(weight, piece.dense, piece.keep, piece.memory)
                 else:

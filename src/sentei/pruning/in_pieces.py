@@ -1,8 +1,8 @@
 """Decide where every site is read piece by piece: on CPUs, and where processes share weights out.
 
 Rankings of shards are cut together, so that processes exchange no more often for many matrices than
-for one. What is whole is cut one ranking after the other: it is read for the cut, and then for the
-masks.
+for one. What is whole is cut one ranking after the other: in one sweep where that is enough, else
+it is read for the cut, and then for the masks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sentei.pruning.sharded_cut import NAN, find_sharded_cuts, prune_shards_
 from sentei.pruning.shards import spread_
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.sweep import sweep_
 from sentei.sharded import Shard
 from sentei.tensors import score_dtype
 
@@ -56,16 +57,32 @@ def cut(state: PruningState, quotas: Sequence[Quota], step: int) -> tuple[int, i
             rows.append(quota)
         else:
             weights[number] = quota
-    together = [weights] if state.ranks.share else [{i: quota} for i, quota in weights.items()]
     try:
         made = _cut(state, units, step, pooled=True)
-        for some in together:
-            made += _cut(state, some, step, pooled=False)
+        if state.ranks.share:
+            made += _cut(state, weights, step, pooled=False)
+        else:
+            for number, quota in weights.items():
+                made += _cut_whole(state, number, quota, step)
         made += _cut_rows(state, rows)
     except FloatingPointError as error:
         raise diverged(state, step, str(error)) from error
     pruned, flips = sum(one.pruned for one in made), sum(one.flips for one in made)
     return pruned, flips, made[0].threshold if len(made) == 1 and pruned else None
+
+
+def _cut_whole(state: PruningState, number: int, quota: Quota, step: int) -> list[_Made]:
+    """Cut a quota of single weights that nobody else holds: in one sweep, if that is enough."""
+    [ranking] = _rankings(state, {number: quota}).values()
+    masks = [state.units[place].keep for place in quota.places]
+    swept = sweep_(masks, ranking, strict=quota.strict)
+    if swept is None:
+        return _cut(state, {number: quota}, step, pooled=False)
+    if swept.bracket is not None:
+        state.brackets[number] = swept.bracket
+    if swept.cut.threshold == 0 and state.recipe.score.observes:
+        check_scores(state, [ranking], step)
+    return [_Made(swept.cut.threshold, swept.cut.below + swept.cut.ties, swept.flips)]
 
 
 def _cut(
