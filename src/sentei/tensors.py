@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sentei.distributed import local
+from sentei.sharded import local
 
 CHUNK = 1 << 18
 """Entries in a piece on a CPU: 1 MiB of float32, which stays in the second-level cache."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sentei.distributed import version
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
@@ -16,6 +15,7 @@ from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
 from sentei.pruning.sites import SiteState
 from sentei.pruning.state import PruningState
+from sentei.sharded import like, version
 from sentei.tensors import copy_kept_, cut_up
 
 
@@ -163,7 +163,7 @@ class Weights:
 
     def as_held(self, site: Site, weight: Tensor) -> Tensor:
         """What is held here of a site's weights, as the model holds it."""
-        return self._state.ranks.like(site.parameter, weight)
+        return like(site.parameter, weight)
 
     @property
     def as_written(self) -> bool:

@@ -21,6 +21,7 @@ from sentei.pruning.shards import spread_
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
 from sentei.pruning.sweep import sweep_
+from sentei.sharded import Shard
 from sentei.tensors import score_dtype
 
 
@@ -110,7 +111,8 @@ def _cut(
     masks = [[unit.keep for unit in own] for own in units]
     every = [*zip(masks, rankings.values(), cuts, strict=True)]
     if shared:
-        flips = prune_shards_(every, ranks=state.ranks)
+        shards = [[_block(state, unit) for unit in own] for own in units]
+        flips = prune_shards_(every, shards, ranks=state.ranks)
     else:
         flips = [prune_(own, ranking.scores, cut) for own, ranking, cut in every]
     if pooled:
@@ -120,6 +122,13 @@ def _cut(
         _Made(cut.threshold, cut.below + cut.ties, changed)
         for cut, changed in zip(cuts, flips, strict=True)
     ]
+
+
+def _block(state: PruningState, unit: UnitState) -> Shard:
+    """Where the single weights that are held here lie in their site."""
+    shard = state.sites[unit.group.sites[0]].shard
+    assert shard is not None
+    return shard
 
 
 def _rankings(state: PruningState, quotas: Mapping[int, Quota]) -> dict[int, Ranking]:
@@ -158,14 +167,15 @@ def _cut_rows(state: PruningState, quotas: Sequence[Quota]) -> list[_Made]:
         [place] = quota.places
         unit = state.units[place]
         site_state = state.sites[unit.group.sites[0]]
-        site, shard = site_state.site, site_state.shard
+        site, outputs = site_state.site, 1 if site_state.site.transposed else 0
         [scores] = candidates(state, quota.places)
         values = scores.read(0, scores.size)
         nan = values.isnan().any()
         matrices = [one.view(site_state.weight.shape) for one in (unit.keep, values)]
         keep, values = (one.T if site.transposed else one for one in matrices)
-        rows = site.parameter.shape[1 if site.transposed else 0]
-        flips = keep_rows_(keep, values, quota.count, before=shard.start if shard else 0, rows=rows)
+        before = site_state.shard.starts[outputs] if site_state.shard else 0
+        rows = site.parameter.shape[outputs]
+        flips = keep_rows_(keep, values, quota.count, before=before, rows=rows)
         numbers.append(torch.stack([flips, nan.long()]))
     summed = state.ranks.reduce_(torch.stack(numbers)).tolist()
     if any(nans for _, nans in summed):

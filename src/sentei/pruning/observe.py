@@ -13,7 +13,6 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from sentei.distributed import is_sharded, local
 from sentei.parts.masks import Latent
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
@@ -26,6 +25,7 @@ from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.state import PruningState
 from sentei.pruning.widened import round_, widened
 from sentei.recipe import Recipe
+from sentei.sharded import as_held, is_sharded, local
 from sentei.tensors import cut_up, score_dtype, zero_pruned_
 
 
@@ -144,7 +144,7 @@ def _units_before_step(
         elif not pooled and _has_relative(recipe) and site not in means:
             room = state.scratch(site_state.weight, site_state.weight.numel())
         kept += _site_before_step(state, unit, site_state, room, progress, sampled, means.get(site))
-    gates = pool_gates(group, gradients, state.ranks) if pooled else None
+    gates = pool_gates(group, gradients) if pooled else None
     some = state.sites[group.sites[0]].weight
     nothing = torch.zeros((), dtype=score_dtype(some), device=some.device)
     return torch.stack(kept).sum() if kept else nothing, gates
@@ -321,7 +321,8 @@ def shrink(state: PruningState, lr: Mapping[int, float], progress: Progress) -> 
 
 
 def gradient_of(site: Site, step: int) -> Tensor:
-    """The gradient of a site: contiguous, and the parameter's own, to be written to.
+    """The gradient of a site: contiguous, and the parameter's own, to be written to; of a sharded
+    one what is held here.
 
     Raises:
         ValueError: There is none.
@@ -333,6 +334,7 @@ def gradient_of(site: Site, step: int) -> Tensor:
             "it from the scope if the loss does not reach it; with iterate='new', zero "
             "gradients after the optimizer's step, not inside it"
         )
-    if not gradient.is_contiguous():
-        gradient = site.parameter.grad = gradient.contiguous()
+    held = as_held(gradient, site.parameter)
+    if held is not gradient:
+        gradient = site.parameter.grad = held
     return local(gradient) if is_sharded(gradient) else gradient

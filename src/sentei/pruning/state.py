@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sentei import serialization
-from sentei.distributed import Ranks, local, processes
+from sentei.distributed import Ranks, processes
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
@@ -37,6 +37,7 @@ from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.widened import widened
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
+from sentei.sharded import like, local, shard_of
 from sentei.tensors import cut_up, score_dtype, spans
 
 FORMAT = 7
@@ -133,7 +134,7 @@ class PruningState:
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
         self.buffers, rows = lay_out(self.fitted)
         for number, (site, row) in enumerate(rows.items()):
-            weight, shard = local(site.parameter), self.ranks.shard(site.parameter)
+            weight, shard = local(site.parameter), shard_of(site.parameter)
             state = SiteState(site, row.keep, row.memory, gated=row.gated, shard=shard)
             with whole_memory(state.memory, shard) as memory:
                 if not (site in pooled and score.per_unit):
@@ -287,8 +288,7 @@ class PruningState:
             "masks": self.masks,
             "memory": {
                 site.name: {
-                    name: self.ranks.like(site.parameter, tensor)
-                    for name, tensor in state.tensors.items()
+                    name: like(site.parameter, tensor) for name, tensor in state.tensors.items()
                 }
                 for site, state in self.sites.items()
             },
@@ -305,7 +305,7 @@ class PruningState:
     def masks(self) -> dict[str, Tensor]:
         """The masks by site name, as the weights are held; True = kept."""
         sites = self.sites.items()
-        return {site.name: self.ranks.like(site.parameter, state.keep) for site, state in sites}
+        return {site.name: like(site.parameter, state.keep) for site, state in sites}
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
         """The recipe, with the sparsity that was in the model when the saved pruning began.
@@ -326,5 +326,5 @@ class PruningState:
         """Of some of every site's bytes: tells one checkpoint's weights from another's."""
         weights = {site: at_rest(site) for site in self.selected}
         parts = [local(site.parameter) if one is None else one for site, one in weights.items()]
-        shards = [self.ranks.shard(site.parameter) for site in weights]
+        shards = [shard_of(site.parameter) for site in weights]
         return checksum([first_of(*pair) for pair in zip(parts, shards, strict=True)], self.ranks)
