@@ -88,6 +88,12 @@ PARTS = {
     "auto-early": "`auto`, a shorter warm-up and a cool-down of 60 %",
     "auto-held": "`auto`, masks held in the cool-down",
 }
+FADES = {
+    "auto-now": "`auto`, its teacher to the end",
+    "auto-fading": "fading from 0 to 100 % of training",
+    "auto-faded": "fading from 10 to 60 %",
+    "auto-alone": "no teacher",
+}
 TOGETHER = {
     "stsb-train": "no-dropout",
     "sst2-train": "no-dropout-hidden",
@@ -188,6 +194,18 @@ def teacher() -> str:
             row.append(f"{runs.text(task, recipe, 0.9)} → {taught}" if taught else "")
         rows.append([title(recipe), *row])
     return markdown(["90 %, without → with", *(TASKS[task] for task in tasks)], rows)
+
+
+def fading() -> str:
+    runs = measured("parts")
+    tasks = {f"{task}-train": TASKS[task] for task in ("sst2", "mrpc")} | {
+        f"banking77-train-{steps}": f"{TASKS['banking77']}, {steps} steps" for steps in (313, 1252)
+    }
+    rows = [
+        [name, *_with_mean([runs.means.get((task, recipe, 0.9)) for task in tasks])]
+        for recipe, name in FADES.items()
+    ]
+    return markdown(["90 %", *tasks.values(), "mean"], rows)
 
 
 def steps() -> str:
@@ -380,6 +398,7 @@ TABLES: dict[str, Callable[..., str]] = {
         differences,
         rebuilt,
         teacher,
+        fading,
         steps,
         rates,
         parts,
