@@ -162,9 +162,9 @@ class Variant:
             weight.data.add_(torch.tanh(gradient / gradient.std()), alpha=-2e-5)
 
 
-def classifier() -> BertForSequenceClassification:
+def classifier(layers: int = 12) -> BertForSequenceClassification:
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig())
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers))
     nn.Module.to(model, DEVICE)
     return model
 
@@ -187,21 +187,32 @@ def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def measure_time(names: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of a step of each variant, and of the training step, by round."""
-    model = classifier()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
+def gradients_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[Tensor]]:
+    """Those of some training steps, of the prunable weights."""
     weights = [site.parameter for site in sentei.platon().scope.resolve(model).sites]
     batches: list[list[Tensor]] = []
     for _ in range(BATCHES):
         training_step(model, optimizer)
         batches.append([weight.grad.clone() for weight in weights if weight.grad is not None])
+    return batches
+
+
+def warm_up(variant: Variant, batches: list[list[Tensor]]) -> None:
+    """Go on until the ramp is over, averages are filled, and brackets are warm."""
+    for turn in range(4 * STEPS):
+        variant.move(batches[turn % BATCHES])
+        variant.step()
+    variant.rest()
+
+
+def measure_time(names: list[str], rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step of each variant, and of the training step, by round."""
+    model = classifier()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
+    batches = gradients_of(model, optimizer)
     variants = {name: Variant(name, model) for name in names}
     for variant in variants.values():
-        for turn in range(4 * STEPS):  # past the ramp, averages filled, brackets warm
-            variant.move(batches[turn % BATCHES])
-            variant.step()
-        variant.rest()
+        warm_up(variant, batches)
     times: dict[str, list[float]] = {"training step": [], **{name: [] for name in names}}
     for turn in range(rounds):
         start = now()

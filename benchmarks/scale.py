@@ -44,15 +44,37 @@ METHODS = [
 ]
 
 
+WARM = 20
+"""Steps before those that are timed: past the first windows, the bracket warm."""
+
+
+def matrices(millions: int) -> int:
+    """How many there are."""
+    return max(round(millions * 1e6 / WIDTHS[millions] ** 2), 1)
+
+
+def needed(name: str, millions: int) -> int:
+    """Bytes of weights, gradients and pruner, and a tenth more."""
+    weights = matrices(millions) * WIDTHS[millions] ** 2
+    return round(1.1 * weights * (8 + VARIANTS[name]().bytes_per_weight))
+
+
+def available() -> int:
+    """Bytes of memory that are free, or would be if somebody asked."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no MemAvailable in /proc/meminfo")
+
+
 def measure(name: str, millions: int, steps: int) -> dict[str, Any]:
     """In a fresh process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    width = WIDTHS[millions]
-    count = max(round(millions * 1e6 / width**2), 1)
+    width, count = WIDTHS[millions], matrices(millions)
     model = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(count))
     for weight in model.parameters():
-        weight.grad = torch.randn_like(weight) * 1e-4
+        weight.grad = torch.randn_like(weight).mul_(1e-4)
     recipe = VARIANTS[name]()
     scope = recipe.scope.model_copy(update={"include": ("*weight",)})
     recipe = recipe.model_copy(update={"scope": scope})
@@ -67,7 +89,7 @@ def measure(name: str, millions: int, steps: int) -> dict[str, Any]:
             pruner._steps.before_forward(model, ())
         optimizer.step()
 
-    for _ in range(20):  # past the ramp, the bracket warm
+    for _ in range(WARM):
         step()
     kept = _resident() - before
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -138,8 +160,8 @@ def paper() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--millions", type=int, nargs="+", choices=WIDTHS, default=[1, 10, 100])
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--millions", type=int, nargs="+", choices=WIDTHS, default=[*WIDTHS])
+    parser.add_argument("--steps", type=int, default=10, help="timed; PLATON's window is of 10")
     parser.add_argument("--paper", action="store_true")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -152,8 +174,12 @@ def main() -> None:
         return
     once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     results: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, int] = {}
     for name in METHODS:
         for millions in arguments.millions:
+            if needed(name, millions) > available():
+                left_out[f"{name}: {millions:,} M"] = needed(name, millions)
+                continue
             words = ["--steps", str(arguments.steps), "--one", name, str(millions)]
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.scale", *words],
@@ -163,11 +189,12 @@ def main() -> None:
                 check=True,
             )
             results.setdefault(name, {})[str(millions)] = json.loads(done.stdout)
-    report(results)
+            print(f"{name}: {millions} M", file=sys.stderr, flush=True)
+    report(results, left_out)
 
 
-def report(results: dict[str, dict[str, Any]]) -> None:
-    """Write the results."""
+def report(results: dict[str, dict[str, Any]], left_out: dict[str, int]) -> None:
+    """Write the results, and what would have taken more memory than there is."""
     rows = [
         f"| {name} | {one['weights'] / 1e6:,.0f} M | {one['predicted'] / 1e6:,.1f} "
         f"| {one['kept'] / 1e6:,.1f} | {one['kept'] / one['predicted']:.3f} "
@@ -181,7 +208,11 @@ def report(results: dict[str, dict[str, Any]]) -> None:
             "Pruning alone, beside a model of square matrices. *Predicted* and *kept* are what the "
             "pruner keeps between steps, *peak* the most above that in one; a float32 model with "
             "its gradients and AdamW's averages takes 16 bytes a weight besides. *ms* are of "
-            "processor time, one thread.",
+            f"processor time, one thread, means of the steps after the first {WARM}."
+            + "".join(
+                f" Left out for want of memory: {what}, {size / 1e9:.0f} GB."
+                for what, size in left_out.items()
+            ),
             "",
             "| method | prunable weights | predicted, MB | kept, MB | kept / predicted | peak, MB "
             "| ms a step | ns a weight |",
@@ -189,7 +220,7 @@ def report(results: dict[str, dict[str, Any]]) -> None:
             *rows,
         ]
     )
-    machine.write("scale", table, {"methods": results})
+    machine.write("scale", table, {"methods": results, "left_out": left_out})
 
 
 if __name__ == "__main__":

@@ -34,14 +34,24 @@ def stored(tensors: list[Tensor]) -> list[Scores]:
     return [Scores(t.numel(), t.device, reader(t)) for t in tensors]
 
 
+def drawn() -> list[Tensor]:
+    """The scores at the start."""
+    return [torch.randn(n).exp_().mul_(torch.randn(n).exp_()).mul_(1e-12) for n in SIZES]
+
+
+def move_(scores: list[Tensor]) -> None:
+    """As one window of PLATON moves the averages: by a few percent."""
+    for tensor in scores:
+        tensor.mul_(torch.empty_like(tensor).uniform_(0.97, 1.03))
+
+
 def on_device(scores: list[Tensor], device: torch.device, rounds: int) -> None:
     """Time two ways on a GPU, and hold their cut to the CPU's."""
     count = round(sum(SIZES) * SPARSITY)
     lines = {size: [i for i, one in enumerate(SIZES) if one == size] for size in set(SIZES)}
     times: dict[str, list[float]] = {}
     for _ in range(rounds + 1):  # the first one is not counted
-        for tensor in scores:
-            tensor.mul_(torch.empty_like(tensor).uniform_(0.97, 1.03))
+        move_(scores)
         matrices = [
             torch.stack([scores[i] for i in places]).to(device) for places in lines.values()
         ]
@@ -87,7 +97,7 @@ def main() -> None:
     rounds = arguments.rounds
 
     torch.manual_seed(0)
-    scores = [torch.randn(n).exp_().mul_(torch.randn(n).exp_()).mul_(1e-12) for n in SIZES]
+    scores = drawn()
     if arguments.device != "cpu":
         on_device(scores, torch.device(arguments.device), rounds)
         return
@@ -120,8 +130,7 @@ def main() -> None:
 
     cut(None)
     for _ in range(rounds):
-        for tensor in scores:  # one window of PLATON moves the averages by a few percent
-            tensor.mul_(torch.empty_like(tensor).uniform_(0.97, 1.03))
+        move_(scores)
         bracket = warm
         together = torch.cat(scores)
         thresholds = {

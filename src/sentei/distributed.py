@@ -1,18 +1,13 @@
-"""Who trains beside us: which process this is, its part of a weight, and what holds in all of them.
-
-Nothing but this room knows how a weight is shared out. A *sharded* weight is one of ``fully_shard``
-(FSDP2): every process holds some of its rows, one after another, so that what a process holds is
-one span of the flattened weight.
-"""
+"""Who trains beside us: which process this is, and what holds in all of them."""
 
 from __future__ import annotations
 
-import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+from sentei.sharded import is_sharded, split_of
 
 if TYPE_CHECKING:
     import torch
@@ -63,151 +58,30 @@ def mean_over_ranks_(tensor: torch.Tensor) -> None:
         tensor /= distributed.get_world_size()
 
 
-def is_sharded(tensor: object) -> bool:
-    """Whether something is a tensor that processes share out, of which each holds a part."""
-    # Its module takes half as long to import as torch; where nobody has, there is none.
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor, to be read and written: ``data``, outside of autograd
-    and its count of changes.
-    """
-    return _rows_of(tensor).data if is_sharded(tensor) else tensor.data
-
-
-def version(tensor: Tensor) -> int:
-    """How often it was written to, as torch counts it; whole, or through what is held here."""
-    return tensor._version + (_rows_of(tensor)._version if is_sharded(tensor) else 0)
-
-
-def _rows_of(sharded: Any) -> Tensor:
-    """The plain tensor in a sharded one."""
-    rows: Tensor = sharded.detach().to_local()
-    return rows
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The rows of a weight that this process holds.
-
-    ``shape`` is the whole weight's; its rows from ``start`` on are here, ``rows`` of them. They may
-    be none.
-    """
-
-    shape: tuple[int, ...]
-    start: int
-    rows: int
-
-    @property
-    def offset(self) -> int:
-        """Where they begin in the flattened weight."""
-        return self.start * math.prod(self.shape[1:])
-
-    def part(self, whole: Tensor) -> Tensor:
-        """The rows of a tensor of the whole shape that this process holds: a view."""
-        return whole.narrow(0, self.start, self.rows)
-
-    def whole(self, part: Tensor, fill: float = 0.0) -> Tensor:
-        """A tensor of the whole shape: ``part`` in its place, ``fill`` elsewhere."""
-        whole = part.new_full(self.shape, fill)
-        self.part(whole).copy_(part)
-        return whole
-
-
-def why_unlike(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Why tensors are not shared out in the one way that is known here: by rows, all or none of
-    them, over the same processes. None where they are, or where all are whole.
-
-    Args:
-        tensors: With their names.
-    """
-    first: tuple[str, Any] | None = None
-    for name, tensor in tensors:
-        split = _split(tensor) if is_sharded(tensor) else None
-        if isinstance(split, str):
-            return f"{name} is {split}"
-        if first is None:
-            first = name, split
-        if (first[1] is None) != (split is None):
-            whole, shared = (name, first[0]) if split is None else (first[0], name)
-            return f"{shared} is sharded and {whole} is not"
-        if split is not None and split != first[1]:
-            return f"{name} is sharded over other processes than {first[0]}"
-    return None
-
-
-def _split(tensor: Any) -> tuple[Any, int] | str:
-    """The mesh of a sharded tensor and which of its dimensions shares out the rows; or, in words,
-    how else it is shared out.
-    """
-    from torch.distributed.tensor import Replicate
-    from torch.distributed.tensor import Shard as Split
-
-    mesh, placements = tensor.device_mesh, tensor.placements
-    dims = [place for place, kind in enumerate(placements) if type(kind) is not Replicate]
-    if len(dims) != 1:
-        ways = ", ".join(map(str, placements))
-        if not dims:
-            return "a DTensor, and not shared out at all"
-        return f"shared out as {ways}, over {len(dims)} dimensions of its mesh"
-    kind = placements[dims[0]]
-    if type(kind) is not Split or kind.dim != 0:
-        return f"shared out as {kind}, and not by rows"
-    rows, size, rank = tensor.shape[0], mesh.size(dims[0]), mesh.get_local_rank(dims[0])
-    each = -(-rows // size)
-    here, usual = local(tensor).shape[0], min(each, max(rows - rank * each, 0))
-    if here != usual:
-        return f"held with {here} rows here, where fully_shard leaves {usual}"
-    return mesh, dims[0]
-
-
 class Ranks:
-    """Those who share the rows of weights out among them: what is summed over them holds of all.
+    """Those who share weights out among them: what is summed over them holds of all.
 
     Where weights are whole there is nobody else, and everything is as it was.
 
     Args:
-        tensors: Shared out alike, see :func:`why_unlike`.
+        tensors: Shared out alike, see :func:`sentei.sharded.why_unlike`.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._mesh: Any = None
-        self._dim, self.size, self.rank = 0, 1, 0
-        if tensors and is_sharded(tensors[0]):
-            split = _split(tensors[0])
-            assert not isinstance(split, str)
-            self._mesh, self._dim = split
-            self.size = self._mesh.size(self._dim)
-            self.rank = self._mesh.get_local_rank(self._dim)
+        self._dims: tuple[int, ...] = ()
+        if split := split_of(tensors[0]) if tensors else None:
+            self._mesh, self._dims = split
 
     @property
     def share(self) -> bool:
         """Whether weights are shared out."""
         return self._mesh is not None
 
-    def shard(self, tensor: Tensor) -> Shard | None:
-        """This process's rows of a weight; None where it is whole."""
-        if self._mesh is None:
-            return None
-        shape = tuple(tensor.shape)
-        start = min(self.rank * -(-shape[0] // self.size), shape[0])
-        return Shard(shape, start, local(tensor).shape[0])
-
-    def like(self, tensor: Tensor, part: Tensor) -> Tensor:
-        """``part``, this process's rows of something of a weight's shape, as the weight is held:
-        a DTensor that shares its memory. ``part`` itself, where weights are whole.
-        """
-        if self._mesh is None:
-            return part
-        from torch.distributed.tensor import DTensor
-
-        weight: Any = tensor
-        sharded: Tensor = DTensor.from_local(
-            part, weight.device_mesh, weight.placements, shape=weight.shape, stride=weight.stride()
-        )
-        return sharded
+    @property
+    def first(self) -> bool:
+        """Whether this process is the first of them."""
+        return not any(self._mesh.get_local_rank(dim) for dim in self._dims)
 
     def reduce_(self, tensor: Tensor, how: Literal["sum", "min", "max"] = "sum") -> Tensor:
         """Make a tensor its sum, minimum or maximum over them, in place.
@@ -220,10 +94,10 @@ class Ranks:
         from torch import distributed
 
         op = getattr(distributed.ReduceOp, how.upper())
-        group = self._mesh.get_group(self._dim)
         # Offloaded weights lie on the CPU, and the processes may speak on their devices only.
         there = tensor.to(self._mesh.device_type)
-        together(lambda: distributed.all_reduce(there, op, group=group))
+        for dim in self._dims:
+            together(partial(distributed.all_reduce, there, op, group=self._mesh.get_group(dim)))
         return tensor if there is tensor else tensor.copy_(there)
 
     def reduce_all_(
@@ -279,16 +153,6 @@ def gathered(tensor: Tensor) -> Tensor | None:
     return whole.cpu() if is_first() else None
 
 
-def take_(tensor: Tensor, source: Tensor) -> None:
-    """Copy a tensor into another of its shape: into the rows held here, of one that is sharded.
-
-    The source may be whole, or sharded alike.
-    """
-    rows = local(tensor)
-    shard = None if is_sharded(source) else Ranks([tensor]).shard(tensor)
-    rows.copy_(shard.part(source) if shard else local(source))
-
-
 def together(exchange: Callable[[], Any]) -> Any:
     """Do what all processes do together, and return what it gives.
 
@@ -334,23 +198,8 @@ def group_of_copies(model: nn.Module, weights: Iterable[Tensor]) -> Any:
         None,
     )
     first: Any = next(iter(weights), None)
-    if is_sharded(first) and first.device_mesh.ndim == 2:
-        split = _split(first)
-        assert not isinstance(split, str)
-        group = first.device_mesh.get_group(1 - split[1])
+    if split := split_of(first):
+        mesh, dims = split
+        others = [dim for dim in range(mesh.ndim) if dim not in dims]
+        group = mesh.get_group(others[0]) if len(others) == 1 else group
     return group if group is not None and distributed.get_world_size(group) > 1 else None
-
-
-def hold_shards(model: nn.Module) -> bool:
-    """Have the modules of a model hold their sharded weights again, where a forward pass has left
-    whole copies of them in place. Whether there may have been any.
-
-    What is written to shards afterwards is what the next forward pass sees.
-    """
-    module = sys.modules.get("torch.distributed.fsdp")
-    if module is None:
-        return False
-    sharding = [one for one in model.modules() if isinstance(one, module.FSDPModule)]
-    for one in sharding:
-        one.reshard()
-    return bool(sharding)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sentei.distributed import local
+from sentei.sharded import local
 
 CHUNK = 1 << 18
 """Entries in a piece on a CPU: 1 MiB of float32, which stays in the second-level cache."""
@@ -26,6 +26,14 @@ def spans(size: int, device: torch.device) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, size)
 
 
+def cut_up(tensor: Tensor) -> Sequence[Tensor]:
+    """The pieces of a contiguous tensor that :func:`spans` names, flat: views."""
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return [tensor.view(-1)] if tensor.numel() else []
+    pieces: Sequence[Tensor] = tensor.view(-1).split(CHUNK)
+    return pieces
+
+
 @dataclass(frozen=True)
 class Scores:
     """The scores of one tensor, readable in pieces.
@@ -37,6 +45,8 @@ class Scores:
     size: int
     device: torch.device
     read: Callable[[int, int], Tensor]
+    stands: bool = False
+    """Whether they stand in memory, and ``read`` gives views of them: to several threads too."""
 
     def pieces(self) -> Iterator[tuple[int, int, Tensor]]:
         """Yield ``(start, stop, scores)`` over the whole tensor."""

@@ -10,7 +10,8 @@ import pytest
 import sentei
 
 LEVELS = [
-    {"messages", "distributed"},
+    {"messages", "sharded"},
+    {"distributed"},
     {
         "_version",
         "lazy",

@@ -15,13 +15,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import ParallelMode
 
 from sentei import manifest
-from sentei.distributed import is_sharded, wait_for_all
+from sentei.distributed import wait_for_all
 from sentei.files import expanded
 from sentei.messages import SenteiWarning, listing
 from sentei.modules import taught
 from sentei.pruning.pruner import Pruner
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport
+from sentei.sharded import is_sharded
 
 STATE_FILE = "pruner.safetensors"
 """Name of the pruner's state beside a Trainer checkpoint."""

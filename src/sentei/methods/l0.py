@@ -52,7 +52,7 @@ from sentei.parts import (
     push_down_,
 )
 from sentei.recipe import Recipe
-from sentei.tensors import product_, spans, zero_pruned_
+from sentei.tensors import copy_kept_, cut_up, product_, zero_pruned_
 
 
 class HardConcrete(Latent):
@@ -110,36 +110,48 @@ class HardConcrete(Latent):
             generator = torch.Generator(noise.device).manual_seed(seed)
             noise.uniform_(generator=generator).clamp_(1e-4, 1 - 1e-4).logit_()
             return
-        # Four 16-bit numbers of each draw: a quarter of the time, and the clamp is coarser.
-        draws = np.random.Generator(np.random.SFC64(seed)).integers(
-            0, 2**64, -(-noise.numel() // 4), dtype=np.uint64
-        )
-        numbers = torch.from_numpy(draws.view(np.int16))
-        for start, stop in spans(noise.numel(), noise.device):
-            piece = noise[start:stop].copy_(numbers[start:stop])
-            piece.add_(2**15 + 0.5).mul_(2**-16).clamp_(1e-4, 1 - 1e-4).logit_()
+        # Four 16-bit numbers of each draw: a quarter of the time, and the ends are coarser.
+        source = np.random.Generator(np.random.SFC64(seed))
+        middle = torch.full((), 0.5 + 2**-17, dtype=noise.dtype)
+        for piece in cut_up(noise):
+            draws = source.integers(0, 2**64, -(-piece.numel() // 4), dtype=np.uint64)
+            piece.copy_(torch.from_numpy(draws.view(np.int16))[: piece.numel()])
+            torch.add(middle, piece, alpha=2**-16, out=piece).logit_(1e-4)
 
     def score_gradient_(
         self, out: Tensor, gradient: Tensor, dense: Tensor, memory: Memory, sampled: bool
     ) -> None:
         """Through the gate: g x latent x d gate / d S."""
-        s, width = self._sigmoid(memory, sampled), self.high - self.low
-        product_(out, gradient, dense)
-        # torch's own backward passes: s (1 - s), and 0 outside of the ends, each in one.
-        torch.ops.aten.sigmoid_backward.grad_input(out, s, grad_input=out)
-        ends = -self.low / width, (1 - self.low) / width  # of s, where the gate is shut, and open
-        torch.ops.aten.hardtanh_backward.grad_input(out, s, *ends, grad_input=out)
-        out.mul_(width / self.temperature if sampled else width)
+        self._through_(out, gradient, dense, self._sigmoid(memory, sampled), sampled)
 
     def weight_gradient_(
         self, gradient: Tensor, keep: Tensor, memory: Memory, sampled: bool
     ) -> None:
         """The gradient x gate."""
-        gradient.mul_(self._gate(memory, True) if sampled else self._final_gate(keep, memory))
+        self._gated_(gradient, keep, self._sigmoid(memory, sampled), sampled)
+
+    def gradients_(
+        self,
+        out: Tensor,
+        gradient: Tensor,
+        dense: Tensor,
+        keep: Tensor,
+        memory: Memory,
+        sampled: bool,
+    ) -> None:
+        """Both, of one sigmoid."""
+        s = self._sigmoid(memory, sampled)
+        self._through_(out, gradient, dense, s, sampled)
+        self._gated_(gradient, keep, s, sampled)
 
     def write_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
         """Latent x deterministic gate."""
-        self._write_(weight, dense, self._final_gate(keep, memory))
+        gate = self._open(self._sigmoid(memory, False))
+        if weight.dtype == gate.dtype:
+            copy_kept_(weight, gate.mul_(dense), keep)
+        else:
+            weight.copy_(gate.mul_(dense))
+            zero_pruned_(weight, keep)
 
     def samples(self, settled: bool) -> bool:
         """Until a budget has fixed the count."""
@@ -147,9 +159,7 @@ class HardConcrete(Latent):
 
     def sample_(self, weight: Tensor, dense: Tensor, keep: Tensor, memory: Memory) -> None:
         """Latent x stochastic gate."""
-        self._write_(weight, dense, self._gate(memory, True))
-
-    def _write_(self, weight: Tensor, dense: Tensor, gate: Tensor) -> None:
+        gate = self._gate(self._sigmoid(memory, True))
         if weight.dtype == gate.dtype:
             torch.mul(dense, gate, out=weight)
         else:
@@ -171,15 +181,33 @@ class HardConcrete(Latent):
             return logits.mul_(1 / self.temperature).sigmoid_()
         return torch.sigmoid(memory["score"])
 
-    def _gate(self, memory: Memory, sampled: bool) -> Tensor:
-        s = self._sigmoid(memory, sampled)
-        return s.mul_(self.high - self.low).add_(self.low).clamp_(0, 1)
+    def _gate(self, s: Tensor, least: float = 0.0) -> Tensor:
+        """The gates of s, in its place."""
+        return s.mul_(self.high - self.low).add_(self.low).clamp_(least, 1)
 
-    def _final_gate(self, keep: Tensor, memory: Memory) -> Tensor:
-        """Zero where the mask is, and there only, however rounding falls at the boundary."""
-        gate = self._gate(memory, False).clamp_(min=1e-6)
-        zero_pruned_(gate, keep)
-        return gate
+    def _open(self, s: Tensor) -> Tensor:
+        """Those of what is kept, in its place: never 0, however rounding falls at the boundary."""
+        return self._gate(s, 1e-6)
+
+    def _through_(
+        self, out: Tensor, gradient: Tensor, dense: Tensor, s: Tensor, sampled: bool
+    ) -> None:
+        """Write the gradient of the scores into ``out``."""
+        width = self.high - self.low
+        product_(out, gradient, dense)
+        # torch's own backward passes: s (1 - s), and 0 outside of the ends, each in one.
+        torch.ops.aten.sigmoid_backward.grad_input(out, s, grad_input=out)
+        ends = -self.low / width, (1 - self.low) / width  # of s, where the gate is shut, and open
+        torch.ops.aten.hardtanh_backward.grad_input(out, s, *ends, grad_input=out)
+        out.mul_(width / self.temperature if sampled else width)
+
+    def _gated_(self, gradient: Tensor, keep: Tensor, s: Tensor, sampled: bool) -> None:
+        """Turn ``gradient`` into the latent weights'; ``s`` is free to be overwritten."""
+        if sampled:
+            gradient.mul_(self._gate(s))
+            return
+        gradient.mul_(self._open(s))
+        zero_pruned_(gradient, keep)
 
 
 class ExpectedL0(ScorePenalty):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor, full
-from torch.optim.adamw import adamw
+from torch import Tensor
 
 from sentei.parts.part import Part
 from sentei.parts.progress import Progress
@@ -59,18 +59,18 @@ class Adam(Part):
         progress: Progress,
     ) -> None:
         """Move ``value`` against ``gradient`` (all of one shape and dtype), in place."""
-        adamw(
+        # What torch.optim.AdamW calls: sorting its arguments takes longer than a piece of a matrix.
+        torch._fused_adamw_(
             [value],
             [gradient],
             [exp_avg],
             [exp_avg_sq],
             [],
-            [full((), float(progress.step - 1), device=value.device)],  # without waiting for it
-            fused=True,
+            [torch.full((), float(progress.step), device=value.device)],  # without waiting for it
             amsgrad=False,
+            lr=self.lr_at(progress),
             beta1=self.beta1,
             beta2=self.beta2,
-            lr=self.lr_at(progress),
             weight_decay=0.0,
             eps=self.eps,
             maximize=False,

@@ -153,6 +153,19 @@ class Latent(Mask):
     ) -> None:
         """Turn ``gradient`` into the latent weights', in place."""
 
+    def gradients_(
+        self,
+        out: Tensor,
+        gradient: Tensor,
+        dense: Tensor,
+        keep: Tensor,
+        memory: Memory,
+        sampled: bool,
+    ) -> None:
+        """Do both, one after the other."""
+        self.score_gradient_(out, gradient, dense, memory, sampled)
+        self.weight_gradient_(gradient, keep, memory, sampled)
+
 
 class StraightThrough(Latent):
     """The gate is the mask; scores learn straight through it.

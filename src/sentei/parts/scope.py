@@ -16,12 +16,12 @@ from typing import Any
 from torch import nn
 
 from sentei import families
-from sentei.distributed import why_unlike
 from sentei.families import Family, Structure
 from sentei.messages import nearest
 from sentei.modules import WRAPPERS, plain_name
 from sentei.parts.part import Part
 from sentei.parts.site import Site
+from sentei.sharded import is_sharded, local, why_unlike
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def _check_no_adapter(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def _check_whole(model: nn.Module, entries: Sequence[_Entry]) -> None:
-    """Refuse a model that several processes share out among them, but by rows (FSDP2)."""
+    """Refuse a model that several processes share out among them, but in blocks that are known."""
     if any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules()):
         raise ValueError(
             "scope: the model is wrapped by FullyShardedDataParallel (FSDP1), which flattens its "
@@ -364,10 +364,17 @@ def _check_whole(model: nn.Module, entries: Sequence[_Entry]) -> None:
         )
     if problem := why_unlike((entry.name, entry.parameter) for entry in entries):
         raise ValueError(
-            f"scope: {problem}: weights are pruned whole (DDP), or sharded by rows over the same "
-            "processes, as torch.distributed.fsdp.fully_shard(model) leaves them. Shard all "
-            "prunable weights so, without tensor parallelism (tp_plan), or leave those out with "
+            f"scope: {problem}: weights are pruned whole (DDP), or sharded over the same processes "
+            "in blocks, as torch.distributed.fsdp.fully_shard(model) and tensor parallelism "
+            "(tp_plan) leave them. Shard all prunable weights so, or leave the others out with "
             "scope.exclude"
+        )
+    size = max((getattr(part, "_tp_size", None) or 1 for part in model.modules()), default=1)
+    if size > 1 and entries and not is_sharded(entries[0].parameter):
+        raise ValueError(
+            f"scope: the model is tensor parallel over {size} processes, and {entries[0].name} is "
+            "a plain tensor, of which each may hold another part: only DTensors say which. Leave "
+            "such weights out with scope.exclude, or load the model whole"
         )
 
 
@@ -410,7 +417,7 @@ _UNPRUNABLE: tuple[tuple[str, str, Callable[[nn.Parameter], bool]], ...] = (
     (
         "not contiguous in memory",
         "Set parameter.data = parameter.data.contiguous(), or leave it out",
-        lambda p: not p.is_contiguous(),
+        lambda p: not local(p).is_contiguous(),
     ),
 )
 

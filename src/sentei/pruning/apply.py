@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sentei.distributed import version
 from sentei.parts.progress import Progress
 from sentei.parts.site import Site
 from sentei.pruning.buffers import Buffer
@@ -16,7 +15,8 @@ from sentei.pruning.hooks import Hook
 from sentei.pruning.ownership import Places
 from sentei.pruning.sites import SiteState
 from sentei.pruning.state import PruningState
-from sentei.tensors import copy_kept_
+from sentei.sharded import like, version
+from sentei.tensors import copy_kept_, cut_up
 
 
 class Weights:
@@ -84,8 +84,7 @@ class Weights:
 
     def _write(self, site_state: SiteState, out: Tensor, progress: Progress) -> None:
         """Write the deterministic weights of a site into ``out``."""
-        for piece in self._state.pieces(site_state):
-            weight = piece.of(out)
+        for piece, weight in zip(self._state.pieces(site_state), cut_up(out), strict=True):
             dense = piece.of(site_state.weight) if self._swapped else piece.dense
             if progress.step and not piece.gated:
                 copy_kept_(weight, dense, piece.keep)
@@ -120,8 +119,8 @@ class Weights:
             if sampled or not buffer.gated:
                 self._write_buffer(buffer, self._now, sampled=True)
         for site_state in () if state.buffers else others:
-            for piece in state.pieces(site_state):
-                weight = piece.of(site_state.weight)
+            pieces = zip(state.pieces(site_state), cut_up(site_state.weight), strict=True)
+            for piece, weight in pieces:
                 if piece.gated:
                     mask.sample_(weight, piece.dense, piece.keep, piece.memory)
                 else:
@@ -164,7 +163,7 @@ class Weights:
 
     def as_held(self, site: Site, weight: Tensor) -> Tensor:
         """What is held here of a site's weights, as the model holds it."""
-        return self._state.ranks.like(site.parameter, weight)
+        return like(site.parameter, weight)
 
     @property
     def as_written(self) -> bool:

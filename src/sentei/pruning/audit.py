@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from sentei.distributed import is_sharded, local
 from sentei.messages import SenteiWarning, counted
 from sentei.modules import plain_name
 from sentei.parts.penalties import ProximalPenalty
 from sentei.pruning.state import PruningState
 from sentei.records import PruningReport
+from sentei.sharded import is_sharded, local
 from sentei.tensors import count_zeros, zero_pruned_
 
 WRITERS = (

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sentei.distributed import is_sharded, local
 from sentei.parts.site import Site
 from sentei.recipe import Fitted
+from sentei.sharded import is_sharded, local
 
 LIMIT = 1 << 26
 """Entries of a buffer of several sites: a quarter of a GiB for each float32 copy on the way."""

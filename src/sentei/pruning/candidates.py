@@ -16,6 +16,7 @@ from sentei.pruning.later import Later
 from sentei.pruning.shards import pool
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.widened import widened
 from sentei.tensors import Scores, score_dtype
 
 
@@ -109,10 +110,16 @@ def _single_scores(state: PruningState, place: int) -> Scores:
     site_state = state.sites[state.groups[place].sites[0]]
     weight = site_state.dense.view(-1)
     memory = {name: tensor.view(-1) for name, tensor in site_state.memory.items()}
+    dtype = score_dtype(weight)
+    if score.learned:
+        learned = score.unit_value(widened(memory, dtype))
+        return Scores(weight.numel(), weight.device, lambda a, b: learned[a:b], stands=True)
 
     def read(start: int, stop: int) -> Tensor:
-        pieces = state.memory_of(site_state.site, memory, start, stop)
-        return score.value(pieces, weight[start:stop], state.scratch(weight, stop - start))
+        known = {name: tensor[start:stop] for name, tensor in memory.items()}
+        known |= state.worth(site_state.site, start, stop)
+        scratch = state.scratch(weight, stop - start)
+        return score.value(widened(known, dtype), weight[start:stop], scratch)
 
     return Scores(weight.numel(), weight.device, read)
 

@@ -13,9 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sentei.distributed import anywhere, exchange_device, gathered, is_first, is_sharded
+from sentei.distributed import anywhere, exchange_device, gathered, is_first
 from sentei.files import expanded, replacing
 from sentei.messages import short
+from sentei.sharded import is_sharded
 from sentei.untrusted import parse_json, reading
 
 State = dict[str, Any]

@@ -38,11 +38,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Bracket:
-    """Where the next threshold is expected, ends included, and the threshold it comes from."""
+    """Where the next threshold is expected, ends included; the last one, and how far it moved."""
 
     low: float
     high: float
     threshold: float
+    move: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,19 @@ def keep_rows_(
 def next_bracket(
     threshold: float, last: Bracket | None, entries: float, spacing: float | None
 ) -> Bracket:
-    """Wide enough for twice the last move, and for so many entries at the spacing just seen."""
+    """Wide enough for so many entries at the spacing just seen, and for twice the last move; around
+    where the threshold is when it moves on as it did, if it has done so.
+    """
     reach = 0.01 * abs(threshold) if spacing is None else entries * spacing
-    if last is not None and math.isfinite(last.threshold):
-        reach = max(reach, 2 * abs(threshold - last.threshold))
-    return Bracket(threshold - reach, threshold + reach, threshold)
+    if last is None or not math.isfinite(last.threshold):
+        return Bracket(threshold - reach, threshold + reach, threshold)
+    move, middle = threshold - last.threshold, threshold
+    error = abs(move - last.move)
+    if error < abs(move) / 2:
+        middle, reach = threshold + move, max(reach, 2 * error, abs(move) / 4)
+    else:
+        reach = max(reach, 2 * abs(move))
+    return Bracket(middle - reach, middle + reach, threshold, move)
 
 
 def _aim(scores: Sequence[Scores], count: int) -> tuple[float, float]:

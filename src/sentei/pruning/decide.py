@@ -12,6 +12,7 @@ import torch
 from sentei.messages import SenteiWarning, counted
 from sentei.parts.budget import Quota
 from sentei.parts.progress import Progress
+from sentei.parts.scores import InputScore
 from sentei.pruning import in_buffers, in_pieces
 from sentei.pruning.candidates import diverged
 from sentei.pruning.later import Outcome, Pending
@@ -19,6 +20,7 @@ from sentei.pruning.state import PruningState
 from sentei.pruning.weigh import check_seen
 from sentei.pruning.widened import widened
 from sentei.records import UpdateRecord
+from sentei.sharded import shard_of, splits
 from sentei.tensors import score_dtype
 
 NEAR = 0.005
@@ -96,24 +98,50 @@ def conclude(state: PruningState) -> None:
 
 
 def check_shards(state: PruningState) -> None:
-    """Refuse what cannot be done with the rows that a process holds of a weight.
+    """Refuse what cannot be done with the part that a process holds of a weight.
 
     Raises:
         ValueError: Names the weight, and what would do.
     """
-    turned = [site.name for site in state.selected if site.transposed]
-    if not (state.ranks.share and turned):
-        return
-    problem = f"{turned[0]} is stored (in, out), and its shards hold some inputs of every output: "
-    if state.recipe.reconstruction:
-        raise ValueError(
-            f"{problem}reconstruction solves for whole outputs. Set reconstruction to null"
+    recipe = state.recipe
+    if turned := [s for s in state.selected if splits(s.parameter, 0 if s.transposed else 1)]:
+        stored = " (it is stored (in, out))" if turned[0].transposed else ""
+        problem = (
+            f"{turned[0].name} is shared out by its inputs{stored}, and processes hold a part of "
+            "the weights of every output: "
         )
-    if any(quota.by_row for quota in _quotas(state, state.progress(state.total_steps))):
-        raise ValueError(
-            f"{problem}budget {state.recipe.budget.label} ranks the weights into one output. Use "
-            "budget: uniform"
-        )
+        others = "or leave such weights out with scope.exclude"
+        if recipe.reconstruction:
+            raise ValueError(
+                f"{problem}reconstruction solves for whole outputs. Set reconstruction to null, "
+                f"{others}"
+            )
+        if isinstance(recipe.score, InputScore) and not turned[0].transposed:
+            raise ValueError(
+                f"{problem}score {recipe.score.label} looks at all inputs of a layer. Use another "
+                f"score, {others}"
+            )
+        if any(quota.by_row for quota in _quotas(state, state.progress(state.total_steps))):
+            raise ValueError(
+                f"{problem}budget {recipe.budget.label} ranks the weights into one output. Use "
+                f"budget: uniform, {others}"
+            )
+    _check_groups(state)
+
+
+def _check_groups(state: PruningState) -> None:
+    """Refuse shards that cut the groups of an N:M pattern; all processes do."""
+    groups = [group for group in state.groups if group.n_m]
+    for group in groups if state.ranks.share else ():
+        shard = shard_of(group.sites[0].parameter)
+        assert shard is not None and group.n_m is not None
+        ends = shard.starts[1], shard.sizes[1]
+        if state.ranks.anywhere(any(end % group.n_m[1] for end in ends)):
+            raise ValueError(
+                f"pattern {group.pattern}: {group.name} is shared out by its inputs in parts that "
+                f"{group.n_m[1]} does not divide: share it among fewer processes, or leave it out "
+                "with scope.exclude"
+            )
 
 
 def is_due(state: PruningState) -> bool:

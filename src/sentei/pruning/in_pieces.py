@@ -1,8 +1,8 @@
 """Decide where every site is read piece by piece: on CPUs, and where processes share weights out.
 
 Rankings of shards are cut together, so that processes exchange no more often for many matrices than
-for one. What is whole is cut one ranking after the other: it is read for the cut, and then for the
-masks.
+for one. What is whole is cut one ranking after the other: in one sweep where that is enough, else
+it is read for the cut, and then for the masks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from sentei.pruning.sharded_cut import NAN, find_sharded_cuts, prune_shards_
 from sentei.pruning.shards import spread_
 from sentei.pruning.sites import UnitState
 from sentei.pruning.state import PruningState
+from sentei.pruning.sweep import sweep_
+from sentei.sharded import Shard
 from sentei.tensors import score_dtype
 
 
@@ -55,16 +57,32 @@ def cut(state: PruningState, quotas: Sequence[Quota], step: int) -> tuple[int, i
             rows.append(quota)
         else:
             weights[number] = quota
-    together = [weights] if state.ranks.share else [{i: quota} for i, quota in weights.items()]
     try:
         made = _cut(state, units, step, pooled=True)
-        for some in together:
-            made += _cut(state, some, step, pooled=False)
+        if state.ranks.share:
+            made += _cut(state, weights, step, pooled=False)
+        else:
+            for number, quota in weights.items():
+                made += _cut_whole(state, number, quota, step)
         made += _cut_rows(state, rows)
     except FloatingPointError as error:
         raise diverged(state, step, str(error)) from error
     pruned, flips = sum(one.pruned for one in made), sum(one.flips for one in made)
     return pruned, flips, made[0].threshold if len(made) == 1 and pruned else None
+
+
+def _cut_whole(state: PruningState, number: int, quota: Quota, step: int) -> list[_Made]:
+    """Cut a quota of single weights that nobody else holds: in one sweep, if that is enough."""
+    [ranking] = _rankings(state, {number: quota}).values()
+    masks = [state.units[place].keep for place in quota.places]
+    swept = sweep_(masks, ranking, strict=quota.strict)
+    if swept is None:
+        return _cut(state, {number: quota}, step, pooled=False)
+    if swept.bracket is not None:
+        state.brackets[number] = swept.bracket
+    if swept.cut.threshold == 0 and state.recipe.score.observes:
+        check_scores(state, [ranking], step)
+    return [_Made(swept.cut.threshold, swept.cut.below + swept.cut.ties, swept.flips)]
 
 
 def _cut(
@@ -93,7 +111,8 @@ def _cut(
     masks = [[unit.keep for unit in own] for own in units]
     every = [*zip(masks, rankings.values(), cuts, strict=True)]
     if shared:
-        flips = prune_shards_(every, ranks=state.ranks)
+        shards = [[_block(state, unit) for unit in own] for own in units]
+        flips = prune_shards_(every, shards, ranks=state.ranks)
     else:
         flips = [prune_(own, ranking.scores, cut) for own, ranking, cut in every]
     if pooled:
@@ -103,6 +122,13 @@ def _cut(
         _Made(cut.threshold, cut.below + cut.ties, changed)
         for cut, changed in zip(cuts, flips, strict=True)
     ]
+
+
+def _block(state: PruningState, unit: UnitState) -> Shard:
+    """Where the single weights that are held here lie in their site."""
+    shard = state.sites[unit.group.sites[0]].shard
+    assert shard is not None
+    return shard
 
 
 def _rankings(state: PruningState, quotas: Mapping[int, Quota]) -> dict[int, Ranking]:
@@ -141,14 +167,15 @@ def _cut_rows(state: PruningState, quotas: Sequence[Quota]) -> list[_Made]:
         [place] = quota.places
         unit = state.units[place]
         site_state = state.sites[unit.group.sites[0]]
-        site, shard = site_state.site, site_state.shard
+        site, outputs = site_state.site, 1 if site_state.site.transposed else 0
         [scores] = candidates(state, quota.places)
         values = scores.read(0, scores.size)
         nan = values.isnan().any()
         matrices = [one.view(site_state.weight.shape) for one in (unit.keep, values)]
         keep, values = (one.T if site.transposed else one for one in matrices)
-        rows = site.parameter.shape[1 if site.transposed else 0]
-        flips = keep_rows_(keep, values, quota.count, before=shard.start if shard else 0, rows=rows)
+        before = site_state.shard.starts[outputs] if site_state.shard else 0
+        rows = site.parameter.shape[outputs]
+        flips = keep_rows_(keep, values, quota.count, before=before, rows=rows)
         numbers.append(torch.stack([flips, nan.long()]))
     summed = state.ranks.reduce_(torch.stack(numbers)).tolist()
     if any(nans for _, nans in summed):

@@ -13,7 +13,6 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from sentei.distributed import is_sharded, local
 from sentei.parts.masks import Latent
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.penalties import ProximalPenalty, RatioPenalty, ScorePenalty, WeightPenalty
@@ -26,7 +25,8 @@ from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.state import PruningState
 from sentei.pruning.widened import round_, widened
 from sentei.recipe import Recipe
-from sentei.tensors import score_dtype, zero_pruned_
+from sentei.sharded import as_held, is_sharded, local
+from sentei.tensors import cut_up, score_dtype, zero_pruned_
 
 
 def reads_gradient(recipe: Recipe) -> bool:
@@ -112,7 +112,7 @@ def _buffer_before_step(
     if recipe.score.learned:
         mean = None
         if _has_relative(recipe):
-            mean = torch.linalg.vector_norm(scratch, 1, 1, keepdim=True) / scratch.shape[1]
+            mean = _sum_of_sizes(scratch).unsqueeze(1) / scratch.shape[1]
         _train_scores(state, group, memory, scratch, mean, progress)
     for prior in on_weights:
         prior.add_(gradient, dense, progress, scratch)
@@ -134,31 +134,61 @@ def _units_before_step(
     ``means`` are the mean |dL/dS| of sites, where they are known already.
     """
     recipe, group = state.recipe, unit.group
-    on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
     pooled = group.pooled and recipe.score.learned
-    relative = _has_relative(recipe)
     gradients, kept = dict[Site, Tensor](), list[Tensor]()
     for site in group.sites:
-        site_state = state.sites[site]
+        site_state, room = state.sites[site], None
         if pooled and site_state.gated:
             dtype = score_dtype(site_state.weight)
-            gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
-        whole, mean = gradient_of(site, progress.step), means.get(site)
-        if relative and not pooled and mean is None:
-            mean = _score_gradients(state, site_state, whole, sampled) / whole.numel()
-        for piece in state.pieces(site_state):
-            gradient = piece.of(whole)
-            kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
-            if site in gradients:
-                piece.of(gradients[site]).copy_(piece.scratch)
-            elif recipe.score.learned and not pooled:  # last: gates are those of the forward pass
-                _train_scores(state, group, piece.memory, piece.scratch, mean, progress)
-            for prior in on_weights:
-                prior.add_(gradient, piece.dense, progress, piece.scratch)
-    gates = pool_gates(group, gradients, state.ranks) if pooled else None
+            room = gradients[site] = torch.empty_like(site_state.weight, dtype=dtype)
+        elif not pooled and _has_relative(recipe) and site not in means:
+            room = state.scratch(site_state.weight, site_state.weight.numel())
+        kept += _site_before_step(state, unit, site_state, room, progress, sampled, means.get(site))
+    gates = pool_gates(group, gradients) if pooled else None
     some = state.sites[group.sites[0]].weight
     nothing = torch.zeros((), dtype=score_dtype(some), device=some.device)
     return torch.stack(kept).sum() if kept else nothing, gates
+
+
+def _site_before_step(
+    state: PruningState,
+    unit: UnitState,
+    site_state: SiteState,
+    room: Tensor | None,
+    progress: Progress,
+    sampled: bool,
+    mean: Tensor | None,
+) -> list[Tensor]:
+    """The same for one of the sites; return a sum for each piece.
+
+    Where something must know the gradients of all scores before one of them learns, ``room`` is for
+    those of the site. ``mean`` is the mean |dL/dS|, where it is known already.
+    """
+    recipe, whole = state.recipe, gradient_of(site_state.site, progress.step)
+    on_weights = [p for p in recipe.penalties if isinstance(p, WeightPenalty)]
+    learns = recipe.score.learned and not unit.group.pooled
+    kept, sizes = list[Tensor](), list[Tensor]()
+
+    def add_penalties(piece: Piece, gradient: Tensor) -> None:
+        for prior in on_weights:
+            prior.add_(gradient, piece.dense, progress, piece.scratch)
+
+    for piece, gradient in zip(state.pieces(site_state, room), cut_up(whole), strict=True):
+        kept.append(_form_gradients(state, piece, gradient, progress.step, sampled))
+        if room is None:
+            if learns:  # last: gates are those of the forward pass
+                _train_scores(state, unit.group, piece.memory, piece.scratch, mean, progress)
+            add_penalties(piece, gradient)
+        elif learns:
+            sizes.append(_sum_of_sizes(piece.scratch))
+    if sizes:
+        mean = torch.stack(sizes).sum() / whole.numel()
+        for piece in state.pieces(site_state, room):
+            _train_scores(state, unit.group, piece.memory, piece.scratch, mean, progress)
+    if room is not None and on_weights:
+        for piece, gradient in zip(state.pieces(site_state), cut_up(whole), strict=True):
+            add_penalties(piece, gradient)
+    return kept
 
 
 def _form_gradients(
@@ -177,13 +207,20 @@ def _form_gradients(
         if not sampled:  # a term that reads a pruned unit past its gate, as a teacher's
             zero_pruned_(gradient, piece.keep)
     elif isinstance(mask, Latent):
+        keep, memory = piece.keep, piece.memory
         if score.learned:
-            mask.score_gradient_(scratch, gradient, piece.dense, piece.memory, sampled)
-        mask.weight_gradient_(gradient, piece.keep, piece.memory, sampled)
+            mask.gradients_(scratch, gradient, piece.dense, keep, memory, sampled)
+        else:
+            mask.weight_gradient_(gradient, keep, memory, sampled)
         if state.recipe.budget.learned and not state.settled:
             both = gradient.to(scratch.dtype), piece.dense.to(scratch.dtype)
             return torch.dot(*both) if gradient.ndim == 1 else torch.mul(*both).sum(1)
     return torch.zeros((), dtype=scratch.dtype, device=scratch.device).expand(gradient.shape[:-1])
+
+
+def _sum_of_sizes(gradient: Tensor) -> Tensor:
+    """The sum of |gradient|, of each row where there are several; half the time of the 1-norm."""
+    return gradient.abs().sum(-1)
 
 
 def _has_relative(recipe: Recipe) -> bool:
@@ -213,10 +250,10 @@ def _score_gradients(
     """The sum of |dL/dS| over what is held of a site whose units are single weights."""
     mask, parts = state.recipe.mask, []
     assert isinstance(mask, Latent)
-    for piece in state.pieces(site_state):
+    for piece, part in zip(state.pieces(site_state), cut_up(gradient), strict=True):
         scratch = piece.scratch
-        mask.score_gradient_(scratch, piece.of(gradient), piece.dense, piece.memory, sampled)
-        parts.append(torch.linalg.vector_norm(scratch, 1))
+        mask.score_gradient_(scratch, part, piece.dense, piece.memory, sampled)
+        parts.append(_sum_of_sizes(scratch))
     zero = torch.zeros((), dtype=score_dtype(gradient), device=gradient.device)
     return torch.stack(parts).sum() if parts else zero
 
@@ -259,9 +296,9 @@ def after_step(state: PruningState, step: int) -> None:
         score.observe_(memory, dense, gradient, step, scratch)
         round_(memory)
     for site, site_state in () if state.buffers else state.sites.items():
-        gradients = gradient_of(site, step)
-        for piece in state.pieces(site_state):
-            score.observe_(piece.memory, piece.dense, piece.of(gradients), step, piece.scratch)
+        gradients = cut_up(gradient_of(site, step))
+        for piece, gradient in zip(state.pieces(site_state), gradients, strict=True):
+            score.observe_(piece.memory, piece.dense, gradient, step, piece.scratch)
             round_(piece.memory)
 
 
@@ -284,7 +321,8 @@ def shrink(state: PruningState, lr: Mapping[int, float], progress: Progress) -> 
 
 
 def gradient_of(site: Site, step: int) -> Tensor:
-    """The gradient of a site: contiguous, and the parameter's own, to be written to.
+    """The gradient of a site: contiguous, and the parameter's own, to be written to; of a sharded
+    one what is held here.
 
     Raises:
         ValueError: There is none.
@@ -296,6 +334,7 @@ def gradient_of(site: Site, step: int) -> Tensor:
             "it from the scope if the loss does not reach it; with iterate='new', zero "
             "gradients after the optimizer's step, not inside it"
         )
-    if not gradient.is_contiguous():
-        gradient = site.parameter.grad = gradient.contiguous()
+    held = as_held(gradient, site.parameter)
+    if held is not gradient:
+        gradient = site.parameter.grad = held
     return local(gradient) if is_sharded(gradient) else gradient

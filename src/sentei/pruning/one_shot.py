@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentei.distributed import hold_shards
 from sentei.parts.inputs import linear_maps
 from sentei.pruning import audit, decide, ownership
 from sentei.pruning.apply import Weights
@@ -18,6 +17,7 @@ from sentei.pruning.steps import decide_and_reconstruct
 from sentei.pruning.summary import summarize
 from sentei.recipe import Recipe, check_type
 from sentei.records import PruningReport
+from sentei.sharded import hold_shards
 
 
 @torch.no_grad()

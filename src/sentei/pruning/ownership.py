@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sentei.distributed import hold_shards, is_sharded
 from sentei.messages import SenteiWarning
 from sentei.modules import plain_name
 from sentei.parts.site import Site
+from sentei.sharded import hold_shards, is_sharded
 
 
 class Places:

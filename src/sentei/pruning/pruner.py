@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sentei.distributed import hold_shards
 from sentei.messages import SenteiWarning
 from sentei.modules import unwrapped
 from sentei.parts.inputs import linear_maps
@@ -38,6 +37,7 @@ from sentei.pruning.summary import summarize
 from sentei.pruning.unseen import Unseen
 from sentei.recipe import Fitted, Recipe, check_type
 from sentei.records import PruningReport, UpdateRecord
+from sentei.sharded import hold_shards
 from sentei.tensors import count_zeros
 
 

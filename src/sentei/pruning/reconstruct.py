@@ -68,7 +68,7 @@ def _reconstruct(
     """One matrix, row by row and block by block."""
     matrices = [state.dense if wanted is None else wanted, state.dense, state.keep]
     goal, dense, keep = (m.T if state.site.transposed else m for m in matrices)
-    most = -(-state.shard.shape[0] // ranks.size) if state.shard else dense.shape[0]
+    most = int(ranks.reduce_(torch.tensor(dense.shape[0]), "max"))
     for (start, stop), gram in zip(part.inputs.blocks(dense.shape[1]), observed.gram, strict=True):
         step = max(TOGETHER // (stop - start), 1)
         for row in range(0, most, step):  # as often in all processes that share it out

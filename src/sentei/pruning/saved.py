@@ -12,9 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from sentei.distributed import Ranks, Shard, is_sharded, take_
+from sentei.distributed import Ranks
 from sentei.messages import explain, short
 from sentei.records import UpdateRecord
+from sentei.sharded import Shard, is_sharded, take_
 from sentei.tensors import count_zeros
 
 CHECKED = 4096
@@ -48,15 +49,15 @@ class SavedState(BaseModel):
 
 
 class Shares(dict[str, Any]):
-    """A state of sharded weights, of which this process holds its own rows: it cannot be pickled,
-    which would keep these and lose the rows of the others.
+    """A state of sharded weights, of which this process holds its own part: it cannot be pickled,
+    which would keep this and lose the parts of the others.
     """
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """Raise ValueError; what pickles asks this first."""
         raise ValueError(
             "the pruner's state of a sharded model cannot be pickled (torch.save, Accelerate's "
-            "register_for_checkpointing): it would hold the rows of one process and lose those of "
+            "register_for_checkpointing): it would hold the part of one process and lose those of "
             "the others. Use pruner.save(path) and pruner.load(path), which all processes call, or "
             "torch.distributed.checkpoint"
         )
@@ -199,12 +200,13 @@ def copy_(state: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
 
 def first_of(weight: Tensor, shard: Shard | None) -> Tensor:
     """The bytes of a weight's first entries, as far as they are held here, and 0 elsewhere."""
-    flat = weight.reshape(-1)
+    first = weight.reshape(-1)[:CHECKED]
     if shard is not None:
-        size = math.prod(shard.shape)
-        flat, some = flat.new_zeros(min(CHECKED, size)), flat[: max(CHECKED - shard.offset, 0)]
-        flat[shard.offset : shard.offset + some.numel()] = some
-    return flat[:CHECKED].cpu().view(torch.uint8)
+        places = shard.places(torch.arange(first.numel(), device=first.device))
+        held, inside = first, places < CHECKED
+        first = held.new_zeros(min(CHECKED, math.prod(shard.shape)))
+        first[places[inside]] = held[inside]
+    return first.cpu().view(torch.uint8)
 
 
 def checksum(firsts: Sequence[Tensor], ranks: Ranks) -> int:

@@ -5,8 +5,7 @@ the same order, are counted in some hundred bins between the ends of a bracket, 
 summed over the processes, and the bin that holds the rank is the next bracket, until it is one
 value. All rankings of a decision are counted together, one sum a level, so that there are no more
 exchanges for many matrices than for one. Every process knows the same sums and comes to the same
-cuts. Ties at the threshold break by tensor, then by index in the whole tensor: the processes hold
-rows in order, so it is enough to know how many ties those before have.
+cuts. Ties at the threshold break by tensor, then by index in the whole tensor.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from torch import Tensor
 
 from sentei.distributed import Ranks
 from sentei.pruning.cut import Bracket, Cut, Ranking, keep_, next_bracket
+from sentei.pruning.ties import Ties, pruned_here
+from sentei.sharded import Shard
 from sentei.tensors import CHUNK
 
 BINS = 256
@@ -41,8 +42,8 @@ def find_sharded_cuts(
     All of them call it, each with what it holds, in the same order.
 
     Args:
-        rankings: Of the rows held here; tensors may be empty.
-        ranks: Who holds the other rows.
+        rankings: Of what is held here; tensors may be empty.
+        ranks: Who holds the rest.
         dtype: Of the scores.
 
     Returns:
@@ -240,14 +241,18 @@ def _cuts_at(rankings: Sequence[Ranking], ranks: Ranks) -> dict[int, Cut]:
 
 
 def prune_shards_(
-    every: Sequence[tuple[Sequence[Tensor], Ranking, Cut]], *, ranks: Ranks
+    every: Sequence[tuple[Sequence[Tensor], Ranking, Cut]],
+    shards: Sequence[Sequence[Shard]],
+    *,
+    ranks: Ranks,
 ) -> list[int]:
     """Write the masks of cuts: True where the weight is kept.
 
     Args:
         every: Of each ranking one contiguous bool tensor per entry of its scores, which is
             overwritten; the ranking as it was given to :func:`find_sharded_cuts`; and its cut.
-        ranks: Who holds the other rows.
+        shards: Of each ranking where the entries of each of its tensors lie.
+        ranks: Who holds the rest.
 
     Returns:
         For each ranking how many mask entries changed, in all processes.
@@ -259,7 +264,11 @@ def prune_shards_(
         return []
     device = every[0][1].scores[0].device
     numbers = torch.zeros(len(every), 2, dtype=torch.int64, device=device)
-    allowed = _ties([(ranking, cut) for _, ranking, cut in every], ranks)
+    rankings = [
+        ([Ties(*one, cut.threshold) for one in zip(ranking.scores, own, strict=True)], cut.ties)
+        for (_, ranking, cut), own in zip(every, shards, strict=True)
+    ]
+    allowed = pruned_here(rankings, ranks)
     for row, (masks, ranking, cut), ties in zip(numbers, every, allowed, strict=True):
         for mask, one, left in zip(masks, ranking.scores, ties, strict=True):
             flat = mask.view(-1)
@@ -276,22 +285,3 @@ def prune_shards_(
             )
         flips.append(changed)
     return flips
-
-
-def _ties(cuts: Sequence[tuple[Ranking, Cut]], ranks: Ranks) -> list[list[int]]:
-    """How many of the scores at the threshold to prune here, of each tensor of each ranking."""
-    sizes = [len(ranking.scores) for ranking, _ in cuts]
-    if not any(cut.ties for _, cut in cuts):
-        return [[0] * size for size in sizes]
-    tensors = [(one, cut) for ranking, cut in cuts for one in ranking.scores]
-    tied = torch.zeros(ranks.size, len(tensors), dtype=torch.int64, device=tensors[0][0].device)
-    for place, (one, cut) in enumerate(tensors):
-        for _, _, piece in one.pieces() if cut.ties else ():
-            tied[ranks.rank, place] += torch.count_nonzero(piece == cut.threshold)
-    allowed = list[list[int]]()
-    for counts, (_, cut) in zip(ranks.reduce_(tied).split(sizes, 1), cuts, strict=True):
-        by_order = counts.T.flatten()  # tensor by tensor, and in it process by process
-        before = (by_order.cumsum(0) - by_order).view(-1, ranks.size)[:, ranks.rank].tolist()
-        mine = counts[ranks.rank].tolist()
-        allowed.append([min(max(cut.ties - b, 0), m) for b, m in zip(before, mine, strict=True)])
-    return allowed

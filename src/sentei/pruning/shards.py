@@ -1,7 +1,7 @@
-"""Shards: what is done to whole weights, done by processes that hold some rows of each.
+"""Shards: what is done to whole weights, done by processes that hold a block of each.
 
 Scores, masks and penalties are elementwise and need nothing of this. What a unit of several weights
-needs, and what is drawn by lot, is made in the shape of the whole weight and cut to the rows held
+needs, and what is drawn by lot, is made in the shape of the whole weight and cut to what is held
 here: one matrix at a time, on each process for itself, so that nothing is gathered and the numbers
 are those of one process.
 """
@@ -15,10 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sentei.distributed import Ranks, Shard
+from sentei.distributed import Ranks
 from sentei.parts.patterns import Tiling, UnitGroup
 from sentei.parts.site import Site
 from sentei.pruning.sites import SiteState, UnitState
+from sentei.sharded import Shard, shard_of
 
 
 @contextmanager
@@ -71,14 +72,14 @@ def pool(groups: Iterable[tuple[UnitGroup, Mapping[Site, Tensor]]], ranks: Ranks
 
     Args:
         groups: Each with its values, which are looked at once.
-        ranks: Who holds the other rows.
+        ranks: Who holds the rest.
     """
     made, means = list[Tensor](), list[tuple[Tensor, int]]()
     ways = dict[Literal["sum", "min", "max"], list[Tensor]]()
     for group, values in groups:
         how = "sum" if group.reduce == "mean" else group.reduce
         fill = {"max": -torch.inf, "min": torch.inf}.get(how, 0.0)
-        made.append(group.pool(_wholes(values, ranks, fill), how))
+        made.append(group.pool(_wholes(values, fill), how))
         ways.setdefault(how, []).append(made[-1])
         if group.reduce == "mean":
             means.append((made[-1], group.weights))
@@ -89,16 +90,16 @@ def pool(groups: Iterable[tuple[UnitGroup, Mapping[Site, Tensor]]], ranks: Ranks
     return made
 
 
-def pool_gates(group: UnitGroup, gradients: Mapping[Site, Tensor], ranks: Ranks) -> Tensor:
+def pool_gates(group: UnitGroup, gradients: Mapping[Site, Tensor]) -> Tensor:
     """Gradients of the units' gates, (count,), from those of the weights held here: to be summed
     over those who hold the others.
     """
-    return group.pool_gates(_wholes(gradients, ranks))
+    return group.pool_gates(_wholes(gradients))
 
 
-def _wholes(values: Mapping[Site, Tensor], ranks: Ranks, fill: float = 0.0) -> dict[Site, Tensor]:
+def _wholes(values: Mapping[Site, Tensor], fill: float = 0.0) -> dict[Site, Tensor]:
     """Values in the shapes of whole weights."""
-    shards = {site: ranks.shard(site.parameter) for site in values}
+    shards = {site: shard_of(site.parameter) for site in values}
     return {
         site: shard.whole(values[site], fill) if shard else values[site]
         for site, shard in shards.items()

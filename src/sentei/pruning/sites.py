@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sentei.distributed import Shard, local
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.site import Site
+from sentei.sharded import Shard, local
 
 
 @dataclass
@@ -19,7 +19,7 @@ class SiteState:
     ``keep`` is the mask, True = kept; ``memory`` holds what score and mask remember, ``latent`` the
     dense weight where the mask keeps it aside; all have the weight's shape. ``gated`` says that the
     mask's gates lie on them; a latent mask may have those of their units on another site. Of a
-    sharded weight, everything here is of the rows that this process holds, ``shard``.
+    sharded weight, everything here is of the block that this process holds, ``shard``.
     """
 
     site: Site

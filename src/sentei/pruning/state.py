@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sentei import serialization
-from sentei.distributed import Ranks, local, processes
+from sentei.distributed import Ranks, processes
 from sentei.parts.budget import Quota
 from sentei.parts.patterns import UnitGroup
 from sentei.parts.progress import Progress
@@ -37,7 +37,8 @@ from sentei.pruning.sites import Piece, SiteState, UnitState
 from sentei.pruning.widened import widened
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
-from sentei.tensors import score_dtype, spans
+from sentei.sharded import like, local, shard_of
+from sentei.tensors import cut_up, score_dtype, spans
 
 FORMAT = 7
 """Of :meth:`PruningState.to_dict`."""
@@ -133,7 +134,7 @@ class PruningState:
         pooled = {site for group in self.groups if group.pooled for site in group.sites}
         self.buffers, rows = lay_out(self.fitted)
         for number, (site, row) in enumerate(rows.items()):
-            weight, shard = local(site.parameter), self.ranks.shard(site.parameter)
+            weight, shard = local(site.parameter), shard_of(site.parameter)
             state = SiteState(site, row.keep, row.memory, gated=row.gated, shard=shard)
             with whole_memory(state.memory, shard) as memory:
                 if not (site in pooled and score.per_unit):
@@ -181,17 +182,24 @@ class PruningState:
         self.sites, self.units, self.inputs, self._scratch = {}, [], {}, None
         self.buffers = []
 
-    def pieces(self, state: SiteState) -> Iterator[Piece]:
-        """The pieces in which a site is worked through."""
-        memory = {name: tensor.view(-1) for name, tensor in state.memory.items()}
-        memory |= spread(self.units, state, self.recipe.mask.reads)
-        dense, keep = state.dense.view(-1), state.keep.view(-1)
-        for start, stop in spans(dense.numel(), dense.device):
+    def pieces(self, state: SiteState, scratch: Tensor | None = None) -> Iterator[Piece]:
+        """The pieces in which a site is worked through.
+
+        ``scratch`` is room for scores of the whole site, of which each piece gets its part; without
+        it all have the same.
+        """
+        memory = {**state.memory, **spread(self.units, state, self.recipe.mask.reads)}
+        dense, keep = state.dense, state.keep
+        tensors = [dense, keep, *memory.values(), *(() if scratch is None else (scratch,))]
+        parts = zip(*map(cut_up, tensors), strict=True)
+        places, dtype = spans(dense.numel(), dense.device), score_dtype(dense)
+        for (start, stop), (weight, mask, *more) in zip(places, parts, strict=True):
+            known = dict(zip(memory, more, strict=False)) | self.worth(state.site, start, stop)
             yield Piece(
-                dense=dense[start:stop],
-                keep=keep[start:stop],
-                memory=self.memory_of(state.site, memory, start, stop),
-                scratch=self.scratch(dense, stop - start),
+                dense=weight,
+                keep=mask,
+                memory=widened(known, dtype),
+                scratch=self.scratch(dense, stop - start) if scratch is None else more[-1],
                 span=slice(start, stop),
                 gated=state.gated,
             )
@@ -201,28 +209,23 @@ class PruningState:
         states = [self.sites[site] for site in buffer.sites]
         reads = self.recipe.mask.reads
         memories = [
-            self.memory_of(one.site, spread(self.units, one, reads), 0, one.keep.numel())
+            {**spread(self.units, one, reads), **self.worth(one.site, 0, one.keep.numel())}
             for one in states
         ]
         more = {name: torch.stack([m[name] for m in memories]) for name in memories[0]}
         dtype = score_dtype(buffer.sites[0].parameter)
         return widened({**buffer.memory, **more}, dtype)
 
-    def memory_of(
-        self, site: Site, memory: Mapping[str, Tensor], start: int, stop: int
-    ) -> Mapping[str, Tensor]:
-        """What score and mask know of the weights of a site from ``start`` to ``stop``, flat.
-
-        ``memory`` is the site's, flat; the worth of the weights' inputs is beside it, where a score
-        has one.
+    def worth(self, site: Site, start: int, stop: int) -> dict[str, Tensor]:
+        """What the inputs of the weights of a site from ``start`` to ``stop``, flat, are worth, by
+        the name that a score knows it by; empty where the score has no use for it.
         """
-        pieces = {name: tensor[start:stop] for name, tensor in memory.items()}
         observed = self.inputs.get(site)
-        if observed is not None and observed.worth is not None:
-            shard = self.sites[site].shard
-            before = shard.offset if shard else 0
-            pieces["worth"] = observed.worth_of(before + start, before + stop, site)
-        return widened(pieces, score_dtype(site.parameter))
+        if observed is None or observed.worth is None:
+            return {}
+        shard = self.sites[site].shard
+        before = shard.offset if shard else 0
+        return {"worth": observed.worth_of(before + start, before + stop, site)}
 
     def scratch(self, weight: Tensor, size: int) -> Tensor:
         """A buffer of ``size`` scores beside ``weight``: one allocation, reused."""
@@ -285,8 +288,7 @@ class PruningState:
             "masks": self.masks,
             "memory": {
                 site.name: {
-                    name: self.ranks.like(site.parameter, tensor)
-                    for name, tensor in state.tensors.items()
+                    name: like(site.parameter, tensor) for name, tensor in state.tensors.items()
                 }
                 for site, state in self.sites.items()
             },
@@ -303,7 +305,7 @@ class PruningState:
     def masks(self) -> dict[str, Tensor]:
         """The masks by site name, as the weights are held; True = kept."""
         sites = self.sites.items()
-        return {site.name: self.ranks.like(site.parameter, state.keep) for site, state in sites}
+        return {site.name: like(site.parameter, state.keep) for site, state in sites}
 
     def _recipe_of(self, saved: Mapping[str, Any]) -> Recipe:
         """The recipe, with the sparsity that was in the model when the saved pruning began.
@@ -324,5 +326,5 @@ class PruningState:
         """Of some of every site's bytes: tells one checkpoint's weights from another's."""
         weights = {site: at_rest(site) for site in self.selected}
         parts = [local(site.parameter) if one is None else one for site, one in weights.items()]
-        shards = [self.ranks.shard(site.parameter) for site in weights]
+        shards = [shard_of(site.parameter) for site in weights]
         return checksum([first_of(*pair) for pair in zip(parts, shards, strict=True)], self.ranks)

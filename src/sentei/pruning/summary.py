@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sentei import serialization
-from sentei.distributed import Ranks, is_sharded
+from sentei.distributed import Ranks
 from sentei.pruning.candidates import unit_scores
 from sentei.pruning.state import PruningState
 from sentei.records import Histogram, PruningReport, SiteRecord, UnitsRecord
+from sentei.sharded import is_sharded
 from sentei.tensors import Scores, count_zeros, spans
 
 BINS = 60
@@ -120,7 +121,7 @@ def summarize(state: PruningState, model: nn.Module) -> PruningReport:
     every = unit_scores(state, range(len(state.units)))
     ranked = [*zip(state.units, every, strict=True)]
     # Units of several weights are known to all who share them; one of these counts them.
-    mine = [(unit, scores) for unit, scores in ranked if not (unit.group.pooled and ranks.rank)]
+    mine = [(unit, scores) for unit, scores in ranked if ranks.first or not unit.group.pooled]
     weights, scores = histograms(
         [site_state.weight for site_state in state.sites.values()],
         [site_state.keep for site_state in state.sites.values()],

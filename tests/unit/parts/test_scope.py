@@ -374,7 +374,8 @@ class TestRefused:
         dist = pytest.importorskip("torch.distributed")
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
-        from torch.distributed.tensor import Shard, distribute_tensor
+        from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+        from torch.distributed.tensor.placement_types import _StridedShard
 
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         try:
@@ -384,14 +385,29 @@ class TestRefused:
             some = refused(model)
             values, mesh = up.weight.detach().full_tensor(), init_device_mesh("cpu", (1,))
             up.weight = nn.Parameter(distribute_tensor(values, mesh, [Shard(1)]))
-            columns = refused(model)
+            one = refused(model)
+            packed = DTensor.from_local(values, mesh, [_StridedShard(0, split_factor=2)])
+            up.weight = nn.Parameter(packed)
+            strided = refused(model)
+            up.weight = nn.Parameter(distribute_tensor(values[None], mesh, [Shard(2)]))
+            deep = refused(model, include=("*.up.weight",))
             model = fully_shard(Tower(), mesh=init_device_mesh("cpu", (1,)))
             assert Scope().resolve(model).sites[0].parameter.placements == (Shard(0),)
         finally:
             dist.destroy_process_group()
         assert "blocks.0.up.weight is a DTensor, and not shared out at all: weights" in some
-        assert "blocks.0.up.weight is shared out as S(1), and not by rows: weights" in columns
-        assert "fully_shard(model) leaves them" in some and "tp_plan" in columns
+        assert "up.weight is sharded and blocks.0.down.weight is not: weights are" in one
+        assert "up.weight is shared out as _S(0, 2), and not in blocks of rows and col" in strided
+        assert "up.weight is shared out as S(2), and not in blocks of rows and columns" in deep
+        assert "fully_shard(model)" in some and "(tp_plan) leave them" in some
+
+    def test_parts_that_no_tensor_tells_of(self):
+        """Of a model that transformers has split without DTensors."""
+        model = Tower()
+        model._tp_size = 2
+        message = refused(model)
+        assert "tensor parallel over 2 processes, and blocks.0.up.weight is a plain" in message
+        assert "load the model whole" in message
 
     def test_flat_parameters(self):
         """Of FSDP's first version: called by its name, and not by that of its one parameter."""

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.scores import stored
-from sentei.pruning.cut import Bracket, Cut, cut_at, find_cut, prune_, prune_rows_
+from sentei.pruning.cut import (
+    Bracket,
+    Cut,
+    cut_at,
+    find_cut,
+    next_bracket,
+    prune_,
+    prune_rows_,
+)
 from sentei.tensors import Scores
 
 
@@ -115,6 +123,16 @@ def test_drifting_scores_stay_exact_and_mostly_warm():
         masks, _, _, bracket = cut_and_prune([scores], count, bracket)
         assert int((~masks[0]).sum()) == count
     assert cold < 20
+
+
+def test_a_threshold_that_moves_on_is_expected_further_on():
+    bracket = None
+    for step in range(1, 20):
+        bracket = next_bracket(0.1 * step, bracket, 0.0, 0.0)
+    assert bracket.low < 2.0 < bracket.high
+    assert bracket.high - bracket.low == pytest.approx(0.05)
+    turned = next_bracket(1.8, bracket, 0.0, 0.0)
+    assert turned.low < 1.7 and 1.9 < turned.high
 
 
 def test_flips_count_both_directions():
