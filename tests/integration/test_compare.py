@@ -28,13 +28,7 @@ from sentei.compare.folder import begin
 from sentei.compare.worker import Worker
 from sentei.run.settings import Settings
 
-
-@pytest.fixture(autouse=True, scope="module")
-def no_pages():
-    """A run's page is drawn in seconds, and tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports, "render_html", lambda report, speed: "")
-        yield
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(scope="module")

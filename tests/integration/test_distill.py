@@ -32,6 +32,8 @@ from helpers.processes import Command
 from sentei import cli
 from sentei.distill.cache import FILE, ROW_BYTES
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 EVERYTHING = sentei.Distillation(labels=0.5, logits=1, hidden=1, attention=1)
 
 
