@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 from helpers.kinds import TASKS, THINGS, lines
 from sentei import cli
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
 
 

@@ -11,8 +11,6 @@ from typer.testing import CliRunner
 
 from sentei import cli
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 NAMES = ["[/x]", "[bold]x", "\x1b[31mx", ":bomb: x\ry", "x\u202ey"]
 FAST = ["--method", "magnitude", "--set", "schedule.every=1"]
 LABELS = {"bad": "[/nope]", "good": "\x1b]0;x\x07[red]"}

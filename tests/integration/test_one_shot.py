@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 
 from sentei import cli
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 
 def sentei(*arguments: object):
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
