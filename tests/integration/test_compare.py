@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import warnings
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from helpers.comparing import ENTRY, LONG, begun, checkpoints, compare, small_plan, wait_for, write
+from helpers.processes import Command
 from sentei import SenteiWarning
 from sentei import report as reports
 from sentei.cli import comparison
@@ -28,13 +28,7 @@ from sentei.compare.folder import begin
 from sentei.compare.worker import Worker
 from sentei.run.settings import Settings
 
-
-@pytest.fixture(autouse=True, scope="module")
-def no_pages():
-    """A run's page is drawn in seconds, and tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports, "render_html", lambda report, speed: "")
-        yield
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +37,7 @@ def small(tiny_model, data):
     return partial(small_plan, tiny_model, data)
 
 
-def process(*arguments: object) -> subprocess.Popen[str]:
-    main = "from sentei.cli import main; main()"
-    words = [sys.executable, "-c", main, "compare", *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+process = partial(Command, "compare")
 
 
 def results(out: Path) -> dict[str, float]:
@@ -67,8 +58,8 @@ def finished(small, tmp_path_factory):
     other = process(file, "--out", out)
     wait_for(lambda: (out / "runs").is_dir())
     done = compare(file, "--out", out)
-    _, told = other.communicate(timeout=300)
-    assert (done.exit_code, other.returncode) == (0, 0), (done.output, told)
+    told = other.wait().err
+    assert (done.exit_code, other.code) == (0, 0), (done.output, told)
     return file, out, [done.stderr, told]
 
 
@@ -90,19 +81,19 @@ def test_a_worker_takes_what_another_leaves(small, tmp_path):
     file, runs = write(plan, tmp_path), out / "runs"
     other = process(file, "--out", out)
     wait_for(lambda: list(runs.rglob("run.yaml")))
-    other.send_signal(signal.SIGSTOP)
+    other.send(signal.SIGSTOP)
     first = {path.parent for path in runs.rglob("run.yaml")}
 
     def let_go() -> None:
         wait_for(lambda: {path.parent for path in runs.rglob("run.yaml")} - first)
-        other.send_signal(signal.SIGCONT)
+        other.send(signal.SIGCONT)
 
     letting = threading.Thread(target=let_go)
     letting.start()
     done = compare(file, "--out", out)
     letting.join()
-    _, told = other.communicate(timeout=300)
-    assert (done.exit_code, other.returncode) == (0, 0), (done.output, told)
+    told = other.wait().err
+    assert (done.exit_code, other.code) == (0, 0), (done.output, told)
     names = {"dense/seed1", "magnitude/0.8/seed1", "uniform/0.8/seed1"}
     assert Counter(begun(done.stderr + told)) == {f"runs/words/{name}": 1 for name in names}
     assert begun(done.stderr) and begun(told)
@@ -225,8 +216,8 @@ def interrupted(small, tmp_path_factory):
     stopped = checkpoints(out)
     second = process("--out", out, "--patience", 2)
     wait_for(lambda: checkpoints(out) - stopped)
-    second.kill()
-    second.communicate(timeout=120)
+    second.send(signal.SIGKILL)
+    second.wait()
     assert not (out / "runs/words/dense/seed1/report.json").exists()
 
     steps = Began()
@@ -261,13 +252,13 @@ def test_a_stopped_workers_run_is_taken_over_and_stays_the_others(small, tmp_pat
     file, out = write(small(settings=LONG), tmp_path), tmp_path / "out"
     stopped = process(file, "--out", out, "--patience", 2)
     wait_for(lambda: checkpoints(out))
-    stopped.send_signal(signal.SIGSTOP)
+    stopped.send(signal.SIGSTOP)
     done = compare(file, "--out", out, "--patience", 2)
     assert done.exit_code == 0 and "runs/words/dense/seed1" in begun(done.stderr), done.output
     before = written(out)
-    stopped.send_signal(signal.SIGCONT)
-    _, told = stopped.communicate(timeout=300)
-    assert stopped.returncode == 0, told
+    stopped.send(signal.SIGCONT)
+    told = stopped.wait().err
+    assert stopped.code == 0, told
     assert "another process may have taken" in " ".join(told.split())
     assert begun(told) == ["runs/words/dense/seed1"]
     assert written(out) == before

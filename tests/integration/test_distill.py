@@ -6,9 +6,6 @@ import json
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -30,8 +27,12 @@ from transformers import (
 from typer.testing import CliRunner
 
 import sentei
+from helpers.comparing import wait_for
+from helpers.processes import Command
 from sentei import cli
 from sentei.distill.cache import FILE, ROW_BYTES
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 EVERYTHING = sentei.Distillation(labels=0.5, logits=1, hidden=1, attention=1)
 
@@ -327,25 +328,17 @@ def test_a_recipe_that_can_do_without_its_teacher(task, tuned, data, tmp_path):
 def test_resume_is_bit_for_bit(task, tuned, tmp_path, teacher):
     """With the teacher's answers kept, too: what is read back is what was computed first."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    options = [*task, *FAST, *LEARN, *FADE, "--epochs", 20, "--checkpoints", 10, "--batch-size", 16]
+    options = [*task, *FAST, *LEARN, *FADE, "--epochs", 12, "--checkpoints", 6, "--batch-size", 16]
     if teacher == "dense":
         options += ["--teacher", "dense", "--dense-epochs", 1]
     else:
         options += ["--teacher", tuned, "--teacher-cache", tmp_path / "answers"]
     done("prune", *options, "--out", whole)
     shutil.rmtree(tmp_path / "answers", ignore_errors=True)
-    main = "from sentei.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", main, "prune", *map(str, options), "--out", str(stopped)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(stopped.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    process = Command("prune", *options, "--out", stopped)
+    wait_for(lambda: list(stopped.glob("checkpoints/checkpoint-*")))
+    process.send(signal.SIGINT)
+    assert process.wait().code == 130, process.err
     done("prune", "--out", stopped, "--resume")
     assert same(whole, stopped)
 

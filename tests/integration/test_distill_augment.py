@@ -24,6 +24,8 @@ from sentei.run.augment import MaskedLM, Neighbours, whole_words
 from sentei.shrink import save, shrink
 from sentei.tasks.classification import Classification
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 WORDS = [
     "good",
     "fine",

@@ -22,6 +22,8 @@ from sentei.models.outputs import outputs
 from sentei.run.export import trial_of
 from sentei.run.options import settings_from
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 
 def command(*arguments: object):
     return CliRunner().invoke(cli.app, ["export", *map(str, arguments)])

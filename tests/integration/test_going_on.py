@@ -27,6 +27,8 @@ from sentei.run.settings import Settings
 from sentei.run.signals import SIGNALS
 from sentei.run.training import Interrupted, PruningTrainer
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 STOP = 13
 """A step between two logged ones, two checkpoints, and two evaluations."""
 

@@ -30,6 +30,8 @@ from sentei.run.training import Interrupted
 from sentei.run.verify import _claims
 from sentei.tasks.classification import Classification
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 FAST = ["--set", "schedule.every=2", "--set", "score.window=2", "--precision", "fp32"]
 
 

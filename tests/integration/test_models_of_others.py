@@ -15,6 +15,8 @@ from helpers.damage import own_code, pipe, setting
 from sentei import runtime
 from sentei.cli import app
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 CLASSES = {"num_labels": 2, "id2label": {0: "negative", 1: "positive"}}
 
 

@@ -17,6 +17,8 @@ from helpers.packing import check_same
 from sentei import cli
 from sentei.models.card import CARD
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 BRIEF = ["--method", "magnitude", "--sparsity", 0.875, "--precision", "fp32", "--epochs", 1]
 BRIEF += ["--set", "schedule.every=1"]
 

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 import sentei
 from sentei import cli
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 
 def command(*arguments: object):
     return CliRunner().invoke(cli.app, ["shrink", *map(str, arguments)])

@@ -19,6 +19,8 @@ from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
 from sentei.run.run import prune
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 PEAK = 1e-3
 DEFAULTS = {
     "learning_rate": PEAK,

@@ -25,6 +25,8 @@ from sentei.methods.frozen_mask import frozen_mask
 from sentei.run.options import settings_from
 from sentei.run.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 SMALL = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
 ENDS = dict(vocab_size=20, bos_token_id=0, eos_token_id=0)
 FAST = ["--precision", "fp32", "--epochs", 8, "--batch-size", 16, "--learning-rate", 1e-2]
