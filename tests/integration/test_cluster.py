@@ -20,7 +20,7 @@ from helpers import trouble
 from helpers.comparing import ENTRY, begun, checkpoints, compare, small_plan, write
 from sentei.cli import comparison
 
-pytestmark = pytest.mark.usefixtures("no_pages")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_pages")]
 
 DENSE = "runs/words/dense/seed1"
 TESTS = Path(__file__).parents[1]

@@ -39,7 +39,7 @@ def test_trainer(method, tmp_path):
         )
         assert zeros(model, names) / report.prunable == logged[step]
 
-    for step in (3, 16, STEPS - 1):
+    for step in (3, 16):
         folder = tmp_path / f"from {step}"
         shutil.copytree(
             Path(run.args.output_dir, f"checkpoint-{step}"), folder / f"checkpoint-{step}"

@@ -11,6 +11,8 @@ import pytest
 from tests.soak.disks import SMALL
 from tests.soak.groups import GROUPS
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 
