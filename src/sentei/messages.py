@@ -104,6 +104,8 @@ def explain(error: ValidationError, known: Known = lambda path: ()) -> str:
 
 
 _MOST_MISTAKES = 8
+_IN_YAML = dict.fromkeys(("tuple_type", "list_type"), "should be a list, in brackets")
+"""Reasons in the words of YAML, where pydantic's are Python's."""
 
 
 def _mistake(detail: Mapping[str, Any], known: Known) -> str:
@@ -114,7 +116,8 @@ def _mistake(detail: Mapping[str, Any], known: Known) -> str:
         hint = did_you_mean(str(detail["loc"][-1])[:60], known(detail["loc"]))
         return f"unknown setting {path}{hint}"
     reason = re.sub(r"^(Value error|Input), ?", "", detail["msg"])
-    reason = cut(re.sub(r"^Input ", "", reason), 600)
+    reason = re.sub(r"^(Input|Tuple|List) | after validation", "", reason)
+    reason = cut(_IN_YAML.get(detail["type"], reason), 600)
     if not path:
         return reason
     value = detail["input"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 from hypothesis import given
@@ -96,7 +98,10 @@ def changed(**parts):
         (changed(schedule={"sparsity": float("nan")}), ["schedule.sparsity=nan", "finite"]),
         (changed(score={"window": 2.5}), ["score.window=2.5", "integer"]),
         (changed(score={"iterate": "newest"}), ["score.iterate='newest'", "'new' or 'old'"]),
-        (changed(scope={"include": "*.weight"}), ["scope.include='*.weight'", "tuple"]),
+        (
+            changed(scope={"include": "*.weight"}),
+            ["scope.include='*.weight': should be a list, in brackets"],
+        ),
         ({"method": "x"}, ["score is missing", "schedule is missing"]),
         (changed(score={"beta1": 2, "beta2": -1}), ["score.beta1=2", "score.beta2=-1"]),
         ("[1, 2]", ["expected keys and values, found list"]),
@@ -177,6 +182,22 @@ def test_override(settings, expected):
 def test_wrong_overrides(setting, message):
     with pytest.raises(ValueError, match=message):
         override(PLATON, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("distill.fade=0.5", "distill.fade=0.5: should be a list, in brackets"),
+        (
+            "distill.fade=[0, 0.5, 1]",
+            "fade=[0, 0.5, 1]: should have at most 2 items, not 3",
+        ),
+        ("distill.layers=3", "distill.layers=3: should be a list, in brackets"),
+    ],
+)
+def test_lists_are_asked_for_as_they_are_typed(setting, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        override(sentei.auto(), [setting])
 
 
 def test_penalties_by_kind_and_by_number():
