@@ -52,6 +52,19 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
 
 
+def ended(model: nn.Module, pruner: sentei.Pruner) -> dict[str, Any]:
+    """What came of a training, whole."""
+    masks = {name: whole(mask) for name, mask in pruner.masks.items()}
+    sparsity, report = pruner.sparsity, pruner.finish()
+    weights = {name: whole(p.detach()) for name, p in model.named_parameters()}
+    return {
+        "masks": masks,
+        "weights": weights,
+        "sparsity": sparsity,
+        "report": report.model_dump(exclude={"recipe"}),
+    }
+
+
 class Run:
     """A training of a small network; every process sees the same batches.
 
@@ -99,15 +112,7 @@ class Run:
         return self
 
     def result(self) -> dict[str, Any]:
-        masks = {name: whole(mask) for name, mask in self.pruner.masks.items()}
-        sparsity, report = self.pruner.sparsity, self.pruner.finish()
-        weights = {name: whole(p.detach()) for name, p in self.model.named_parameters()}
-        return {
-            "masks": masks,
-            "weights": weights,
-            "sparsity": sparsity,
-            "report": report.model_dump(exclude={"recipe"}),
-        }
+        return ended(self.model, self.pruner)
 
 
 def train(recipe: sentei.Recipe, mesh: DeviceMesh | None, **options: Any) -> Any:

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.distributed import DistributedConfig
 
 import sentei
-from distributed.sharding import METHODS, STEPS, launch, parts, recipe_of, whole
+from distributed.sharding import METHODS, STEPS, ended, launch, parts, recipe_of, whole
 from helpers.zoo import LLAMA
 from sentei.testing import make_sparse_
 
@@ -79,15 +79,7 @@ class Run:
         return self
 
     def result(self) -> dict[str, Any]:
-        masks = {name: whole(mask) for name, mask in self.pruner.masks.items()}
-        sparsity, report = self.pruner.sparsity, self.pruner.finish()
-        weights = {name: whole(p.detach()) for name, p in self.model.named_parameters()}
-        return {
-            "masks": masks,
-            "weights": weights,
-            "sparsity": sparsity,
-            "report": report.model_dump(exclude={"recipe"}),
-        }
+        return ended(self.model, self.pruner)
 
 
 def train(
