@@ -199,7 +199,8 @@ def teacher() -> str:
 def fading() -> str:
     runs = measured("parts")
     tasks = {f"{task}-train": TASKS[task] for task in ("sst2", "mrpc")} | {
-        f"banking77-train-{steps}": f"{TASKS['banking77']}, {steps} steps" for steps in (313, 1252)
+        f"banking77-train-{steps}": f"{TASKS['banking77']}, {steps:,} steps"
+        for steps in (313, 1252)
     }
     rows = [
         [name, *_with_mean([runs.means.get((task, recipe, 0.9)) for task in tasks])]

@@ -281,8 +281,9 @@ class Distiller:
                 compared.
 
         Raises:
-            ValueError: Attention scores are compared, which only :meth:`attach` can see; or
-                something is missing from ``batch`` or ``outputs``.
+            ValueError: Attention scores are compared, which only :meth:`attach` can see; something
+                is missing from ``batch`` or ``outputs``; or the teacher fades, and nobody says how
+                much of training is done.
         """
         if self.distillation.attention:
             raise ValueError(

@@ -59,8 +59,8 @@ class Distillation(Part):
     LEAP's code."""
 
     fade: tuple[float, float] | None = None
-    """The fractions of training from which on, and at which, the teacher's terms have fallen to 0,
-    in a line; the labels gain what the logits lose. None keeps the teacher to the end."""
+    """Two fractions of training: from the first to the second the teacher's terms fall to 0 in a
+    line, and the labels gain what the logits lose. None keeps the teacher to the end."""
 
     layers: tuple[int, ...] | None = None
     """The teacher's layer for each of the student's, from 1. None spreads them evenly, the last to
