@@ -51,10 +51,11 @@ def in_turns(words: Sequence[str], other: Path, rounds: int) -> list[tuple[Times
     """
     if not (other / "src" / "sentei").is_dir():
         raise ValueError(f"{other} is no checkout of Sentei: it has no src/sentei")
-    processes = [_start(words, root) for root in (ROOT, other.resolve())]
+    processes = list[subprocess.Popen[str]]()
     try:
-        for process in processes:
-            _answer(process)
+        for root in (ROOT, other.resolve()):
+            processes.append(_start(words, root))
+            _answer(processes[-1])  # warm before the next one: together they would crawl
         found = []
         for number in range(rounds):
             pair: list[Times] = [{}, {}]
