@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -73,8 +74,7 @@ class UnitState:
     memory: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Flat slices of one site, of one size: its dense weight, its mask, its memory, scratch.
 
     ``gated`` is the site's.

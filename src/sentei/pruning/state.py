@@ -34,7 +34,7 @@ from sentei.pruning.saved import (
 )
 from sentei.pruning.shards import spread, whole_memory
 from sentei.pruning.sites import Piece, SiteState, UnitState
-from sentei.pruning.widened import widened
+from sentei.pruning.widened import Widened, is_narrow, widened
 from sentei.recipe import Fitted, Recipe
 from sentei.records import UpdateRecord
 from sentei.sharded import like, local, shard_of
@@ -189,19 +189,23 @@ class PruningState:
         it all have the same.
         """
         memory = {**state.memory, **spread(self.units, state, self.recipe.mask.reads)}
-        dense, keep = state.dense, state.keep
-        tensors = [dense, keep, *memory.values(), *(() if scratch is None else (scratch,))]
+        dense, dtype = state.dense, score_dtype(state.dense)
+        narrow, has_worth = is_narrow(memory), state.site in self.inputs
+        tensors = [dense, state.keep, *memory.values(), *(() if scratch is None else (scratch,))]
         parts = zip(*map(cut_up, tensors), strict=True)
-        places, dtype = spans(dense.numel(), dense.device), score_dtype(dense)
-        for (start, stop), (weight, mask, *more) in zip(places, parts, strict=True):
-            known = dict(zip(memory, more, strict=False)) | self.worth(state.site, start, stop)
+        for (start, stop), (weight, mask, *more) in zip(
+            spans(dense.numel(), dense.device), parts, strict=True
+        ):
+            known: Mapping[str, Tensor] = dict(zip(memory, more, strict=False))
+            if has_worth:
+                known = {**known, **self.worth(state.site, start, stop)}
             yield Piece(
-                dense=weight,
-                keep=mask,
-                memory=widened(known, dtype),
-                scratch=self.scratch(dense, stop - start) if scratch is None else more[-1],
-                span=slice(start, stop),
-                gated=state.gated,
+                weight,
+                mask,
+                Widened(known, dtype) if narrow else known,
+                self.scratch(dense, stop - start) if scratch is None else more[-1],
+                slice(start, stop),
+                state.gated,
             )
 
     def memory_in(self, buffer: Buffer) -> Mapping[str, Tensor]:

@@ -44,10 +44,14 @@ class Widened(Mapping[str, Tensor]):
             self._kept[name].copy_(tensor)
 
 
+def is_narrow(memory: Mapping[str, Tensor]) -> bool:
+    """Whether some of it is kept in less precision."""
+    return any(tensor.dtype == KEPT for tensor in memory.values())
+
+
 def widened(memory: Mapping[str, Tensor], dtype: torch.dtype) -> Mapping[str, Tensor]:
     """Memory in ``dtype`` at least; the same where nothing is kept in less."""
-    narrow = any(tensor.dtype == KEPT for tensor in memory.values())
-    return Widened(memory, dtype) if narrow else memory
+    return Widened(memory, dtype) if is_narrow(memory) else memory
 
 
 def round_(memory: Mapping[str, Tensor]) -> None:
