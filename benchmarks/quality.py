@@ -17,7 +17,7 @@ from sentei import report as reports
 from sentei.compare.runs import Run
 from sentei.records import REFERENCES, Summary
 
-NAMES = ("first", "full", "longer", "parts", "rates", "reconstruction")
+NAMES = ("first", "full", "longer", "parts", "pretrained", "rates", "rebuilding", "reconstruction")
 
 
 def benchmark(protocol: str) -> plans.Benchmark:

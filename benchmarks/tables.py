@@ -10,6 +10,9 @@ same results give the same bytes, and a test holds the pages to it. The names:
     rebuilt       without and with reconstruction
     differences   auto against these two, in pairs of task and seed
     teacher       with and without the start as a teacher
+    fading        auto's teacher to the end, fading, or none
+    rebuilding    what matters in a reconstruction
+    pretrained    dropout in one training from the pretrained model
     steps         half, twice and four times the steps
     rates         twice the learning rate
     parts         what auto is made of
@@ -93,6 +96,22 @@ FADES = {
     "auto-fading": "fading from 0 to 100 % of training",
     "auto-faded": "fading from 10 to 60 %",
     "auto-alone": "no teacher",
+}
+REBUILDING = {
+    "alone": "`auto` without its teacher",
+    "iterations": "30 iterations in place of 8, none left out",
+    "inputs": "inputs of 10 steps in place of 3, four times the tokens",
+    "damping": "damping 0.001 in place of 0.01",
+    "damping-more": "damping 0.1",
+    "often": "a decision every 5 steps in place of 10",
+    "early": "a ramp from 5 to 50 % of training in place of 10 to 60 %",
+    "late": "a ramp from 10 to 75 %",
+    "held": "masks held in the cool-down",
+}
+PRETRAINED = {
+    "platon": "`platon`",
+    "auto": "`auto`, without dropout",
+    "auto-dropout": "`auto`, with the model's dropout",
 }
 TOGETHER = {
     "stsb-train": "no-dropout",
@@ -197,16 +216,42 @@ def teacher() -> str:
 
 
 def fading() -> str:
-    runs = measured("parts")
+    runs = measured("parts").where(seed=1)
     tasks = {f"{task}-train": TASKS[task] for task in ("sst2", "mrpc")} | {
         f"banking77-train-{steps}": f"{TASKS['banking77']}, {steps:,} steps"
         for steps in (313, 1252)
     }
+    rows = []
+    for sparsity in (0.9, 0.95):
+        for recipe, name in FADES.items():
+            cells = [runs.means.get((task, recipe, sparsity)) for task in tasks]
+            known = ["" if cell is None else percent(cell) for cell in cells]
+            if any(known):
+                rows.append([f"{100 * sparsity:g} %", name, *known])
+    return markdown(["", "teacher", *tasks.values()], rows)
+
+
+def rebuilding() -> str:
+    runs = measured("rebuilding")
+    seeds = sorted({run.seed for run in runs.runs})
+    rows = []
+    for recipe, name in REBUILDING.items():
+        cells = [
+            runs.where(seed=seed).text("banking77-train-313", recipe, 0.95) for seed in seeds
+        ]
+        if any(cells):
+            rows.append([name, *cells])
+    return markdown(["BANKING77, 95 %", *(f"seed {seed}" for seed in seeds)], rows)
+
+
+def pretrained() -> str:
+    runs = measured("pretrained").where(seed=1)
     rows = [
-        [name, *_with_mean([runs.means.get((task, recipe, 0.9)) for task in tasks])]
-        for recipe, name in FADES.items()
+        [name, cell]
+        for recipe, name in PRETRAINED.items()
+        if (cell := runs.text("mrpc-train", recipe, 0.9))
     ]
-    return markdown(["90 %", *tasks.values(), "mean"], rows)
+    return markdown(["MRPC, 90 %", "accuracy"], rows)
 
 
 def steps() -> str:
@@ -400,6 +445,8 @@ TABLES: dict[str, Callable[..., str]] = {
         rebuilt,
         teacher,
         fading,
+        rebuilding,
+        pretrained,
         steps,
         rates,
         parts,
