@@ -236,9 +236,7 @@ def rebuilding() -> str:
     seeds = sorted({run.seed for run in runs.runs})
     rows = []
     for recipe, name in REBUILDING.items():
-        cells = [
-            runs.where(seed=seed).text("banking77-train-313", recipe, 0.95) for seed in seeds
-        ]
+        cells = [runs.where(seed=seed).text("banking77-train-313", recipe, 0.95) for seed in seeds]
         if any(cells):
             rows.append([name, *cells])
     return markdown(["BANKING77, 95 %", *(f"seed {seed}" for seed in seeds)], rows)
