@@ -105,6 +105,7 @@ REBUILDING = {
     "damping-more": "damping 0.1",
     "often": "a decision every 5 steps in place of 10",
     "early": "a ramp from 5 to 50 % of training in place of 10 to 60 %",
+    "early-iterations": "both: 30 iterations, a ramp from 5 to 50 %",
     "late": "a ramp from 10 to 75 %",
     "held": "masks held in the cool-down",
 }
