@@ -58,9 +58,7 @@ def in_turns(words: Sequence[str], other: Path, rounds: int) -> list[tuple[Times
 def _rounds(
     words: Sequence[str], roots: Sequence[Path], order: Sequence[int], rounds: int
 ) -> list[tuple[Times, Times]]:
-    """The times of two processes that were started in an order: who comes first is slower by up to
-    a seventh, the same code too.
-    """
+    """The times of two processes that were started in an order: it favours the second one."""
     processes = dict[int, subprocess.Popen[str]]()
     try:
         for place in order:

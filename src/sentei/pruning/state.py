@@ -200,12 +200,12 @@ class PruningState:
             if has_worth:
                 known = {**known, **self.worth(state.site, start, stop)}
             yield Piece(
-                weight,
-                mask,
-                Widened(known, dtype) if narrow else known,
-                self.scratch(dense, stop - start) if scratch is None else more[-1],
-                slice(start, stop),
-                state.gated,
+                dense=weight,
+                keep=mask,
+                memory=Widened(known, dtype) if narrow else known,
+                scratch=self.scratch(dense, stop - start) if scratch is None else more[-1],
+                span=slice(start, stop),
+                gated=state.gated,
             )
 
     def memory_in(self, buffer: Buffer) -> Mapping[str, Tensor]:
