@@ -193,6 +193,33 @@ def like(weight: Tensor, part: Tensor) -> Tensor:
     return sharded
 
 
+def joined(part: Tensor, dim: int, size: int, weights: Iterable[Tensor]) -> Tensor:
+    """What processes have computed in equal parts along ``dim``, whole, in the order of their
+    ranks; a gradient goes on to the part that is here. ``part`` itself, where it is whole.
+
+    Args:
+        part: That of this process.
+        dim: Where it may be split.
+        size: Of the whole along ``dim``.
+        weights: Of the model that has computed it. Where they are split by tensor parallelism, the
+            last dimension of their mesh is that of the processes.
+    """
+    sharded: Any = None
+    if part.shape[dim] != size:
+        sharded = next((weight for weight in weights if is_sharded(weight)), None)
+    if sharded is None:
+        return part
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor import Shard as Split
+
+    mesh = sharded.device_mesh
+    inner = mesh if mesh.ndim == 1 else mesh[mesh.mesh_dim_names[-1]]
+    if inner.size() * part.shape[dim] != size:
+        return part
+    whole: Tensor = DTensor.from_local(part, inner, [Split(dim)], run_check=False).full_tensor()
+    return whole
+
+
 def take_(tensor: Tensor, source: Tensor) -> None:
     """Copy a tensor into another of its shape: into what is held here, of one that is sharded.
 

@@ -24,19 +24,21 @@ from transformers.distributed import DistributedConfig
 import sentei
 from distributed.sharding import METHODS, STEPS, ended, launch, parts, recipe_of, whole
 from helpers.zoo import LLAMA
+from sentei.parts import Distillation
 from sentei.testing import make_sparse_
 
 BATCH = 4
 
 
 def build(folder: Path) -> None:
-    """Save a small Llama."""
+    """Save a small Llama, and another one to learn from."""
     settings = LLAMA | {"num_key_value_heads": 4, "num_hidden_layers": 1}
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**settings)).double()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder / "llama")
+    for name in ("llama", "teacher"):
+        model = LlamaForCausalLM(LlamaConfig(**settings)).double()
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folder / name)
 
 
 def load(folder: Path, mesh: DeviceMesh | None, name: str = "llama") -> nn.Module:
@@ -55,9 +57,17 @@ class Run:
     """A training; every process sees the same batches."""
 
     def __init__(
-        self, folder: Path, recipe: sentei.Recipe, mesh: DeviceMesh | None, *, tied: bool = False
+        self,
+        folder: Path,
+        recipe: sentei.Recipe,
+        mesh: DeviceMesh | None,
+        *,
+        tied: bool = False,
+        teach: Callable[[nn.Module, Path, DeviceMesh | None], object] | None = None,
     ) -> None:
         self.model = load(folder, mesh)
+        if teach is not None:
+            teach(self.model, folder, mesh)
         make_sparse_(self.model, recipe)
         if tied:  # few values, that do not change
             with torch.no_grad():
@@ -82,11 +92,21 @@ class Run:
         return ended(self.model, self.pruner)
 
 
-def train(
-    method: str, *settings: str, tied: bool = False
-) -> Callable[[Path, DeviceMesh | None], Any]:
+def train(method: str, *settings: str, **options: Any) -> Callable[[Path, DeviceMesh | None], Any]:
     recipe = recipe_of(method, *settings)
-    return lambda folder, mesh: Run(folder, recipe, mesh, tied=tied).train().result()
+    return lambda folder, mesh: Run(folder, recipe, mesh, **options).train().result()
+
+
+def teacher(
+    *, split: bool, **terms: Any
+) -> Callable[[nn.Module, Path, DeviceMesh | None], sentei.Distiller]:
+    """Attaches another model as a teacher, split as the student is, or whole in every process."""
+
+    def attach(student: nn.Module, folder: Path, mesh: DeviceMesh | None) -> sentei.Distiller:
+        other = load(folder, mesh if split else None, "teacher")
+        return sentei.Distiller(student, other, Distillation(**terms)).attach()
+
+    return attach
 
 
 def at_once(folder: Path, mesh: DeviceMesh | None) -> Any:
@@ -134,6 +154,8 @@ def refused(method: str, *settings: str) -> Callable[[Path, DeviceMesh], str]:
 
 
 HALFWAY = recipe_of("movement")
+SAID = {"logits": 1.0, "hidden": 1.0}
+SEEN = SAID | {"attention": 1.0, "relative": True}
 NO_SPLIT_INPUTS = "scope.exclude=['*.o_proj.*', '*.down_proj.*']"
 TABLE = "scope.include=['*.embed_tokens.*', '*.mlp.*.weight']"
 """With a table of embeddings, whose gradient every process has whole."""
@@ -148,6 +170,10 @@ CASES = {
     "heads": train("magnitude", "pattern=head+neuron"),
     "ties": train("magnitude", "budget=uniform", tied=True),
     "a table": train("sensitivity", TABLE),
+    "a split teacher": train("leap", teach=teacher(split=True, **SAID)),
+    "a whole teacher": train("leap", teach=teacher(split=False, **SAID)),
+    "a split teacher's attention": train("leap", teach=teacher(split=True, **SEEN)),
+    "a whole teacher's attention": train("leap", teach=teacher(split=False, **SEEN)),
 }
 INPUTS = {"auto", "knowledge_aware", "mgpp", "obs"}
 """Methods that reconstruct."""
@@ -162,7 +188,7 @@ MORE = {
     "ties of everything": train("magnitude", tied=True),
     "at once": at_once,
 }
-BOTH = {name: CASES[name] for name in ("platon", "movement", "heads", "ties", "a table")}
+BOTH = ("platon", "movement", "heads", "ties", "a table", "a split teacher's attention")
 """Done with FSDP2 too, on a mesh of two dimensions."""
 
 REFUSED = {
@@ -238,7 +264,8 @@ def test_with_every_method(folder, alone):
 @pytest.mark.long
 def test_with_fsdp(folder, alone, results):
     """Columns of some rows, on a mesh of two by two; and it goes on where two processes stopped."""
-    for made in launched(4, {**BOTH, "loaded": loaded}, folder):
+    cases = {name: CASES[name] for name in BOTH}
+    for made in launched(4, {**cases, "loaded": loaded}, folder):
         for case in BOTH:
             assert_same(made[case], alone(case))
         assert_same(made["loaded"], alone("movement"))

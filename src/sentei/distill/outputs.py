@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sentei.modules import config_of
 from sentei.parts.distillation import Distillation
+from sentei.sharded import joined
 
 
 @dataclass(frozen=True)
@@ -95,5 +96,8 @@ def select(
                 f"the {who} has {depth} layers and took {len(recorded)}: load it so, or leave "
                 "them out with attention=0"
             )
+        heads = getattr(config_of(model), "num_attention_heads", None)
         attention = [recorded[layer - 1] for layer in layers]
+        if heads is not None:  # of which this process may have some
+            attention = [joined(one, 1, heads, model.parameters()) for one in attention]
     return Outputs(logits, hidden, attention, spans="start_logits" in output)
