@@ -1,9 +1,11 @@
 r"""auto: Sentei's own recipe, PLATON with reconstruction, without dropout, taught where it can be.
 
-PLATON (Zhang et al., ICML 2022, arXiv 2206.12562) says what is pruned and when; see its file. Three
+PLATON (Zhang et al., ICML 2022, arXiv 2206.12562) says what is pruned and how; see its file. Four
 parts are different, each because it measured better (docs/methods/auto.md):
 
     least squares           kept weights take over what pruned ones did (decision 24)
+    a ramp from 5 to 50 %   with them pruning may begin earlier, and training on what is left has
+                            half of all steps (decision 34)
     dropout 0               a sparse model has less to spare (Han et al. 2015, arXiv 1506.02626,
                             lower it with the root of what is left)
     L/2 + T^2 KL/2 + H      the loss for classes, where the model that pruning starts from, or
@@ -33,8 +35,8 @@ def auto(
     logits: float = 0.5,
     hidden: float = 1.0,
     temperature: float = 2.0,
-    warmup: float = 0.1,
-    cooldown: float = 0.4,
+    warmup: float = 0.05,
+    cooldown: float = 0.5,
     every: int = 10,
     window: int = 10,
     reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",

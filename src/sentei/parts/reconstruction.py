@@ -96,9 +96,10 @@ class LeastSquares(Reconstruction):
     iterations: int = Field(8, ge=1)
     """Of conjugate gradients, at most."""
 
-    tolerance: float = Field(0.05, ge=0)
-    """Iterations end with one that lowers the error by less than this fraction of what pruning has
-    done. On a CPU only: other devices would have to wait for the number."""
+    tolerance: float = Field(0.0, ge=0)
+    """Above 0, iterations end with one that lowers the error by less than this fraction of what
+    pruning has done, and none is made where that is next to nothing. On a CPU only: other devices
+    would have to wait for the number."""
 
     def solve(
         self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor, total: Total = itself
