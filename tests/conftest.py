@@ -24,7 +24,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has processes ignore it; s
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cuts():
-    """Nothing waits for the disk here. Tests of what is synced, and other processes, still do."""
+    """Nothing waits for the disk in this process: no test can see a power cut."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
