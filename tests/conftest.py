@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,21 @@ torch.set_num_threads(1)
 # OpenVINO would send a message when it is imported, from a process forked beside other threads.
 sys.modules.setdefault("openvino_telemetry", None)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has processes ignore it; some tests send it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cuts():
+    """Nothing waits for the disk in this process: no test can see a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_imported_is_no_garbage():
+    """A Trainer collects garbage, in which it would look through all that was ever imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
