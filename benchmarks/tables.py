@@ -12,6 +12,7 @@ same results give the same bytes, and a test holds the pages to it. The names:
     teacher       with and without the start as a teacher
     fading        auto's teacher to the end, fading, or none
     rebuilding    what matters in a reconstruction
+    ramps         when auto prunes, and how long it solves
     pretrained    dropout in one training from the pretrained model
     steps         half, twice and four times the steps
     rates         twice the learning rate
@@ -61,8 +62,11 @@ MAIN = ("stsb", "sst2", "mrpc", "banking77")
 RECIPES = {
     "dense": "dense, trained on",
     "start": "start",
-    "auto": "`auto`, no reconstruction",
-    "auto-alone": "`auto` without its teacher, no reconstruction",
+    "auto": "`auto`, a later ramp, no reconstruction",
+    "auto-alone": "the same without its teacher",
+    "auto-rebuilt": "`auto`",
+    "mgpp-rebuilt": "`mgpp`",
+    "knowledge_aware-rebuilt": "`knowledge_aware`",
     "mgpp": "`mgpp`, published",
     "movement": "`movement`, published",
     "movement-penalty": "`movement`, penalty 400",
@@ -92,13 +96,13 @@ PARTS = {
     "auto-held": "`auto`, masks held in the cool-down",
 }
 FADES = {
-    "auto-now": "`auto`, its teacher to the end",
+    "auto-now": "`auto` with a later ramp, its teacher to the end",
     "auto-fading": "fading from 0 to 100 % of training",
     "auto-faded": "fading from 10 to 60 %",
     "auto-alone": "no teacher",
 }
 REBUILDING = {
-    "alone": "`auto` without its teacher",
+    "alone": "`auto` without its teacher, a ramp from 10 to 60 %, an early end of the iterations",
     "iterations": "30 iterations in place of 8, none left out",
     "exact": "8 iterations, none left out",
     "inputs": "inputs of 10 steps in place of 3, four times the tokens",
@@ -106,10 +110,17 @@ REBUILDING = {
     "damping-more": "damping 0.1",
     "often": "a decision every 5 steps in place of 10",
     "early": "a ramp from 5 to 50 % of training in place of 10 to 60 %",
-    "early-iterations": "both: 30 iterations, a ramp from 5 to 50 %",
+    "early-exact": "both: 8 iterations, none left out, a ramp from 5 to 50 %",
+    "early-iterations": "both, with 30 iterations",
     "late": "a ramp from 10 to 75 %",
     "held": "masks held in the cool-down",
 }
+RAMPS = {
+    "taught": "from 10 to 60 %, an early end",
+    "taught-early-exact": "from 5 to 50 %, 8 iterations",
+    "taught-early-iterations": "from 5 to 50 %, 30 iterations",
+}
+"""Of `auto`, with its teacher."""
 PRETRAINED = {
     "platon": "`platon`",
     "auto": "`auto`, without dropout",
@@ -122,7 +133,7 @@ TOGETHER = {
 }
 """Which of the parts `auto` is at 95 %: its line is put together from theirs."""
 
-FRONT = ("auto", "platon", "leap", "mgpp", "magnitude", "knowledge_aware")
+FRONT = ("auto-rebuilt", "platon", "movement-push", "leap-push", "mgpp-rebuilt", "magnitude")
 STEPS = (
     ("SST-2", ("sst2", "sst2-2x", "sst2-4x")),
     ("BANKING77", ("banking77-half", "banking77", "banking77-2x")),
@@ -164,7 +175,7 @@ def methods() -> str:
 
 
 def seeds() -> str:
-    runs, recipes = measured("first"), ("auto", "platon", "sensitivity")
+    runs, recipes = measured("first"), ("auto-rebuilt", "auto", "platon", "sensitivity")
     rows = []
     for task in TASKS:
         here = runs.where(tasks=[task])
@@ -178,11 +189,13 @@ def seeds() -> str:
 
 def differences() -> str:
     rows = []
-    for baseline in ("platon", "sensitivity"):
-        runs = measured("first").where(recipes=("auto", baseline))
-        by_sparsity = {d.sparsity: d for d in runs.differences(baseline)}
-        rows.append([title(baseline), *(against(by_sparsity.get(at)) for at in (0.8, 0.9, 0.95))])
-    return markdown([f"{title('auto')}, against", "80 %", "90 %", "95 %"], rows)
+    for recipe in ("auto-rebuilt", "auto"):
+        for baseline in ("platon", "sensitivity"):
+            runs = measured("first").where(recipes=(recipe, baseline))
+            at = {d.sparsity: d for d in runs.differences(baseline)}
+            cells = [against(at.get(sparsity)) for sparsity in (0.8, 0.9, 0.95)]
+            rows.append([f"{title(recipe)}, against {title(baseline)}", *cells])
+    return markdown(["", "80 %", "90 %", "95 %"], rows)
 
 
 def rebuilt() -> str:
@@ -196,13 +209,16 @@ def rebuilt() -> str:
         for sparsity in runs.sparsities:
             for name in ("auto", "platon", "magnitude", "mgpp", "knowledge_aware"):
                 corpus, _, steps = task.rpartition("-")
-                cells = [runs.text(task, one, sparsity) for one in (name, f"{name}-rebuilt")]
+                rebuilt = [f"{name}-rebuilt", *["auto-early"] * (name == "auto")]
+                cells = [runs.text(task, one, sparsity) for one in (name, *rebuilt)]
                 if not cells[0] and f"{_steps(corpus)}" == steps:
                     cells[0] = first.text(corpus, there.get(name, name), sparsity)
                 if cells[1]:
                     about = [TASKS[corpus], steps, f"{100 * sparsity:g} %", f"`{name}`"]
+                    cells += [""] * (3 - len(cells))
                     rows.append([*about, runs.text(task, "start"), *cells])
-    return markdown(["", "steps", "", "", "start", "without", "with"], rows)
+    head = ["", "steps", "", "", "start", "without", "with, an early end"]
+    return markdown([*head, "all iterations, an earlier ramp"], rows)
 
 
 def teacher() -> str:
@@ -242,6 +258,19 @@ def rebuilding() -> str:
         if any(cells):
             rows.append([name, *cells])
     return markdown(["BANKING77, 95 %", *(f"seed {seed}" for seed in seeds)], rows)
+
+
+def ramps() -> str:
+    runs = measured("rebuilding")
+    steps = {line["task"]: line["steps"] for line in Log("quality_rebuilding").lines}
+    there = sorted({(run.task, run.sparsity, run.seed) for run in runs.runs if run.sparsity})
+    rows = []
+    for task, sparsity, seed in there:
+        cells = [runs.where(seed=seed).text(task, recipe, sparsity) for recipe in RAMPS]
+        if all(cells[:2]):
+            name = f"{TASKS[task.partition('-train')[0]]}, {steps[task]:,} steps"
+            rows.append([name, f"{100 * sparsity:g} %", str(seed), *cells])
+    return markdown(["", "", "seed", *RAMPS.values()], rows)
 
 
 def pretrained() -> str:
@@ -314,14 +343,14 @@ def _lost(dense: float, pruned: float) -> str:
 
 
 def front() -> str:
-    runs = measured("first", "longer").where(seed=1)
-    tasks = ("stsb", "sst2", "sst2-4x", "banking77-half", "banking77-2x")
-    names = ("STS-B, Spearman, ", "SST-2, accuracy, ", "", "BANKING77, accuracy, ", "")
-    head = [f"{name}{_steps(task):,} steps" for name, task in zip(names, tasks, strict=True)]
-    rows = [["dense, trained as long", *(runs.text(task, "dense") for task in tasks)]]
+    """Methods with what is their default, which all the tasks have seen."""
+    runs = measured("first").where(tasks=MAIN, seed=1)
+    rows = [["dense, trained as long", *_with_mean([runs.means[t, "dense", 0.0] for t in MAIN])]]
     for recipe in FRONT:
-        rows.append([title(recipe), *(runs.text(task, recipe, 0.9) for task in tasks)])
-    return markdown(["90 %", *head], rows)
+        cells = [runs.means.get((task, recipe, 0.9)) for task in MAIN]
+        rows.append([title(recipe), *_with_mean(cells)])
+    head = [f"{TASKS[task]}, {_steps(task):,} steps" for task in MAIN]
+    return markdown(["90 %", *head, "mean"], rows)
 
 
 def method(recipe: str) -> str:
@@ -446,6 +475,7 @@ TABLES: dict[str, Callable[..., str]] = {
         teacher,
         fading,
         rebuilding,
+        ramps,
         pretrained,
         steps,
         rates,

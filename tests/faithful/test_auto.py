@@ -8,12 +8,12 @@ import sentei
 from sentei.parts import LeastSquares
 
 
-def test_it_is_platon_without_dropout_and_with_a_teacher_if_there_is_one():
+def test_it_is_platon_but_for_its_ramp_dropout_least_squares_and_a_teacher_if_there_is_one():
     recipe = sentei.auto(0.9)
-    as_platon = sentei.override(
-        recipe, ["method=platon", "dropout=1", "distill=null", "reconstruction=null"]
-    )
-    assert as_platon == sentei.platon(0.9)
+    without = ["method=platon", "dropout=1", "distill=null", "reconstruction=null"]
+    ramp = ["schedule.warmup=0.1", "schedule.cooldown=0.4"]
+    assert sentei.override(recipe, [*without, *ramp]) == sentei.platon(0.9)
+    assert (recipe.schedule.warmup, recipe.schedule.cooldown) == (0.05, 0.5)
     assert (
         recipe.reconstruction == LeastSquares()
         and recipe.dropout == 0
