@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,24 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@contextmanager
+def _empty_pages():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sentei.report.render_html", lambda report, speed: "")
+        yield
+
+
 @pytest.fixture(scope="module")
 def no_pages():
     """Runs write an empty page: one is drawn in more time than a tiny model is trained in."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sentei.report.render_html", lambda report, speed: "")
+    with _empty_pages():
+        yield
+
+
+@pytest.fixture
+def no_page():
+    """The runs of one test do, where another test of the module reads a page."""
+    with _empty_pages():
         yield
 
 

@@ -72,6 +72,7 @@ def test_checkpoints_have_the_sparsity_that_was_logged(finished):
         assert zeros / sum(weight.numel() for weight in weights) == logged[step]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_precision_asked_for_is_the_one_trained_in(finished, data, tmp_path):
     """Also from a model that was measured before: its metrics must not decide the precision."""
     trained = {}
@@ -85,6 +86,7 @@ def test_the_precision_asked_for_is_the_one_trained_in(finished, data, tmp_path)
     assert not all(same)
 
 
+@pytest.mark.usefixtures("no_page")
 def test_no_evaluation_but_the_last(task, tmp_path):
     out = tmp_path / "run"
     done = sentei("prune", *task, *FAST, "--epochs", 2, "--evaluations", 0, "--out", out)
@@ -94,6 +96,7 @@ def test_no_evaluation_but_the_last(task, tmp_path):
     assert sentei("verify", out).exit_code == 0
 
 
+@pytest.mark.usefixtures("no_page")
 def test_batches_of_like_length_are_another_order_of_the_same_data(finished, data, tmp_path):
     options = ["--model", finished / "model", "--train", data["train"], "--eval", data["eval"]]
     options += [*FAST, "--epochs", 1]
@@ -107,6 +110,7 @@ def test_batches_of_like_length_are_another_order_of_the_same_data(finished, dat
     assert first["pruning"]["total_steps"] == second["pruning"]["total_steps"]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_accumulated_batches_make_one_step_of_the_same_size(task, tmp_path):
     """The loss of a step is a mean over its examples, in however many batches they come."""
     first = {}
@@ -194,6 +198,7 @@ def test_inspect_tells_without_training(task, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("no_page")
 def test_packed_sizes_are_those_of_the_model_that_was_written(task, tmp_path):
     """And not of the dense one that a run with a dense phase had before."""
     out = tmp_path / "run"
@@ -343,6 +348,7 @@ def sparsities(run: Path) -> list[tuple[int, float]]:
 LONG = ["--epochs", "12", "--checkpoints", "6", "--evaluations", "2", "--dense-epochs", "1"]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_bit_for_bit(task, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     options = [*task, *FAST, *LONG, "--group-by-length", "--batch-size", 16]
@@ -389,6 +395,7 @@ def test_a_run_knows_its_files_from_any_folder(finished, data, tmp_path, monkeyp
         assert done.exit_code == 0, done.output
 
 
+@pytest.mark.usefixtures("no_page")
 def test_files_that_a_failure_cut_short_do_not_keep_a_run_from_going_on(finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished, out)
@@ -407,6 +414,7 @@ def test_files_that_a_failure_cut_short_do_not_keep_a_run_from_going_on(finished
     assert f"{newest} is passed over: 'trainer_state.json' has 100 bytes" in done.stderr
 
 
+@pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("limit", [20_000, 70_000], ids=["pruner's state", "optimizer's state"])
 def test_full_disk_harms_no_earlier_checkpoint(task, tmp_path, limit):
     """A limit on file size makes the operating system refuse a write, as a full disk does."""

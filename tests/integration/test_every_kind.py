@@ -106,6 +106,7 @@ def test_batches_of_like_length_but_where_all_are_of_one(run):
         assert found.exit_code == 0, found.output
 
 
+@pytest.mark.usefixtures("no_page")
 def test_resume_goes_on_bit_for_bit(run, tmp_path):
     _, whole, _ = run
     stopped = tmp_path / "stopped"
@@ -123,6 +124,7 @@ def test_resume_goes_on_bit_for_bit(run, tmp_path):
     assert sparsities(stopped) == sparsities(whole)
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_teacher_takes_part_or_is_refused_before_time_is_spent(run, tmp_path):
     name, folder, options = run
     learning = ["--teacher", folder / "model", "--sparsity", 0.5, "--epochs", 1]
