@@ -369,7 +369,7 @@ def check_early_stop(method: Method) -> None:
     A sparsity that is the model's own is there from the start.
     """
     recipe = _small(method)
-    training = Training(recipe).run(STEPS // 2)
+    training = Training(recipe).run(STEPS // 4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         report = training.finish()

@@ -94,7 +94,8 @@ class LeastSquares(Reconstruction):
     """d, in units of the mean of G's diagonal."""
 
     iterations: int = Field(8, ge=1)
-    """Of conjugate gradients, at most."""
+    """Of conjugate gradients, at most. More fit what was observed more closely: where that is fewer
+    tokens than a layer has inputs, too closely."""
 
     tolerance: float = Field(0.0, ge=0)
     """Above 0, iterations end with one that lowers the error by less than this fraction of what

@@ -59,13 +59,16 @@ def test_the_start_counts_where_it_is_not_what_was_there():
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 8])
+@pytest.mark.parametrize("tolerance", [0, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_row_does_worse_than_before(iterations, dtype):
+def test_no_row_does_worse_than_before(iterations, tolerance, dtype):
     for seed in range(5):
         wanted, start, keep, gram = (
             t if t.dtype == torch.bool else t.to(dtype) for t in problem(seed=seed)
         )
-        solved = LeastSquares(iterations=iterations).solve(wanted, start, keep, gram)
+        solved = LeastSquares(iterations=iterations, tolerance=tolerance).solve(
+            wanted, start, keep, gram
+        )
         before, after = (
             error(one.double(), wanted.double(), gram.double()) for one in (start, solved)
         )
@@ -97,7 +100,7 @@ def test_an_error_that_does_not_count_is_left_to_training():
     wanted, _, keep, gram = problem(density=0.5)
     wanted = torch.where(keep, wanted, 0.001 * wanted)
     start = wanted * keep
-    assert LeastSquares().solve(wanted, start, keep, gram) is start
+    assert LeastSquares(tolerance=0.05).solve(wanted, start, keep, gram) is start
 
 
 def test_inputs_that_are_always_zero_change_nothing():
