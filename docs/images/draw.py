@@ -9,6 +9,7 @@ there. The same data give the same bytes, and a test holds the files to that.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -18,6 +19,10 @@ from typing import Any
 from sentei.report.facts import Metric, percent
 
 HERE = Path(__file__).parent
+NOW = re.compile(r"-(rebuilt|push)$")
+"""What ends the names of recipes in the results that are a method's default today."""
+PUBLISHED = ("knowledge_aware",)
+"""Methods whose default has not run on all the tasks."""
 RESULTS = HERE.parents[1] / "benchmarks" / "results"
 
 TASKS = ("stsb", "sst2", "mrpc", "banking77")
@@ -149,7 +154,7 @@ def _curve(left: float, right: float, floor: float, top: float) -> str:
 
 
 def lost() -> str:
-    """Points lost at 90 %, a mean over four tasks, for each method as published."""
+    """Points lost at 90 %, a mean over four tasks, for each method."""
     bars = _lost()
     return picture(
         760, 96 + 26 * len(bars), "Points lost with nine tenths of the weights removed", _bars(bars)
@@ -161,7 +166,9 @@ def _read(name: str) -> str:
 
 
 def _lost() -> list[tuple[str, float]]:
-    """Methods with a result on every task, from the least loss to the greatest."""
+    """Methods with a result on every task, from the least loss to the greatest; of each what is its
+    default, if that has one.
+    """
     lines = [json.loads(line) for line in _read("quality_first.jsonl").splitlines()]
     values = {
         (line["recipe"], line["task"], line["sparsity"]): 100 * line["metrics"][line["metric"]]
@@ -171,7 +178,12 @@ def _lost() -> list[tuple[str, float]]:
     recipes = {recipe for recipe, _, sparsity in values if sparsity == SPARSITY}
     complete = [r for r in recipes if all((r, task, SPARSITY) in values for task in TASKS)]
     start = mean(values["start", task, 0.0] for task in TASKS)
-    losses = {r: start - mean(values[r, task, SPARSITY] for task in TASKS) for r in complete}
+    losses = {
+        NOW.sub("", r) + ", published" * (r in PUBLISHED): start
+        - mean(values[r, task, SPARSITY] for task in TASKS)
+        for r in complete
+        if not any(one != r and NOW.sub("", one) == r for one in complete)
+    }
     return sorted(losses.items(), key=lambda bar: (bar[1], bar[0]))
 
 
