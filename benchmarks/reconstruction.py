@@ -38,7 +38,8 @@ LENGTHS = (313, 1_000, 3_000, 10_000)
 def recipe(steps: int, part: str) -> sentei.Recipe:
     """PLATON's, with a decision at every fourth step of a ramp that is the whole training."""
     base = sentei.platon(0.9, warmup=0, cooldown=0, every=EVERY, window=EVERY)
-    observed = [f"reconstruction.inputs.steps={OBSERVED}"] * (part != "null")
+    settings = [f"reconstruction.inputs.steps={OBSERVED}", "reconstruction.tolerance=0"]
+    observed = settings * (part != "null")
     return serialization.override(
         base, ["schedule.cooldown_every=0", f"reconstruction={part}", *observed]
     )

@@ -203,6 +203,9 @@ def joined(part: Tensor, dim: int, size: int, weights: Iterable[Tensor]) -> Tens
         size: Of the whole along ``dim``.
         weights: Of the model that has computed it. Where they are split by tensor parallelism, the
             last dimension of their mesh is that of the processes.
+
+    Raises:
+        ValueError: Their mesh has several dimensions without names.
     """
     sharded: Any = None
     if part.shape[dim] != size:
@@ -213,6 +216,11 @@ def joined(part: Tensor, dim: int, size: int, weights: Iterable[Tensor]) -> Tens
     from torch.distributed.tensor import Shard as Split
 
     mesh = sharded.device_mesh
+    if mesh.ndim > 1 and not mesh.mesh_dim_names:
+        raise ValueError(
+            "the model is split over a mesh of several dimensions without names, so which of them "
+            "splits its heads is not known: make the mesh with mesh_dim_names"
+        )
     inner = mesh if mesh.ndim == 1 else mesh[mesh.mesh_dim_names[-1]]
     if inner.size() * part.shape[dim] != size:
         return part

@@ -15,7 +15,7 @@ def test_it_is_platon_but_for_its_ramp_dropout_least_squares_and_a_teacher_if_th
     assert sentei.override(recipe, [*without, *ramp]) == sentei.platon(0.9)
     assert (recipe.schedule.warmup, recipe.schedule.cooldown) == (0.05, 0.5)
     assert (
-        recipe.reconstruction == LeastSquares()
+        recipe.reconstruction == LeastSquares(tolerance=0)
         and recipe.dropout == 0
         and recipe.distill is not None
     )

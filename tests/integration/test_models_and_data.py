@@ -40,7 +40,7 @@ def sentei(*arguments: object):
 
 
 def settings(model: Path, data: dict[str, Path], **changes: object) -> Settings:
-    recipe = serialization.to_dict(auto(every=2, window=2))
+    recipe = serialization.to_dict(auto(every=2, window=2, cooldown=0.4))
     files = {"train": data["train"], "eval": data["eval"]}
     return settings_from({"model": str(model), **files, **changes}, recipe)
 

@@ -3,7 +3,8 @@ r"""auto: Sentei's own recipe, PLATON with reconstruction, without dropout, taug
 PLATON (Zhang et al., ICML 2022, arXiv 2206.12562) says what is pruned and how; see its file. Four
 parts are different, each because it measured better (docs/methods/auto.md):
 
-    least squares           kept weights take over what pruned ones did (decision 24)
+    least squares           kept weights take over what pruned ones did (decision 24), with all
+                            iterations (decision 34)
     a ramp from 5 to 50 %   with them pruning may begin earlier, and training on what is left has
                             half of all steps (decision 34)
     dropout 0               a sparse model has less to spare (Han et al. 2015, arXiv 1506.02626,
@@ -24,6 +25,7 @@ from collections.abc import Mapping
 from sentei.methods.method import Method
 from sentei.methods.platon import platon
 from sentei.parts import Distillation, Pattern, Reconstruction, Scope
+from sentei.parts.reconstruction import ALL_ITERATIONS
 from sentei.recipe import Recipe
 
 
@@ -39,7 +41,7 @@ def auto(
     cooldown: float = 0.5,
     every: int = 10,
     window: int = 10,
-    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = ALL_ITERATIONS,
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:

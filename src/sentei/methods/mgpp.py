@@ -51,6 +51,7 @@ from sentei.parts import (
     Scope,
     WeightPenalty,
 )
+from sentei.parts.reconstruction import ALL_ITERATIONS
 from sentei.recipe import Recipe
 
 
@@ -198,7 +199,7 @@ def mgpp(
     warmup: float = 0.1,
     cooldown: float = 0.1,
     every: int = 10,
-    reconstruction: Reconstruction | Mapping[str, object] | str | None = "least_squares",
+    reconstruction: Reconstruction | Mapping[str, object] | str | None = ALL_ITERATIONS,
     pattern: Pattern | Mapping[str, object] | str = "unstructured",
     scope: Scope | Mapping[str, object] | None = None,
 ) -> Recipe:

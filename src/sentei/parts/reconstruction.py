@@ -97,10 +97,10 @@ class LeastSquares(Reconstruction):
     """Of conjugate gradients, at most. More fit what was observed more closely: where that is fewer
     tokens than a layer has inputs, too closely."""
 
-    tolerance: float = Field(0.0, ge=0)
-    """Above 0, iterations end with one that lowers the error by less than this fraction of what
-    pruning has done, and none is made where that is next to nothing. On a CPU only: other devices
-    would have to wait for the number."""
+    tolerance: float = Field(0.05, ge=0)
+    """Iterations end with one that lowers the error by less than this fraction of what pruning has
+    done, and none is made where that is next to nothing; 0 makes them all. On a CPU only: other
+    devices would have to wait for the number, and make them all."""
 
     def solve(
         self, wanted: Tensor, start: Tensor, keep: Tensor, gram: Tensor, total: Total = itself
@@ -138,6 +138,8 @@ class LeastSquares(Reconstruction):
         return change.add_(start)
 
 
+ALL_ITERATIONS: Final = LeastSquares(tolerance=0)
+"""As `auto` and `mgpp` have it."""
 NEGLIGIBLE: Final = 1e-3
 """Of the squared outputs, about: an error that is left to training."""
 

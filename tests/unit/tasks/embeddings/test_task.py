@@ -26,7 +26,7 @@ from sentei.testing import make_sparse_
 
 FAST = ["--precision", "fp32", "--checkpoints", 1, "--evaluations", 0]
 TEXTS = ["The film was GOOD", "a meal was awful", "the book"]
-QUICK = ["--set", "schedule.every=2", "--set", "score.window=2"]
+QUICK = ["--set", "schedule.every=2", "--set", "score.window=2", "--set", "schedule.cooldown=0.4"]
 
 
 def sentei(*arguments: object):
