@@ -364,7 +364,8 @@ def check_bytes(method: Method) -> None:
 
 
 def check_early_stop(method: Method) -> None:
-    """Training that stops early is pruned to the final count: with a warning, if it was not there.
+    """Training that stops early is pruned to the final count: with a warning, if it was not there,
+    as no schedule is after a quarter of training.
 
     A sparsity that is the model's own is there from the start.
     """

@@ -87,7 +87,7 @@ def outputs_error(method, pattern, specimen="bert"):
     that of the same decision without reconstruction.
     """
     errors = []
-    for settings in ((), ("reconstruction=least_squares",)):
+    for settings in ((), ("reconstruction=least_squares", "reconstruction.iterations=30")):
         model = ZOO[specimen].build()
         for module in model.modules():
             if isinstance(module, nn.Linear):
