@@ -79,9 +79,9 @@ class LeastSquares(Reconstruction):
 
         argmin over X = X . M of |(W - X) G^(1/2)|^2 + d |X - W0|^2
 
-    by conjugate gradients from W0, all rows at once, with Jacobi's preconditioner. However few the
-    iterations, the squared error of the layer's outputs on what was observed does not grow.
-    Products are in bf16 where the device has it.
+    by conjugate gradients from W0, all rows at once, with Jacobi's preconditioner. However few or
+    many the iterations, no row's squared error on what was observed grows. Products are in bf16
+    where the device has it; a last one in full says how far a row goes along what they have found.
 
     Optimal brain surgeon on a layer's inputs (Hassibi and Stork 1993; with one Gram matrix a layer
     as in Frantar and Alistarh 2023, SparseGPT, arXiv 2301.00774), solved again at each decision of
@@ -135,6 +135,8 @@ class LeastSquares(Reconstruction):
             smaller = (residual * ahead).sum(1, keepdim=True)
             direction.mul_(_ratio(smaller, size, size <= end)).add_(ahead)
             size = smaller
+        if resolution > torch.finfo(gram.dtype).eps:
+            change.mul_(_best_length(change, missing, gram, damping))
         return change.add_(start)
 
 
@@ -150,6 +152,18 @@ def _product(gram: Tensor) -> tuple[Callable[[Tensor], Tensor], float]:
         rounded, eps = gram.bfloat16(), torch.finfo(torch.bfloat16).eps
         return lambda rows: (rows.bfloat16() @ rounded).to(gram.dtype), eps
     return lambda rows: rows @ gram, torch.finfo(gram.dtype).eps
+
+
+def _best_length(change: Tensor, missing: Tensor, gram: Tensor, damping: Tensor) -> Tensor:
+    """How far along its ``change`` each row's damped error is least.
+
+    Rounded products make a Gram matrix of nearly dependent inputs another one, along whose flat
+    directions many iterations run away.
+    """
+    outputs = change @ gram
+    gain = (outputs * missing).sum(1, keepdim=True)
+    curvature = (outputs * change + damping * change.square()).sum(1, keepdim=True)
+    return _ratio(gain, curvature, curvature <= 0)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, ended: Tensor) -> Tensor:

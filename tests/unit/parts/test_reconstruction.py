@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sentei.parts import reconstruction
 from sentei.parts.reconstruction import Inputs, LeastSquares
 
 
@@ -75,6 +76,29 @@ def test_no_row_does_worse_than_before(iterations, tolerance, dtype):
         assert (after <= before * (1 + 1e-5)).all()
         assert after.sum() < 0.95 * before.sum()
         assert (solved[~keep] == 0).all()
+
+
+@pytest.mark.parametrize("iterations", [8, 30, 100])
+@pytest.mark.parametrize("tokens", [14, 64, 3000])
+def test_no_row_does_worse_than_before_with_rounded_products(iterations, tokens, monkeypatch):
+    """Inputs of many sizes about a common mean: without the last product some rows are millions of
+    times worse than zeroed after 100 iterations."""
+    monkeypatch.setattr(reconstruction, "multiplies_bf16", lambda device: True)
+    inputs = 384
+    for seed in range(2):
+        torch.manual_seed(seed)
+        sizes = 0.1 * torch.logspace(0, 2, inputs)[torch.randperm(inputs)]
+        x = torch.randn(tokens, inputs) * sizes + 3 * torch.randn(inputs)
+        wanted, gram = torch.randn(50, inputs), x.T @ x / tokens
+        keep = wanted.abs() > 1.6
+        part = LeastSquares(iterations=iterations, tolerance=0)
+        solved = part.solve(wanted, wanted * keep, keep, gram)
+        before, after = (
+            ((wanted - one).double() @ x.T.double()).square().sum(1)
+            for one in (wanted * keep, solved)
+        )
+        assert (after <= before).all()
+        assert after.sum() < 0.8 * before.sum()
 
 
 def test_rows_without_a_hole_or_without_a_weight_stay():
