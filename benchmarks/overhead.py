@@ -1,12 +1,12 @@
 """What pruning adds to a training step of a BERT-base-shaped encoder at 32 x 128 tokens.
 
-Time: rounds of one real training step (bf16 autocast forward and backward, fused AdamW) followed
-by the pruning work of every variant, all in one process. Each variant owns a copy of the weights,
-moved between rounds as Adam would, and is driven through its own hooks by an optimizer whose step
-does nothing, so that what is timed is the pruning and nothing else. Each variant makes ten steps a
-round, a whole window of PLATON; the time reported is that of one. The variants run in two halves,
-a process each, because all of them at once need more than 20 GB; each is compared with the training
-steps of its own rounds.
+Time: rounds of one real training step (forward and backward in bf16 autocast, or in float32 where
+the device has no instruction for bf16; fused AdamW) followed by the pruning work of every variant,
+all in one process. Each variant owns a copy of the weights, moved between rounds as Adam would, and
+is driven through its own hooks by an optimizer whose step does nothing, so that what is timed is
+the pruning and nothing else. Each variant makes ten steps a round, a whole window of PLATON; the
+time reported is that of one. The variants run in two halves, a process each, because all of them at
+once need more than 20 GB; each is compared with the training steps of its own rounds.
 
 Memory: each variant in a process of its own, the peak of resident memory above the level before
 (``VmHWM``), with the allocator told to give every large block back at once. ``--only`` measures one
@@ -38,6 +38,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import sentei
 from benchmarks import machine
 from sentei import serialization
+from sentei.tensors import multiplies_bf16
 
 STEPS = 10
 DEVICE = torch.device("cpu")
@@ -181,7 +182,7 @@ def training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
     words, labels = torch.randint(0, 30_000, (32, 128)), torch.randint(0, 2, (32,))
     words, labels = words.to(DEVICE), labels.to(DEVICE)
-    with torch.autocast(DEVICE.type, torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=multiplies_bf16(DEVICE)):
         loss = model(words, labels=labels).loss
     loss.backward()
     optimizer.step()
@@ -338,6 +339,7 @@ def name_of_results() -> str:
 def about() -> dict[str, str]:
     """What it runs on."""
     facts = machine.facts()
+    facts["precision"] = "bf16 autocast" if multiplies_bf16(DEVICE) else "float32"
     if DEVICE.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name()
     return facts
@@ -360,6 +362,7 @@ def report(results: dict[str, Any]) -> None:
     share = shares(times[0]) | shares(times[1])
     seconds = times[0] | times[1]
     published = share[next(iter(PUBLISHED))]
+    precision = results["seconds_by"].get("precision", "bf16 autocast")
     rows = []
     for name in [*VARIANTS, *PUBLISHED]:
         declared = VARIANTS[name]().bytes_per_weight if name in VARIANTS else ""
@@ -370,7 +373,7 @@ def report(results: dict[str, Any]) -> None:
         )
     table = "\n".join(
         [
-            "Pruning beside a training step (bf16 autocast forward and backward, fused AdamW) of a "
+            f"Pruning beside a training step ({precision} forward and backward, fused AdamW) of a "
             f"BERT-base-shaped encoder at 32 x 128 tokens: the step takes {steps[0]} beside the "
             f"variants that learn their masks and {steps[1]} beside the others, medians of "
             f"{len(times[0]['training step'])} interleaved rounds. {weights:,} prunable weights; "

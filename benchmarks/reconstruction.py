@@ -1,10 +1,10 @@
 """What reconstruction adds to a training: seconds of processor time, one thread.
 
-Two copies of a model are trained in turns, step by step, one without and one with it. Both decide
-at every fourth step; the one observes inputs in the third and fourth, and reconstructs after the
-decision. What it adds to a whole training follows from the steps and decisions of ``auto``: medians
-of the steps' differences, over the median step. Weights and texts are random; the sparsity rises to
-90 %.
+Two copies of a model are trained in turns, step by step, one without and one with it, in bf16
+autocast where the CPU has instructions for it, else in float32. Both decide at every fourth step;
+the one observes inputs in the third and fourth, and reconstructs after the decision. What it adds
+to a whole training follows from the steps and decisions of ``auto``: medians of the steps'
+differences, over the median step. Weights and texts are random; the sparsity rises to 90 %.
 
     OMP_NUM_THREADS=1 python -m benchmarks.reconstruction
 """
@@ -25,7 +25,9 @@ import sentei
 from benchmarks import machine
 from sentei import serialization
 from sentei.pruning.inputs import observed_bytes
+from sentei.tensors import multiplies_bf16
 
+CPU = torch.device("cpu")
 EVERY, OBSERVED = 4, 2
 SHAPES = {
     "MiniLM-L6, 16 x 64": (384, 6, 12, 1536, 16, 64),
@@ -59,7 +61,7 @@ class Training:
         """Seconds of one step."""
         labels = torch.zeros(ids.shape[0], dtype=torch.long)
         began = time.thread_time()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(CPU)):
             output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
         output.loss.backward()
         self.optimizer.step()
@@ -130,7 +132,9 @@ def main() -> None:
         shares = [f"{share(cost, steps):.1%}" for steps in LENGTHS]
         rows.append([name, *seconds, f"{cost['bytes'] / 1e6:.0f} MB", *shares])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    machine.write("reconstruction", table, {"costs": costs})
+    facts = machine.facts()
+    facts["precision"] = "bf16 autocast" if multiplies_bf16(CPU) else "float32"
+    machine.write("reconstruction", table, {"costs": costs}, facts)
 
 
 if __name__ == "__main__":
