@@ -42,13 +42,17 @@ def build(folder: Path) -> None:
 
 
 def load(folder: Path, mesh: DeviceMesh | None, name: str = "llama") -> nn.Module:
-    """It, split over the processes of a mesh, or whole; over four by FSDP2 too."""
+    """It, split over the processes of a mesh, or whole; over four by FSDP2 too, and of eight four
+    hold copies (HSDP).
+    """
     options: dict[str, Any] = {}
     if mesh is not None:
         place = {"RANK": mesh.get_rank(), "LOCAL_RANK": mesh.get_rank(), "WORLD_SIZE": mesh.size()}
         os.environ |= {name: str(value) for name, value in place.items()}
-        split = DistributedConfig(tp_size=2, fsdp_size=mesh.size() // 2)
-        options["distributed_config"] = split
+        shards = min(mesh.size() // 2, 2)
+        options["distributed_config"] = DistributedConfig(
+            tp_size=2, fsdp_size=shards, dp_replicate_size=mesh.size() // 2 // shards
+        )
     model = AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float64, **options)
     return model.train()
 
@@ -189,7 +193,7 @@ MORE = {
     "at once": at_once,
 }
 BOTH = ("platon", "movement", "heads", "ties", "a table", "a split teacher's attention")
-"""Done with FSDP2 too, on a mesh of two dimensions."""
+"""Done with FSDP2 and HSDP too, on a mesh of two dimensions or three."""
 
 REFUSED = {
     "reconstruction refused": (
@@ -262,10 +266,13 @@ def test_with_every_method(folder, alone):
 
 @quiet
 @pytest.mark.long
-def test_with_fsdp(folder, alone, results):
-    """Columns of some rows, on a mesh of two by two; and it goes on where two processes stopped."""
+@pytest.mark.parametrize("ranks", [4, 8])
+def test_with_fsdp(folder, alone, results, ranks):
+    """Columns of some rows, on a mesh of two by two (by two); and it goes on where two processes
+    stopped.
+    """
     cases = {name: CASES[name] for name in BOTH}
-    for made in launched(4, {**cases, "loaded": loaded}, folder):
+    for made in launched(ranks, {**cases, "loaded": loaded}, folder):
         for case in BOTH:
             assert_same(made[case], alone(case))
         assert_same(made["loaded"], alone("movement"))
